@@ -1,0 +1,223 @@
+"""Images from a folder, a parquet file or a built-in set, decoded to RGB and held in memory as uint8."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from heptapod.config import settings
+from heptapod.data.sources import Source, open_source
+from heptapod.progress import Progress
+from heptapod.random import KeyedGenerator, Stream, numpy_generator
+
+
+@settings
+class DataConfig:
+    """Where images come from and how they are prepared."""
+
+    path: str = "mnist5k"
+    """The built-in set mnist5k, a folder of images (one folder per class, or none), or parquet file(s)."""
+    image_size: int = 0
+    """Pixels per side after resizing the short side and cropping the centre; 0 keeps the images as they are."""
+    flip: bool = False
+    """Mirror each training image with probability 1/2."""
+    validation_path: str | None = None
+    """Held-out images; if unset a fixed share of the training images is held out."""
+    validation_fraction: float = 0.02
+    """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
+    limit: int | None = None
+    """Use the first so many images of a fixed random order (for a quick look)."""
+    memory_gib: float = 8.0
+    """Refuse to hold more than this many GiB of decoded images in memory."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0:
+            raise ValueError(f"image_size: {self.image_size} given, must be positive, or 0 to keep the size")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction: {self.validation_fraction} given, must lie between 0 and 1")
+        if self.limit is not None and self.limit < 2:
+            raise ValueError(f"limit: {self.limit} given, must be at least 2")
+
+
+@dataclass
+class ImageSet:
+    """Decoded images."""
+
+    images: Tensor
+    """(M, 3, h, w) uint8 RGB."""
+    labels: Tensor
+    """(M,) int64, -1 where there is no label."""
+    names: list[str]
+    """File names or row numbers."""
+    class_names: list[str]
+    """Name of each class; empty for a set without labels."""
+    flip: bool = False
+    """Mirror images at random when read for training."""
+    unreadable: list[str] = field(default_factory=list)
+    """"name: reason" of every image that could not be read."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
+        """Images by index, mirrored by their streams if ``flip`` is set."""
+        images = self.images[indices]
+        if self.flip:
+            mirrored = flipped(keys).view(-1, 1, 1, 1)
+            images = torch.where(mirrored, images.flip(-1), images)
+        return images
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images with the given indices; what was unreadable is not repeated."""
+        names = [self.names[i] for i in indices.tolist()]
+        return ImageSet(self.images[indices], self.labels[indices], names, self.class_names, self.flip)
+
+
+def flipped(keys: list[tuple[int, int, int]]) -> Tensor:
+    """(B,) bool: which images of a batch are mirrored."""
+    return KeyedGenerator(Stream.AUGMENT, keys).uniform(1).squeeze(1) < 0.5
+
+
+def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
+    """Decodes all images of a configuration.
+
+    Returns:
+        Training and held-out images. Unreadable ones are listed in the sets' ``unreadable``.
+
+    Raises:
+        FileNotFoundError: if a path does not exist.
+        ValueError: if there are no images, or their sizes differ and no ``image_size`` is set.
+    """
+    source = open_source(config.path)
+    if config.validation_path is not None:
+        held_out_source = open_source(config.validation_path)
+        if held_out_source.class_names != source.class_names:
+            raise ValueError(
+                f"data.validation_path: {config.validation_path} has other classes than {config.path} "
+                f"({len(held_out_source.class_names)} and {len(source.class_names)})"
+            )
+        train = _limited(decode(source, config), config.limit)
+        return train, decode(held_out_source, config)
+    images = decode(source, config)
+    held_out = source.held_out
+    if held_out is None:
+        order = torch.from_numpy(numpy_generator(Stream.SPLIT, 0).permutation(len(images)))
+        count = min(max(1, round(len(images) * config.validation_fraction)), len(images) - 1)
+        is_held_out = torch.zeros(len(images), dtype=torch.bool)
+        is_held_out[order[:count]] = True
+    else:
+        is_held_out = torch.tensor([name in held_out for name in images.names])
+    train = images.subset((~is_held_out).nonzero().squeeze(1))
+    train.unreadable = images.unreadable
+    validation = images.subset(is_held_out.nonzero().squeeze(1))
+    validation.flip = False
+    if not len(train) or not len(validation):
+        raise ValueError(f"data.path: {config.path} holds {len(images)} readable image(s); at least 2 are needed")
+    return _limited(train, config.limit), validation
+
+
+def decode(source: Source, config: DataConfig) -> ImageSet:
+    """Decodes a source on all cores, with a progress bar."""
+    images: Tensor | None = None
+    count = 0
+    kept: list[int] = []
+    unreadable: list[str] = []
+    total = len(source.names)
+    with Progress(f"reading {total:,} images", total) as progress, ThreadPoolExecutor() as pool:
+        for number, result in enumerate(_decode_all(pool, source.open_all(), config.image_size)):
+            progress.advance(1)
+            name = source.names[number]
+            if isinstance(result, str):
+                unreadable.append(f"{name}: {result}")
+                continue
+            if images is None:
+                _check_memory(result.nbytes * total, config.memory_gib)
+                images = torch.empty(total, *result.shape, dtype=torch.uint8)
+            if result.shape != images.shape[1:]:
+                raise ValueError(
+                    f"{name} is {result.shape[1]}×{result.shape[2]} pixels, images before it "
+                    f"{images.shape[2]}×{images.shape[3]}: set data.image_size to bring them to one size"
+                )
+            images[count] = torch.from_numpy(result)
+            kept.append(number)
+            count += 1
+    if images is None:
+        raise ValueError(f"{source.path}: none of its {total} image(s) can be read; the first is {unreadable[0]}")
+    labels = torch.tensor([source.labels[i] for i in kept])
+    names = [source.names[i] for i in kept]
+    return ImageSet(images[:count], labels, names, source.class_names, config.flip, unreadable)
+
+
+def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
+    """Any PIL image as RGB (3, h, w) uint8: upright by its EXIF tag, transparency on white, resized and cropped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(background, image)
+    elif image.mode in ("I;16", "I", "F"):
+        # Pillow clips these to 0..255 on conversion; 16-bit files use the whole range.
+        values = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray((values / (256 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+    image = image.convert("RGB")
+    if image_size:
+        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _decode_one(opener: Callable[[], bytes | Image.Image], image_size: int) -> np.ndarray | str:
+    """The pixels, or why there are none."""
+    try:
+        content = opener()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
+            image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
+            return to_rgb(image, image_size)
+    except UnidentifiedImageError:
+        return "not an image Pillow can read"
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        return str(error) or type(error).__name__
+
+
+def _decode_all(
+    pool: ThreadPoolExecutor, openers: Iterable[Callable[[], bytes | Image.Image]], image_size: int
+) -> Iterable[np.ndarray | str]:
+    """Decodes in order, a bounded number ahead."""
+    window: list[Callable[[], bytes | Image.Image]] = []
+    for opener in openers:
+        window.append(opener)
+        if len(window) == 256:
+            yield from pool.map(lambda one: _decode_one(one, image_size), window)
+            window = []
+    yield from pool.map(lambda one: _decode_one(one, image_size), window)
+
+
+def _check_memory(num_bytes: int, limit_gib: float) -> None:
+    if num_bytes > limit_gib * 2**30:
+        raise ValueError(
+            f"data.memory_gib: {limit_gib} given, but the decoded images need {num_bytes / 2**30:.1f} GiB; "
+            "raise it, set a smaller data.image_size or use fewer images (data.limit)"
+        )
+
+
+def _limited(images: ImageSet, limit: int | None) -> ImageSet:
+    if limit is None or limit >= len(images):
+        return images
+    order = torch.from_numpy(numpy_generator(Stream.SPLIT, 1).permutation(len(images)))
+    subset = images.subset(order[:limit].sort().values)
+    subset.unreadable = images.unreadable
+    return subset

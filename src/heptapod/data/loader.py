@@ -1,0 +1,75 @@
+"""The order in which training reads its items: an endless stream without state.
+
+Item k of the stream is item ``permutation(seed, epoch)[k mod M]`` of epoch ``k // M``. A run is resumed exactly by
+knowing how many items it has read, in the middle of an epoch too, and no item is lost or read twice in an epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.random import Stream, numpy_generator
+
+
+class ItemSet(Protocol):
+    """Items held in memory."""
+
+    labels: Tensor
+    """(M,) int64, -1 where an item has none."""
+    names: list[str]
+    """A name for each item, for messages."""
+
+    def __len__(self) -> int: ...
+
+    def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
+        """The items with the given indices, augmented by the streams of the keys."""
+        ...
+
+
+@dataclass
+class Batch:
+    """A part of the training stream."""
+
+    items: Tensor
+    """(B, ...): images or tokens."""
+    labels: Tensor
+    """(B,) int64."""
+    keys: list[tuple[int, int, int]]
+    """(seed, epoch, index) of each item: all randomness of training is keyed by it."""
+    names: list[str]
+    """Names of the items."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on a device."""
+        return Batch(self.items.to(device), self.labels.to(device), self.keys, self.names)
+
+    def split(self, parts: int) -> list[Batch]:
+        """Micro-batches of (nearly) equal size, in order."""
+        bounds = [len(self.keys) * part // parts for part in range(parts + 1)]
+        return [
+            Batch(self.items[a:b], self.labels[a:b], self.keys[a:b], self.names[a:b])
+            for a, b in zip(bounds, bounds[1:], strict=False)
+        ]
+
+
+def batch_at(items: ItemSet, position: int, batch_size: int, seed: int) -> Batch:
+    """Items ``position`` to ``position + batch_size`` of the stream over a set."""
+    size = len(items)
+    keys = []
+    for k in range(position, position + batch_size):
+        epoch, offset = divmod(k, size)
+        keys.append((seed, epoch, int(_shuffled(size, seed, epoch)[offset])))
+    indices = torch.tensor([index for _, _, index in keys])
+    names = [items.names[index] for _, _, index in keys]
+    return Batch(items.items(indices, keys), items.labels[indices], keys, names)
+
+
+@lru_cache(maxsize=4)
+def _shuffled(size: int, seed: int, epoch: int) -> np.ndarray:
+    return numpy_generator(Stream.SHUFFLE, seed, epoch).permutation(size)

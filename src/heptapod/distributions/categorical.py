@@ -1,0 +1,63 @@
+"""The categorical distribution over the codes of a discrete tokenizer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heptapod.distributions.base import CellDistribution, Filter
+from heptapod.random import KeyedGenerator
+
+
+class Categorical(CellDistribution):
+    """Softmax over V codes: exact likelihood, sampling by inversion.
+
+    Args:
+        width: D, width of the features.
+        vocabulary_size: V, number of codes.
+    """
+
+    def __init__(self, width: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(width, vocabulary_size)
+
+    def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
+        """Cross-entropy in nats, see :meth:`CellDistribution.loss`."""
+        logits = self.logits(features).float()
+        return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+
+    def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Exact, see :meth:`CellDistribution.log_prob`."""
+        return -self.loss(features, targets)
+
+    def sample(self, features: Tensor, generator: KeyedGenerator, how: Filter) -> Tensor:
+        """Inverts the cumulative distribution at one uniform number per cell."""
+        logits = self.logits(features).float()  # (B, L, V)
+        uniform = generator.uniform(logits.shape[1]).to(logits.device).unsqueeze(-1)
+        if how.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = _filtered(logits / how.temperature, how)
+        cumulative = probabilities.cumsum(-1)
+        # The first code whose cumulative probability exceeds u · total; codes of probability 0 are never hit.
+        return (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
+
+    def belief(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Most likely code and entropy in nats, (B, L) each."""
+        log_probabilities = self.logits(features).float().log_softmax(-1)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        return log_probabilities.argmax(-1), entropy
+
+
+def _filtered(logits: Tensor, how: Filter) -> Tensor:
+    """Probabilities after top-k and top-p, not renormalised."""
+    if how.top_k is not None and how.top_k < logits.shape[-1]:
+        threshold = logits.topk(how.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if how.top_p is not None and how.top_p < 1:
+        ranked, index = probabilities.sort(dim=-1, descending=True)
+        before = ranked.cumsum(-1) - ranked  # probability of all codes ranked above
+        ranked = ranked.masked_fill(before >= how.top_p, 0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, index, ranked)
+    return probabilities

@@ -1,0 +1,1 @@
+"""Evaluation: likelihood, and an independent judge of generated digits."""

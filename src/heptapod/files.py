@@ -1,0 +1,144 @@
+"""Files that are whole or absent: written under a temporary name, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+TEMPORARY = ".tmp-"
+"""Prefix of files and folders that are not finished."""
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes ``path`` if the block succeeds and vanishes if it fails."""
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        _sync(temporary)
+        temporary.rename(path)
+        _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls ``write`` with a temporary path that then replaces ``path``; on failure ``path`` is as before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file atomically."""
+    write_atomically(path, lambda file: file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged, not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: damaged, a JSON object was expected")
+    return values
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file atomically; a full disk is an ``OSError`` and leaves the old file."""
+    data = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    write_atomically(path, lambda file: file.write_bytes(data))
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is truncated or otherwise damaged.
+    """
+    with open_tensors(path, device) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; raises as :func:`read_tensors` does."""
+    with open_tensors(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def open_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
+    """Opens a safetensors file; raises as :func:`read_tensors` does."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path}: truncated or damaged safetensors file ({error})") from None
+
+
+def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Loads a state dict whose names and shapes must all fit.
+
+    Raises:
+        ValueError: naming the first tensors that do not fit.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - own.keys())
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, needed {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and own[name].shape != tensors[name].shape
+    ]
+    problems = [f"lacks {', '.join(missing[:3])}"] if missing else []
+    problems += [f"has unknown {', '.join(extra[:3])}"] if extra else []
+    problems += wrong[:2]
+    if problems:
+        raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
+    module.load_state_dict(dict(tensors))
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

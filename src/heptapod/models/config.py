@@ -1,0 +1,100 @@
+"""Settings of the model, and the named sizes."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal, NamedTuple
+
+from heptapod.config import settings
+
+
+class Size(NamedTuple):
+    """One named size of method.md: backbone and head layers, width, heads, and the MLP of a continuous cell."""
+
+    depth: int
+    head_depth: int
+    width: int
+    num_heads: int
+    cell_mlp_depth: int
+    cell_mlp_width: int
+
+
+SIZES = {
+    "tiny": Size(4, 2, 64, 2, 2, 128),
+    "B": Size(12, 12, 768, 12, 6, 1024),
+    "L": Size(16, 16, 1024, 16, 8, 1280),
+    "H": Size(20, 20, 1280, 16, 12, 1536),
+}
+
+
+@settings
+class HeadConfig:
+    """The 2D prediction head."""
+
+    kind: Literal["global", "local", "cross", "next_token"] = "cross"
+    """global: the whole grid sees itself (the paper); local: a window around the next cell; cross: any cells against the states read (the efficient default); next_token: only the next cell (the baseline)."""
+    depth: int = 0
+    """Blocks of the head; 0 takes the depth of the named size."""
+    window: int | None = None
+    """Side of the window of a local head, an odd number; only for kind local (5 if unset)."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.kind != "local":
+            raise ValueError(f"window: {self.window} given, but only kind: local has a window (kind is {self.kind})")
+        if self.window is not None and (self.window < 1 or self.window % 2 == 0):
+            raise ValueError(f"window: {self.window} given, must be an odd number of at least 1")
+        if self.depth < 0:
+            raise ValueError(f"depth: {self.depth} given, must be at least 1 (or 0 for the named size's)")
+
+
+@settings
+class ModelConfig:
+    """The model: backbone, head and cell distribution. A field left at 0 takes its value from the named size."""
+
+    size: Literal["tiny", "B", "L", "H"] = "tiny"
+    """Named size: tiny (4+2 layers, width 64), B (12+12, 768), L (16+16, 1024), H (20+20, 1280)."""
+    width: int = 0
+    """Model width D."""
+    depth: int = 0
+    """Blocks of the causal backbone."""
+    num_heads: int = 0
+    """Attention heads; width / num_heads must be a multiple of 4."""
+    rotary_base: float = 100.0
+    """Ratio of the highest to the lowest rotary frequency."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The 2D prediction head."""
+    distribution: Literal["categorical"] = "categorical"
+    """Distribution of one cell: categorical over the codes of a discrete tokenizer."""
+
+    def __post_init__(self) -> None:
+        size = SIZES[self.size]
+        self.width = self.width or size.width
+        self.depth = self.depth or size.depth
+        self.num_heads = self.num_heads or size.num_heads
+        self.head = HeadConfig(self.head.kind, self.head.depth or size.head_depth, self.head.window)
+        for name in ("width", "depth", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
+        if self.width % self.num_heads or (self.width // self.num_heads) % 4:
+            raise ValueError(
+                f"width: {self.width} given with num_heads {self.num_heads}; width / num_heads must be a multiple of 4"
+            )
+        if self.rotary_base <= 1:
+            raise ValueError(f"rotary_base: {self.rotary_base} given, must be above 1")
+
+
+def continuous_cell_parameters(size: str, channels: int = 16) -> int:
+    """Parameters of the per-cell MLP that a continuous distribution of a named size has (after MAR, 2406.11838).
+
+    Input, condition and output projections, a time embedding of two layers on 256 sines, and residual blocks of
+    LayerNorm, two linear layers and an adaptive scale, shift and gate; the output has mean and variance.
+    """
+    _, _, condition, _, depth, width = SIZES[size]
+
+    def linear(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    block = 2 * width + 2 * linear(width, width) + linear(width, 3 * width)
+    final = linear(width, 2 * width) + linear(width, 2 * channels)
+    time = linear(256, width) + linear(width, width)
+    return linear(channels, width) + linear(condition, width) + time + depth * block + final

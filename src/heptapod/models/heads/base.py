@@ -1,0 +1,164 @@
+"""What every 2D prediction head has in common.
+
+Shape legend: B batch, P tokens read, S prefixes per image, L targets per prefix, D width, N cells.
+A tensor of prefix lengths is (B, S), or (1, S) where all images of the batch share them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from heptapod.models.kv_cache import KVCache
+from heptapod.models.rotary import Rotary, rotary_2d
+
+if TYPE_CHECKING:
+    from heptapod.models.config import ModelConfig
+
+
+@dataclass
+class ReadStates:
+    """What the backbone has made of the condition and the tokens read so far."""
+
+    hidden: Tensor
+    """(B, 1 + P, D): h_0, …, h_P; h_t depends on the condition and the first t tokens only."""
+    cells: Tensor
+    """(B, 1 + P) int64: ``CONDITION_CELL``, then the cell of each token in reading order."""
+    grid_height: int
+    """Rows of the grid."""
+    grid_width: int
+    """Columns of the grid."""
+
+    @property
+    def num_read(self) -> int:
+        """P, the tokens read."""
+        return self.hidden.shape[1] - 1
+
+    def at(self, prefix_lengths: Tensor) -> Tensor:
+        """h_t for the given prefix lengths (B or 1, S): (B, S, D)."""
+        if prefix_lengths.shape[0] == 1:
+            return self.hidden[:, prefix_lengths[0]]
+        index = prefix_lengths.unsqueeze(-1).expand(-1, -1, self.hidden.shape[-1])
+        return self.hidden.gather(1, index)
+
+    def rank(self) -> Tensor:
+        """(B, N) int64: i where a cell was read as the i-th token, N + 1 where it was not read."""
+        N = self.grid_height * self.grid_width
+        order = torch.arange(1, self.num_read + 1, device=self.cells.device).expand(self.cells.shape[0], -1)
+        rank = torch.full((self.cells.shape[0], N), N + 1, device=self.cells.device, dtype=torch.long)
+        return rank.scatter(1, self.cells[:, 1:], order)
+
+
+class CellEmbedding(nn.Module):
+    """Embeds a cell by sines and cosines of its row and column, so that any grid size has one."""
+
+    def __init__(self, width: int, num_frequencies: int = 16, base: float = 100.0) -> None:
+        super().__init__()
+        self.num_frequencies = num_frequencies
+        self.base = base
+        self.project = nn.Linear(4 * num_frequencies, width, bias=False)
+
+    def forward(self, cells: Tensor, grid_width: int) -> Tensor:
+        """(B, T) int64 cells -> (B, T, D)."""
+        cos, sin = rotary_2d(cells, grid_width, 4 * self.num_frequencies, self.base)
+        out: Tensor = self.project(torch.cat([cos, sin], dim=-1).squeeze(1).to(self.project.weight.dtype))
+        return out
+
+
+class Head(nn.Module, ABC):
+    """A 2D prediction head.
+
+    A head never knows the loss and never sees a token: it sees hidden states and cells. Prediction from prefix t
+    may use h_0..h_t and the cells of the read tokens, nothing else (causality).
+
+    Args:
+        width: model width D.
+        depth: number of blocks.
+        num_heads: attention heads.
+        rotary_base: see :func:`heptapod.models.rotary.rotary_2d`.
+    """
+
+    predicts_grid: bool = True
+    """Whether any unread cell can be asked for; False where only the next one can."""
+    window: int | None = None
+    """Side of the window around the next cell outside of which nothing can be predicted; None for no limit."""
+
+    def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
+        super().__init__()
+        self.depth = depth
+        self.num_heads = num_heads
+        self.head_width = width // num_heads
+        self.rotary_base = rotary_base
+        self.cell_embedding = CellEmbedding(width)
+
+    @abstractmethod
+    def forward(
+        self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
+        """One feature per target cell.
+
+        Args:
+            states: the backbone's states.
+            prefix_lengths: (B or 1, S) int64, each in 0..P.
+            targets: (B, S, L) int64 cells, unread at their prefix; ``targets[..., 0]`` is the next cell σ(t+1).
+            cache: while sampling, the head's keys and values of earlier states; it is brought up to date, and
+                ``prefix_lengths`` must then be the single prefix of all tokens read.
+
+        Returns:
+            (B, S, L, D).
+        """
+
+    def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KVCache | None:
+        """An empty cache for ``capacity`` states; None for a head that keeps nothing between steps."""
+        return KVCache(self.depth, batch, self.num_heads, capacity, self.head_width, device, dtype)
+
+    def rotary(self, cells: Tensor, grid_width: int) -> Rotary:
+        """Angles of (B, T) cells for this head's attention."""
+        return rotary_2d(cells, grid_width, self.head_width, self.rotary_base)
+
+
+def prefix_mask(prefix_lengths: Tensor, num_states: int, queries_per_prefix: int) -> Tensor:
+    """(B or 1, 1, S·L, num_states): query of prefix t sees h_0..h_t."""
+    index = torch.arange(num_states, device=prefix_lengths.device)
+    mask = index <= prefix_lengths.repeat_interleave(queries_per_prefix, dim=1).unsqueeze(-1)
+    return mask.unsqueeze(1)
+
+
+def cross_memory(
+    blocks: nn.ModuleList, states: ReadStates, rotary_base: float, cache: KVCache | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the hidden states for each cross-attention block, taken from the cache where held."""
+    start = 0 if cache is None else cache.length
+    hidden, cells = states.hidden[:, start:], states.cells[:, start:]
+    attentions = [block.attention for block in blocks]
+    if hidden.shape[1] == 0:
+        assert cache is not None
+        return [cache.layer(layer) for layer in range(len(attentions))]
+    head_width = hidden.shape[-1] // attentions[0].num_heads
+    rotary = rotary_2d(cells, states.grid_width, head_width, rotary_base)
+    fresh = [attention.keys_values(hidden, rotary) for attention in attentions]
+    if cache is None:
+        return fresh
+    memory = [cache.append(layer, key, value) for layer, (key, value) in enumerate(fresh)]
+    cache.advance(hidden.shape[1])
+    return memory
+
+
+def build_head(config: ModelConfig) -> Head:
+    """The head that a model configuration names."""
+    from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
+
+    head = config.head
+    common = (config.width, head.depth, config.num_heads, config.rotary_base)
+    if head.kind == "global":
+        return GlobalHead(*common)
+    if head.kind == "local":
+        return LocalHead(*common, window=head.window or 5)
+    if head.kind == "cross":
+        return CrossHead(*common)
+    return NextTokenHead(*common)
+

@@ -1,0 +1,39 @@
+"""CrossHead: any set of cells, each by cross-attention to the states read so far; queries do not see each other.
+
+Every prefix can be supervised at once, and sampling computes only the cells that are sampled now.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from heptapod.models.heads.base import Head, ReadStates, cross_memory, prefix_mask
+from heptapod.models.kv_cache import KVCache
+from heptapod.models.layers import CrossBlock, RMSNorm
+
+
+class CrossHead(Head):
+    """Queries (h_t + the target's position) attend to h_0..h_t; no attention among queries."""
+
+    def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
+        super().__init__(width, depth, num_heads, rotary_base)
+        self.blocks = nn.ModuleList(CrossBlock(width, num_heads) for _ in range(depth))
+        self.norm = RMSNorm(width)
+
+    def forward(
+        self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
+        """See :meth:`Head.forward`."""
+        B, S, L = targets.shape
+        cells = targets.flatten(1)  # (B, S·L)
+        query = states.at(prefix_lengths).unsqueeze(2).expand(-1, -1, L, -1).flatten(1, 2)  # (B, S·L, D)
+        x = query + self.cell_embedding(cells, states.grid_width)
+        memory = cross_memory(self.blocks, states, self.rotary_base, cache)
+        mask = None if cache is not None else prefix_mask(prefix_lengths, states.hidden.shape[1], L)
+        rotary = self.rotary(cells, states.grid_width)
+        for block, (key, value) in zip(self.blocks, memory, strict=True):
+            x = block(x, rotary, key, value, mask)
+        out: Tensor = self.norm(x).unflatten(1, (S, L))
+        return out
+
+

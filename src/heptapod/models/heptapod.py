@@ -1,0 +1,154 @@
+"""The Heptapod model: read tokens one after another, believe something about every unread cell.
+
+Shape legend: B batch, P tokens read, S prefixes per image, L targets per prefix, D width, N cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heptapod.distributions import Categorical
+from heptapod.models.backbone import Backbone
+from heptapod.models.config import ModelConfig
+from heptapod.models.heads import Head, ReadStates, build_head
+from heptapod.models.heads.base import CellEmbedding
+from heptapod.models.kv_cache import KVCache
+from heptapod.models.layers import init_weights
+from heptapod.models.rotary import CONDITION_CELL
+from heptapod.random import KeyedGenerator, Stream, torch_generator
+from heptapod.tokenizers.base import GridSpec
+
+
+@dataclass
+class ReadCache:
+    """Everything kept between sampling steps: buffers of fixed size, allocated once."""
+
+    backbone: KVCache
+    head: KVCache | None
+    hidden: Tensor
+    """(B, 1 + N, D): h_0, h_1, … as far as read."""
+    cells: Tensor
+    """(B, 1 + N) int64: the cell of each token read."""
+
+
+class HeptapodModel(nn.Module):
+    """Causal backbone, 2D head and cell distribution over one token grid.
+
+    Args:
+        config: sizes and kinds.
+        grid: the grid it is trained on and its vocabulary.
+        num_classes: classes of the condition; 0 for an unconditional model.
+    """
+
+    def __init__(self, config: ModelConfig, grid: GridSpec, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = grid
+        self.num_classes = num_classes
+        self.token_embedding = nn.Embedding(grid.vocabulary_size, config.width)
+        self.cell_embedding = CellEmbedding(config.width)
+        # Row num_classes is "no label": the BOS of an unconditional model, and where a label is dropped.
+        self.condition_embedding = nn.Embedding(num_classes + 1, config.width)
+        self.backbone = Backbone(config.width, config.depth, config.num_heads, config.rotary_base)
+        self.head: Head = build_head(config)
+        self.distribution = Categorical(config.width, grid.vocabulary_size)
+        init_weights(self, config.depth + config.head.depth)
+
+    # --- training: whole sequences at once ---
+
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor | None,
+        token_order: Tensor,
+        prefix_lengths: Tensor,
+        targets: Tensor,
+        generator: KeyedGenerator | None = None,
+    ) -> Tensor:
+        """The loss of every supervised cell.
+
+        Args:
+            tokens: (B, N) int64, by cell.
+            labels: (B,) int64 with -1 for "no label", or None for none at all.
+            token_order: (B, N) int64, the permutation σ.
+            prefix_lengths: (B or 1, S) int64 in 0..N-1.
+            targets: (B, S, L) int64 cells unread at their prefix, the next cell first.
+            generator: randomness of the distribution's loss, one stream per image.
+
+        Returns:
+            (B, S, L) float32.
+        """
+        # The last token of the sequence is never part of a prefix that still has a cell to predict.
+        states = self.read(tokens.gather(1, token_order[:, :-1]), token_order[:, :-1], labels)
+        features = self.head(states, prefix_lengths, targets)
+        values = tokens.gather(1, targets.flatten(1)).view_as(targets)
+        return self.distribution.loss(features, values, generator)
+
+    def read(self, tokens: Tensor, cells: Tensor, labels: Tensor | None) -> ReadStates:
+        """Backbone states h_0..h_P of tokens (B, P) lying on cells (B, P), in reading order."""
+        x = torch.cat([self._condition(labels, tokens.shape[0]), self._embed(tokens, cells)], dim=1)
+        cells = torch.cat([torch.full_like(cells[:, :1], CONDITION_CELL), cells], dim=1) if cells.shape[1] else (
+            torch.full((tokens.shape[0], 1), CONDITION_CELL, device=tokens.device)
+        )
+        hidden = self.backbone(x, cells, self.grid.width)
+        return ReadStates(hidden, cells, self.grid.height, self.grid.width)
+
+    # --- sampling: a few tokens at a time against a cache ---
+
+    def new_cache(self, batch: int, dtype: torch.dtype = torch.float32) -> ReadCache:
+        """Empty buffers for ``batch`` whole sequences."""
+        device, states = self.token_embedding.weight.device, 1 + self.grid.num_cells
+        heads, head_width = self.config.num_heads, self.config.width // self.config.num_heads
+        backbone = KVCache(self.config.depth, batch, heads, states, head_width, device, dtype)
+        hidden = torch.zeros(batch, states, self.config.width, device=device, dtype=dtype)
+        cells = torch.full((batch, states), CONDITION_CELL, device=device)
+        return ReadCache(backbone, self.head.new_cache(batch, states, device, dtype), hidden, cells)
+
+    def read_condition(self, cache: ReadCache, labels: Tensor | None) -> ReadStates:
+        """Starts a sequence: h_0."""
+        batch = cache.hidden.shape[0]
+        return self._extend(cache, self._condition(labels, batch), cache.cells[:, :1])
+
+    def read_more(self, cache: ReadCache, tokens: Tensor, cells: Tensor) -> ReadStates:
+        """Reads the next tokens (B, k) lying on cells (B, k); returns the states of all read so far."""
+        return self._extend(cache, self._embed(tokens, cells), cells)
+
+    def predict(self, states: ReadStates, targets: Tensor, cache: ReadCache | None = None) -> Tensor:
+        """Features (B, L, D) of unread cells (B, L), the next cell first, after all tokens read."""
+        prefix = torch.full((1, 1), states.num_read, device=targets.device)
+        features: Tensor = self.head(states, prefix, targets.unsqueeze(1), cache.head if cache else None)
+        return features.squeeze(1)
+
+    def _extend(self, cache: ReadCache, x: Tensor, cells: Tensor) -> ReadStates:
+        start, end = cache.backbone.length, cache.backbone.length + x.shape[1]
+        cache.hidden[:, start:end] = self.backbone(x, cells, self.grid.width, cache.backbone)
+        cache.cells[:, start:end] = cells
+        return ReadStates(cache.hidden[:, :end], cache.cells[:, :end], self.grid.height, self.grid.width)
+
+    def _embed(self, tokens: Tensor, cells: Tensor) -> Tensor:
+        embedded: Tensor = self.token_embedding(tokens) + self.cell_embedding(cells, self.grid.width)
+        return embedded
+
+    def _condition(self, labels: Tensor | None, batch: int) -> Tensor:
+        """(B, 1, D)."""
+        if labels is None:
+            labels = torch.full((batch,), -1, device=self.condition_embedding.weight.device)
+        index = torch.where(labels < 0, self.num_classes, labels)
+        embedded: Tensor = self.condition_embedding(index).unsqueeze(1)
+        return embedded
+
+
+def build_model(config: ModelConfig, grid: GridSpec, num_classes: int, seed: int) -> HeptapodModel:
+    """A freshly initialised model; the same seed gives the same weights, and no global state changes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(Stream.INIT, seed).initial_seed())
+        return HeptapodModel(config, grid, num_classes)
+
+
+def parameters_by_part(model: nn.Module) -> dict[str, int]:
+    """Number of parameters of every direct child, and their total."""
+    parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    return {**parts, "total": sum(p.numel() for p in model.parameters())}

@@ -1,0 +1,202 @@
+"""The objective: which prefixes and cells of an image are supervised, and the loss over them.
+
+    L(θ) = E_x E_σ 1/|T| Σ_{t∈T} 1/|U_t| Σ_{n∈U_t} −log p_θ(x_n | x_σ(1..t), c)
+
+This module alone decides T and U_t; the next-token baseline is the same code with another head.
+
+Shape legend: B batch, N cells, S prefixes per image, L targets per prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from heptapod.config import settings
+from heptapod.models.heads.local import window_cells
+from heptapod.models.heptapod import HeptapodModel
+from heptapod.random import KeyedGenerator, Stream
+
+
+@settings
+class ObjectiveConfig:
+    """Token order and supervision density."""
+
+    token_order: Literal["raster", "random", "mixed"] = "raster"
+    """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
+    prefixes_per_image: int | Literal["all"] = "all"
+    """S: prefixes supervised per image and step, drawn at random, or all of them."""
+    targets_per_prefix: int | Literal["all"] = 3
+    """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread."""
+    label_dropout: float = 0.1
+    """Probability of training an image without its label."""
+
+    def __post_init__(self) -> None:
+        for name in ("prefixes_per_image", "targets_per_prefix"):
+            value = getattr(self, name)
+            if value != "all" and value < 1:
+                raise ValueError(f"{name}: {value} given, must be at least 1 or 'all'")
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout: {self.label_dropout} given, must be between 0 and 1")
+
+
+@dataclass
+class Supervision:
+    """What one training step asks of the model."""
+
+    token_order: Tensor
+    """(B, N) int64: σ."""
+    prefix_lengths: Tensor
+    """(B or 1, S) int64: T."""
+    targets: Tensor
+    """(B, S, L) int64 cells: U_t, the next cell first; where ``mask`` is False, the next cell again."""
+    mask: Tensor
+    """(B, S, L) bool: which targets count."""
+
+    def to(self, device: torch.device) -> Supervision:
+        """The same on a device."""
+        tensors = (self.token_order, self.prefix_lengths, self.targets, self.mask)
+        return Supervision(*(tensor.to(device) for tensor in tensors))
+
+
+def draw_supervision(
+    config: ObjectiveConfig,
+    grid_height: int,
+    grid_width: int,
+    keys: Sequence[Sequence[int]],
+    window: int | None = None,
+) -> Supervision:
+    """Draws σ, T and U_t for a batch, every image from its own stream.
+
+    Args:
+        config: token order and density.
+        grid_height: rows of the grid.
+        grid_width: columns of the grid.
+        keys: one key (seed, epoch, image index) per image.
+        window: side of the window to which a local head restricts U_t.
+
+    Returns:
+        Tensors on the CPU.
+    """
+    N = grid_height * grid_width
+    generator = KeyedGenerator(Stream.SUPERVISION, keys)
+    order = draw_token_order(config.token_order, N, generator)
+    prefixes = _draw_prefixes(config.prefixes_per_image, N, generator)
+    if window is None:
+        positions, mask = _draw_unread(config.targets_per_prefix, prefixes, N, generator)
+        targets = order.gather(1, positions.expand(len(keys), -1, -1).flatten(1)).unflatten(1, positions.shape[1:])
+        return Supervision(order, prefixes, targets, mask.expand_as(targets))
+    targets, mask = _draw_in_window(
+        config.targets_per_prefix, order, prefixes, grid_height, grid_width, window, generator
+    )
+    return Supervision(order, prefixes, targets, mask)
+
+
+def next_cell_supervision(token_order: Tensor) -> Supervision:
+    """Every prefix and its next cell only: next-token prediction, and the chain rule of the likelihood."""
+    prefixes = torch.arange(token_order.shape[1], device=token_order.device).unsqueeze(0)
+    targets = token_order.unsqueeze(-1)
+    return Supervision(token_order, prefixes, targets, torch.ones_like(targets, dtype=torch.bool))
+
+
+def draw_token_order(kind: Literal["raster", "random", "mixed"], N: int, generator: KeyedGenerator) -> Tensor:
+    """Token orders (B, N) int64, one per stream."""
+    raster = torch.arange(N).expand(len(generator), -1)
+    if kind == "raster":
+        return raster
+    is_random = generator.uniform(1) < (0.5 if kind == "mixed" else 1.0)
+    return torch.where(is_random, generator.permutation(N), raster)
+
+
+def objective_loss(
+    model: HeptapodModel,
+    tokens: Tensor,
+    labels: Tensor | None,
+    supervision: Supervision,
+    generator: KeyedGenerator | None = None,
+) -> Tensor:
+    """The loss of every image, (B,) float32: the mean over its prefixes of the mean over their targets."""
+    losses = model(
+        tokens, labels, supervision.token_order, supervision.prefix_lengths, supervision.targets, generator
+    )
+    mask = supervision.mask.to(losses.dtype)
+    per_prefix = (losses * mask).sum(-1) / mask.sum(-1)
+    return per_prefix.mean(-1)
+
+
+def drop_labels(labels: Tensor, probability: float, keys: Sequence[Sequence[int]]) -> Tensor:
+    """Labels (B,) with -1 in place of the dropped ones."""
+    if probability == 0:
+        return labels
+    dropped = KeyedGenerator(Stream.LABEL_DROPOUT, keys).uniform(1).squeeze(1) < probability
+    return torch.where(dropped.to(labels.device), -1, labels)
+
+
+def _draw_prefixes(count: int | Literal["all"], N: int, generator: KeyedGenerator) -> Tensor:
+    """(1, N) for all prefixes, else (B, S) distinct ones in random order."""
+    if count == "all" or count >= N:
+        return torch.arange(N).unsqueeze(0)
+    return generator.permutation(N)[:, :count]
+
+
+def _draw_unread(
+    count: int | Literal["all"], prefixes: Tensor, N: int, generator: KeyedGenerator
+) -> tuple[Tensor, Tensor]:
+    """Positions in the sequence of the targets of every prefix, and which of them count: (B or 1, S, L).
+
+    Prefix t has read positions 0..t-1; position t is next. The others are a uniform subset of t+1..N-1, drawn
+    by Floyd's algorithm: at its j-th step it picks one of the first n-m+j+1 elements, or the last of these if
+    the pick is already in the subset.
+    """
+    if count == "all":
+        positions = prefixes.unsqueeze(-1) + torch.arange(N)
+        mask = positions < N
+        return torch.where(mask, positions, prefixes.unsqueeze(-1)), mask
+    others = min(count, N) - 1
+    B, S = len(generator), prefixes.shape[1]
+    uniform = generator.uniform(S * others).view(B, S, others)
+    available = (N - 1 - prefixes).expand(B, S)  # n
+    chosen: list[Tensor] = []
+    for step in range(others):
+        last = available - others + step
+        pick = (uniform[..., step] * (last + 1)).long().clamp(min=0)
+        taken = torch.zeros_like(pick, dtype=torch.bool)
+        for earlier in chosen:
+            taken |= pick == earlier
+        # Where fewer than `others` cells are unread the first steps have nothing to pick: -1.
+        chosen.append(torch.where(last < 0, -1, torch.where(taken, last, pick)))
+    offsets = torch.stack([torch.full_like(available, -1)] + chosen, dim=-1)
+    mask = offsets >= 0
+    mask[..., 0] = True
+    next_position = prefixes.expand(B, S).unsqueeze(-1)
+    return torch.where(offsets >= 0, next_position + 1 + offsets, next_position), mask
+
+
+def _draw_in_window(
+    count: int | Literal["all"],
+    order: Tensor,
+    prefixes: Tensor,
+    grid_height: int,
+    grid_width: int,
+    window: int,
+    generator: KeyedGenerator,
+) -> tuple[Tensor, Tensor]:
+    """Targets among the unread cells of the window around the next cell, and which of them count: (B, S, L)."""
+    B, S = order.shape[0], prefixes.shape[1]
+    prefixes = prefixes.expand(B, S)
+    next_cells = order.gather(1, prefixes)
+    cells, inside = window_cells(next_cells, grid_height, grid_width, window)  # (B, S, w²)
+    rank = torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1]).expand_as(order))
+    unread = rank.gather(1, cells.flatten(1)).view_as(cells) >= prefixes.unsqueeze(-1)
+    allowed = inside & unread
+    # Random scores put the next cell first, then the allowed ones in random order.
+    score = generator.uniform(S * window**2).view(B, S, -1).masked_fill(~allowed, -1.0)
+    score = score.masked_fill(allowed & (cells == next_cells.unsqueeze(-1)), 2.0)
+    size = window**2 if count == "all" else min(count, window**2)
+    best, slot = score.topk(size, dim=-1)
+    mask = best >= 0
+    return torch.where(mask, cells.gather(-1, slot), next_cells.unsqueeze(-1)), mask

@@ -1,0 +1,92 @@
+"""Pictures one would rather look at than read: grids of images, and what a model believes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+GAP = 2
+BACKGROUND = (255, 255, 255)
+INK = (40, 40, 40)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A (3, h, w) uint8 tensor as a PIL image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def image_grid(
+    images: Tensor, columns: int, row_names: Sequence[str] | None = None, min_size: int = 48
+) -> Image.Image:
+    """Images (M, 3, h, w) uint8 in rows, small ones enlarged to at least ``min_size`` pixels.
+
+    Args:
+        images: what to show.
+        columns: images per row.
+        row_names: a name written before each row.
+        min_size: smallest side of a shown image.
+    """
+    zoom = max(1, -(-min_size // min(images.shape[2:])))
+    images = images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    height, width = images.shape[2] + GAP, images.shape[3] + GAP
+    rows = -(-len(images) // columns)
+    font = ImageFont.load_default(14)
+    left = max((int(font.getlength(name)) + 12 for name in row_names), default=0) if row_names else 0
+    canvas = Image.new("RGB", (left + columns * width + GAP, rows * height + GAP), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for row, name in enumerate(row_names or []):
+        draw.text((6, row * height + height // 2), name, INK, font=font, anchor="lm")
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        canvas.paste(to_pil(image), (left + GAP + column * width, GAP + row * height))
+    return canvas
+
+
+def heat_map(values: Tensor, highest: float) -> Tensor:
+    """Values (h, w) between 0 and ``highest`` as colours (3, h, w) uint8: dark violet, orange, light yellow."""
+    stops = np.array([[13, 8, 60], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], dtype=np.float64)
+    position = (values / max(highest, 1e-9)).clamp(0, 1).cpu().double().numpy() * (len(stops) - 1)
+    low = np.floor(position).astype(int).clip(0, len(stops) - 2)
+    share = (position - low)[..., None]
+    colours = stops[low] * (1 - share) + stops[low + 1] * share
+    return torch.from_numpy(colours.round().astype(np.uint8)).permute(2, 0, 1)
+
+
+def belief_picture(
+    read: Tensor, believed: Tensor, uncertainty: Tensor, titles: Sequence[str], highest: float
+) -> Image.Image:
+    """Three rows over the steps: what was read, the most likely whole picture, the uncertainty of every cell.
+
+    Args:
+        read: (T, 3, h, w) uint8.
+        believed: (T, 3, h, w) uint8.
+        uncertainty: (T, rows, columns) entropy in nats.
+        titles: one per step.
+        highest: end of the colour scale in nats.
+    """
+    cell = read.shape[2] // uncertainty.shape[1], read.shape[3] // uncertainty.shape[2]
+    maps = torch.stack([heat_map(values, highest) for values in uncertainty])
+    maps = maps.repeat_interleave(cell[0], 2).repeat_interleave(cell[1], 3)
+    grid = image_grid(
+        torch.cat([read, believed, maps]), len(read), ["read so far", "believed", "entropy"], min_size=112
+    )
+    top, font = 26, ImageFont.load_default(14)
+    canvas = Image.new("RGB", (grid.width, grid.height + top + 34), BACKGROUND)
+    canvas.paste(grid, (0, top))
+    draw = ImageDraw.Draw(canvas)
+    left = grid.width - len(read) * (shown := (grid.width - _label_width(font)) // len(read))
+    for column, title in enumerate(titles):
+        draw.text((left + column * shown + shown // 2, top // 2), title, INK, font=font, anchor="mm")
+    bar = heat_map(torch.linspace(0, highest, 160).expand(10, -1), highest)
+    y = grid.height + top + 10
+    canvas.paste(to_pil(bar), (left, y))
+    draw.text((left + 168, y + 5), f"0 to {highest:.1f} nats per cell", INK, font=font, anchor="lm")
+    return canvas
+
+
+def _label_width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return int(font.getlength("read so far")) + 12

@@ -1,0 +1,305 @@
+"""``Heptapod``: a model with its tokenizer, from and to a folder, ready to generate."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from heptapod.config import from_dict, settings, to_dict
+from heptapod.files import load_strictly, read_json, read_metadata, read_tensors, write_json, write_tensors
+from heptapod.models import HeptapodModel, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.pictures import belief_picture, to_pil
+from heptapod.progress import Progress
+from heptapod.sampling import Known, SamplingConfig, sample_stream, sample_tokens
+from heptapod.tokenizers import GridSpec, Tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
+from heptapod.tokenizers.base import to_uint8
+
+FORMAT = "heptapod-model-1"
+
+
+@settings
+class PretrainedConfig:
+    """What a model's ``config.json`` holds."""
+
+    model: ModelConfig
+    """Sizes and kinds."""
+    grid_height: int
+    """Rows of the token grid."""
+    grid_width: int
+    """Columns of the token grid."""
+    vocabulary_size: int
+    """Codes of the tokenizer."""
+    class_names: list[str]
+    """Names of the classes; empty for an unconditional model."""
+    token_order: str
+    """The order(s) the model was trained on: raster, random or mixed."""
+    sampling: SamplingConfig
+    """Recommended settings, the defaults of ``generate``."""
+    tokenizer: str
+    """Folder of the tokenizer, relative to this file."""
+    tokenizer_sha256: str
+    """Hash of the tokenizer the model was trained with."""
+    format: str = FORMAT
+    """Version of this file."""
+
+
+class Heptapod:
+    """A trained model, its tokenizer and what is known about both.
+
+    Args:
+        model: the token model.
+        tokenizer: turns its tokens into pixels.
+        class_names: names of the classes.
+        token_order: the order(s) the model was trained on.
+        sampling: defaults of :meth:`generate`.
+        metadata: anything worth knowing about the weights (the step, held-out figures).
+    """
+
+    def __init__(
+        self,
+        model: HeptapodModel,
+        tokenizer: Tokenizer,
+        class_names: Sequence[str] = (),
+        token_order: str = "raster",
+        sampling: SamplingConfig | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer.eval()
+        self.class_names = list(class_names)
+        self.token_order = token_order
+        self.sampling = sampling or SamplingConfig()
+        self.metadata = metadata or {}
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Heptapod:
+        """Loads a model from its folder, or the best model of a run folder.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if a file is damaged, does not fit, or the tokenizer is another than that of training.
+        """
+        folder = find_pretrained(Path(path))
+        source = folder / "config.json"
+        values = read_json(source)
+        if values.get("format") != FORMAT:
+            raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
+        config = from_dict(PretrainedConfig, values, str(source))
+        tokenizer = load_tokenizer(folder / config.tokenizer)
+        if tokenizer_hash(tokenizer) != config.tokenizer_sha256:
+            raise ValueError(f"{folder / config.tokenizer}: another tokenizer than the one the model was trained with")
+        grid = GridSpec(config.grid_height, config.grid_width, config.vocabulary_size)
+        model = build_model(config.model, grid, len(config.class_names), seed=0)
+        weights = folder / "model.safetensors"
+        load_strictly(model, read_tensors(weights), weights)
+        return cls(
+            model.to(device),
+            tokenizer.to(device),
+            config.class_names,
+            config.token_order,
+            config.sampling,
+            read_metadata(weights),
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: str | None = None) -> None:
+        """Writes ``config.json``, ``model.safetensors`` and the tokenizer.
+
+        Args:
+            folder: where to; made if absent. Each file is whole or absent.
+            tokenizer: path of the tokenizer's folder relative to ``folder``, if it is not to be written inside.
+        """
+        folder = Path(folder)
+        if tokenizer is None:
+            save_tokenizer(self.tokenizer, folder / "tokenizer")
+        config = PretrainedConfig(
+            model=self.model.config,
+            grid_height=self.model.grid.height,
+            grid_width=self.model.grid.width,
+            vocabulary_size=self.model.grid.vocabulary_size,
+            class_names=self.class_names,
+            token_order=self.token_order,
+            sampling=self.sampling,
+            tokenizer=tokenizer or "tokenizer",
+            tokenizer_sha256=tokenizer_hash(self.tokenizer),
+        )
+        write_json(folder / "config.json", to_dict(config))
+        write_tensors(folder / "model.safetensors", self.model.state_dict(), self.metadata)
+
+    def generate(
+        self,
+        labels: Sequence[int | str] | None = None,
+        *,
+        count: int | None = None,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 64,
+        progress: bool = False,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        """Images of the given classes, without guidance.
+
+        Args:
+            labels: one class index or name per image; None generates without a label.
+            count: number of images where there are no labels.
+            seed: image i takes seed + i; or one seed per image. An image depends on its label, its seed and the
+                settings only: at one batch size bit for bit.
+            batch_size: images at a time; the last batch is filled up, so that all are computed alike.
+            progress: show a progress bar.
+            **settings: fields of :class:`~heptapod.sampling.SamplingConfig` (steps, temperature, top_k, top_p,
+                token_order, schedule); the model's own defaults otherwise.
+
+        Raises:
+            ValueError: for a label, seed or setting out of range.
+        """
+        tokens = self.generate_tokens(
+            labels, count=count, seed=seed, batch_size=batch_size, progress=progress, **settings
+        )
+        return [to_pil(image) for image in self.decode(tokens, batch_size)]
+
+    def generate_tokens(
+        self,
+        labels: Sequence[int | str] | None = None,
+        *,
+        count: int | None = None,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 64,
+        progress: bool = False,
+        known: Known | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Token grids (M, N) int64; ``known`` gives cells to keep, other arguments as for :meth:`generate`."""
+        indices = self.label_indices(labels, count)
+        seeds = _seeds(seed, len(indices))
+        config = self.sampling_config(**settings)
+        batch_size = min(batch_size, len(indices))
+        parts = []
+        with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else _Silent() as bar:
+            for start in range(0, len(indices), batch_size):
+                rows = [min(i, len(indices) - 1) for i in range(start, start + batch_size)]
+                part_known = None if known is None else Known(known.tokens[rows], known.mask)
+                part = sample_tokens(
+                    self.model, torch.tensor([indices[i] for i in rows]), [seeds[i] for i in rows], config, part_known
+                )
+                kept = min(batch_size, len(indices) - start)
+                parts.append(part[:kept])
+                bar.advance(kept)
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor, batch_size: int = 64) -> Tensor:
+        """Tokens (M, N) to pixels (M, 3, h, w) uint8 on the CPU."""
+        parts = [self.tokenizer.decode(part, self.model.grid) for part in tokens.split(batch_size)]
+        return to_uint8(torch.cat(parts)).cpu()
+
+    def belief(self, label: int | str | None, *, seed: int = 0, columns: int = 6, **settings: Any) -> Image.Image:
+        """A picture of what the model believes while it samples one image, at evenly spaced steps.
+
+        Raises:
+            ValueError: if the head cannot predict the whole grid.
+        """
+        indices = self.label_indices(None if label is None else [label], 1)
+        config = self.sampling_config(**settings)
+        trace = list(sample_stream(self.model, torch.tensor(indices), [seed], config, belief=True))
+        chosen = [trace[round(i * (len(trace) - 1) / (columns - 1))] for i in range(columns)]
+        read = self.decode(torch.cat([step.tokens for step in chosen]))
+        grid, factor = self.model.grid, self.tokenizer.factor
+        shown = torch.cat([step.is_read for step in chosen]).view(-1, 1, grid.height, grid.width).cpu()
+        shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        read = torch.where(shown, read, torch.full_like(read, 205))
+        believed = self.decode(torch.cat([_given(step.most_likely) for step in chosen]))
+        entropy = torch.cat([_given(step.uncertainty) for step in chosen]).view(-1, grid.height, grid.width)
+        titles = [f"{int(step.is_read.sum())} of {grid.num_cells} cells" for step in chosen]
+        return belief_picture(read, believed, entropy, titles, highest=float(entropy.max()))
+
+    def label_indices(self, labels: Sequence[int | str] | None, count: int | None = None) -> list[int]:
+        """Class indices of labels given as indices or names; -1 for each image without a label.
+
+        Raises:
+            ValueError: naming a label that is out of range or unknown.
+        """
+        if labels is None:
+            if count is not None and count < 1:
+                raise ValueError(f"count: {count} given, must be at least 1")
+            return [-1] * (count or 1)
+        if not labels:
+            raise ValueError("labels: none given; name at least one class")
+        return [self._label_index(label) for label in labels]
+
+    def _label_index(self, label: int | str) -> int:
+        names = self.class_names
+        if isinstance(label, str):
+            if label in names:
+                return names.index(label)
+            if not label.lstrip("-").isdigit():
+                raise ValueError(f"label: {label!r} is no class of this model ({_some(names)})")
+        index = int(label)
+        if not 0 <= index < len(names):
+            allowed = f"must be between 0 and {len(names) - 1}" if names else "this model was trained without classes"
+            raise ValueError(f"label: {index} given, {allowed}")
+        return index
+
+    def sampling_config(self, **changes: Any) -> SamplingConfig:
+        """The model's sampling defaults with changes, its token order filled in; warns for an order not trained."""
+        values = {**to_dict(self.sampling), **changes}
+        trained = {"raster", "random"} if self.token_order == "mixed" else {self.token_order}
+        values["token_order"] = values["token_order"] or ("raster" if "raster" in trained else "random")
+        if values["token_order"] not in trained:
+            warnings.warn(
+                f"token_order: sampling in {values['token_order']} order, but the model was trained on "
+                f"{self.token_order} order only",
+                stacklevel=3,
+            )
+        return from_dict(SamplingConfig, values, "sampling")
+
+
+def find_pretrained(path: Path) -> Path:
+    """The folder of a model: the path itself, or ``best`` (else ``last``) in a run folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder")
+    for folder in (path, path / "best", path / "last"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise FileNotFoundError(f"{path}: no model there (neither config.json nor best/config.json)")
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise ValueError(f"seed: {len(seeds)} seeds given for {count} images")
+    if min(seeds) < 0 or max(seeds) >= 2**63:
+        raise ValueError(f"seed: {min(seeds) if min(seeds) < 0 else max(seeds)} given, must be between 0 and 2^63 - 1")
+    return seeds
+
+
+def _given(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown}, … {len(names)} in all" if len(names) > 8 else shown or "it has none"
+
+
+class _Silent:
+    """Stands in for a progress bar."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def advance(self, count: int) -> None:
+        """Shows nothing."""

@@ -1,0 +1,67 @@
+"""Randomness keyed by what it is for: one independent stream per image, whatever the batch or the process.
+
+No global generator is read or seeded anywhere in the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Stream(IntEnum):
+    """What a stream of random numbers is for; streams with the same key and another purpose are independent."""
+
+    SHUFFLE = 0
+    AUGMENT = 1
+    LABEL_DROPOUT = 2
+    SUPERVISION = 3
+    LOSS = 4
+    SAMPLE = 5
+    SAMPLE_ORDER = 6
+    CODEBOOK = 7
+    SPLIT = 8
+    EVALUATION = 9
+    INIT = 10
+
+
+def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:
+    """A counter-based (Philox) generator for a purpose and a key of up to three non-negative integers."""
+    first, second, third = (*key, 0, 0, 0)[:3]
+    counter = np.array([0, 0, third, int(stream)], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=np.array([first, second], dtype=np.uint64), counter=counter))
+
+
+class KeyedGenerator:
+    """A batch of streams, one per image.
+
+    Args:
+        stream: what the numbers are for.
+        keys: one key per image, for example (seed, epoch, image index).
+    """
+
+    def __init__(self, stream: Stream, keys: Iterable[Sequence[int]]) -> None:
+        self._generators = [numpy_generator(stream, *key) for key in keys]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def uniform(self, num: int) -> Tensor:
+        """The next ``num`` uniform numbers in [0, 1) of every stream: (B, num) float32 on the CPU."""
+        rows = [generator.random(num, dtype=np.float32) for generator in self._generators]
+        return torch.from_numpy(np.stack(rows))
+
+    def permutation(self, num: int) -> Tensor:
+        """A random order of 0..num-1 from every stream: (B, num) int64 on the CPU."""
+        rows = [generator.permutation(num) for generator in self._generators]
+        return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+
+def torch_generator(stream: Stream, *key: int) -> torch.Generator:
+    """A CPU ``torch.Generator`` for a purpose and a key, for library calls that take one."""
+    seed = int(numpy_generator(stream, *key).integers(2**63 - 1))
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,144 @@
+"""Recipes: everything a run needs, in one YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heptapod.config import apply_overrides, from_dict, read_yaml, settings
+from heptapod.data import DataConfig
+from heptapod.models import ModelConfig
+from heptapod.objective import ObjectiveConfig
+from heptapod.sampling import SamplingConfig
+from heptapod.tokenizers import TokenizerConfig, VQConfig
+from heptapod.training import TrainConfig
+
+
+@settings
+class TokenizerStage:
+    """The tokenizer: a trained one, or one that is trained first."""
+
+    path: str | None = None
+    """Folder of a trained tokenizer (or of its run); if unset one is trained in OUT/tokenizer."""
+    model: TokenizerConfig = field(default_factory=VQConfig)
+    """Kind and size."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is trained."""
+
+
+@settings
+class Recipe:
+    """A run: data, tokenizer, model, objective, training, and how its samples are drawn."""
+
+    description: str = ""
+    """What the recipe is for, with expected time, hardware and score."""
+    out: str = ""
+    """Run folder; empty means runs/<recipe>."""
+    seed: int = 0
+    """Keys all randomness."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, cuda:1, …"""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Images."""
+    tokenizer: TokenizerStage = field(default_factory=TokenizerStage)
+    """Tokenizer."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Model."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """Token order and supervision density."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How the model is trained."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How sample grids are drawn during training, and the defaults of `heptapod sample`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: {self.seed} given, must be between 0 and 2^63 - 1")
+        if self.model.head.kind == "next_token" and self.objective.targets_per_prefix != 1:
+            raise ValueError(
+                f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a next_token head "
+                "predicts one cell per prefix: set it to 1"
+            )
+        if self.sampling.token_order is not None and self.objective.token_order not in (
+            "mixed",
+            self.sampling.token_order,
+        ):
+            raise ValueError(
+                f"sampling.token_order: {self.sampling.token_order} given, but the model is trained on "
+                f"objective.token_order {self.objective.token_order}"
+            )
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("heptapod") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+    """A shipped recipe by name, or one from a YAML file, with overrides applied.
+
+    Args:
+        name: "demo", say, or the path of a .yaml file.
+        overrides: arguments such as ``--model.head.depth 4``; ``--data X`` stands for ``--data.path X``.
+
+    Raises:
+        FileNotFoundError: if there is no such recipe.
+        ValueError: for an unknown setting or a value out of range.
+    """
+    source = resources.files("heptapod") / "recipes" / f"{name}.yaml"
+    path = Path(str(source)) if source.is_file() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"recipe: {name} is neither a file nor one of {', '.join(recipe_names())}")
+    values = read_yaml(path)
+    from_dict(Recipe, values, str(path))  # an error in the file is the file's, not that of an override
+    merged = apply_overrides(Recipe, values, _aliases(overrides or []))
+    merged = values_for_kind(merged, values)
+    recipe = from_dict(Recipe, merged, f"recipe {name}")
+    recipe.out = recipe.out or f"runs/{path.stem}"
+    return recipe
+
+
+def values_for_kind(merged: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
+    """Drops the recipe's settings of one kind of tokenizer where an override chose another kind."""
+
+    def kind(values: dict[str, Any]) -> Any:
+        return values.get("tokenizer", {}).get("model", {}).get("kind")
+
+    if kind(merged) != kind(original):
+        before = original.get("tokenizer", {}).get("model", {})
+        model = merged["tokenizer"]["model"]
+        merged["tokenizer"]["model"] = {
+            key: value for key, value in model.items() if key == "kind" or before.get(key) != value
+        }
+    return merged
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device a setting names.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device: {name} given, but there is no such device here; use auto or cpu") from None
+    return device
+
+
+def _aliases(overrides: list[str]) -> list[str]:
+    def long(argument: str) -> str:
+        key, equals, value = argument.partition("=")
+        return f"--data.path{equals}{value}" if key == "--data" else argument
+
+    return [long(argument) for argument in overrides]
+
+

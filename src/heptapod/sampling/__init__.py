@@ -1,0 +1,6 @@
+"""Sampling: one loop over order × schedule × filter; known cells are just a prefix."""
+
+from heptapod.sampling.sampler import Known, SamplingStep, sample_stream, sample_tokens
+from heptapod.sampling.schedule import SamplingConfig, cells_per_step
+
+__all__ = ["Known", "SamplingConfig", "SamplingStep", "cells_per_step", "sample_stream", "sample_tokens"]

@@ -1,0 +1,68 @@
+"""How many cells each sampling step fills, and the settings of sampling."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from heptapod.config import settings
+from heptapod.distributions import Filter
+
+
+@settings
+class SamplingConfig:
+    """How images are sampled. There is no classifier-free guidance."""
+
+    steps: int | None = None
+    """Sampling steps; unset means one cell per step."""
+    token_order: Literal["raster", "random"] | None = None
+    """Order in which cells are filled; unset takes the order of training (raster where it was mixed)."""
+    schedule: Literal["cosine", "constant"] | list[int] = "cosine"
+    """Cells per step: cosine (few at first, many at the end), constant, or a list of numbers that fill the grid."""
+    temperature: float = 1.0
+    """Below 1 sharpens the distribution of every cell; 0 takes the most likely code."""
+    top_k: int | None = None
+    """Keep only the k most likely codes of each cell."""
+    top_p: float | None = None
+    """Keep only the most likely codes that together have this probability."""
+
+    def __post_init__(self) -> None:
+        self.filter()
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps: {self.steps} given, must be at least 1")
+
+    def filter(self) -> Filter:
+        """How each cell is drawn."""
+        return Filter(self.temperature, self.top_k, self.top_p)
+
+
+def cells_per_step(config: SamplingConfig, num_cells: int) -> list[int]:
+    """Number of cells each step fills.
+
+    Args:
+        config: steps and schedule.
+        num_cells: cells to fill.
+
+    Returns:
+        Positive numbers with sum ``num_cells``.
+
+    Raises:
+        ValueError: if there are more steps than cells, or a list does not fill the grid.
+    """
+    if isinstance(config.schedule, list):
+        if min(config.schedule, default=0) < 1 or sum(config.schedule) != num_cells:
+            raise ValueError(
+                f"schedule: {config.schedule} given, needs positive numbers with sum {num_cells} (the cells to fill)"
+            )
+        return list(config.schedule)
+    steps = num_cells if config.steps is None else config.steps
+    if not 1 <= steps <= num_cells:
+        raise ValueError(f"steps: {steps} given, must be between 1 and {num_cells} (the cells to fill)")
+    done = [0]
+    for step in range(1, steps + 1):
+        share = step / steps
+        if config.schedule == "cosine":
+            share = 1 - math.cos(math.pi / 2 * share)
+        # Every step fills at least one cell and leaves at least one for each step after it.
+        done.append(min(max(round(share * num_cells), done[-1] + 1), num_cells - (steps - step)))
+    return [after - before for before, after in zip(done, done[1:], strict=False)]

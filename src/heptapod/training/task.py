@@ -1,0 +1,55 @@
+"""What the trainer asks of the thing it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor, nn
+
+from heptapod.data.loader import Batch, ItemSet
+
+
+@dataclass
+class LossOutput:
+    """What one micro-batch gives."""
+
+    loss: Tensor
+    """(B,) float32: the loss of every image."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """(B,) values of every image, averaged for the log."""
+    statistics: Any = None
+    """Anything that adds up over micro-batches and is handed to ``after_step``."""
+
+
+class TrainTask(Protocol):
+    """Something that can be trained: a tokenizer, a model."""
+
+    name: str
+    """For messages and the progress bar."""
+    module: nn.Module
+    """What has the weights."""
+    train_items: ItemSet
+    """What it is trained on."""
+
+    def step(self, batch: Batch) -> LossOutput:
+        """Loss of a micro-batch, through ``module``."""
+        ...
+
+    def after_step(self, statistics: Any, step: int) -> dict[str, float]:
+        """Called once after each optimizer step with the summed statistics; returns values to log."""
+        ...
+
+    def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
+        """Figures on held-out images; ``val_loss`` among them decides which weights are best."""
+        ...
+
+    def preview(self, module: nn.Module) -> Image.Image:
+        """A picture that shows how far training is."""
+        ...
+
+    def export(self, module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
+        """Writes the weights for use, each file whole or absent."""
+        ...
