@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -114,7 +115,7 @@ def _parse_value(text: str) -> Any:
     return value
 
 
-def _dotted_keys(cls: type[object], prefix: str = "") -> list[str]:
+def _dotted_keys(cls: Any, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, kind in _field_types(cls).items():
         groups = [option for option in _options(kind) if dataclasses.is_dataclass(option)]
@@ -124,16 +125,12 @@ def _dotted_keys(cls: type[object], prefix: str = "") -> list[str]:
     return keys
 
 
-def _field_types(cls: type[object]) -> dict[str, Any]:
-    import typing
-
+def _field_types(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
-    import typing
-
     return typing.get_args(kind) or (kind,)
 
 
@@ -172,5 +169,3 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _copy(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
-
-

@@ -120,12 +120,11 @@ def objective_loss(
     generator: KeyedGenerator | None = None,
 ) -> Tensor:
     """The loss of every image, (B,) float32: the mean over its prefixes of the mean over their targets."""
-    losses = model(
-        tokens, labels, supervision.token_order, supervision.prefix_lengths, supervision.targets, generator
-    )
+    losses = model(tokens, labels, supervision.token_order, supervision.prefix_lengths, supervision.targets, generator)
     mask = supervision.mask.to(losses.dtype)
     per_prefix = (losses * mask).sum(-1) / mask.sum(-1)
-    return per_prefix.mean(-1)
+    per_image: Tensor = per_prefix.mean(-1)
+    return per_image
 
 
 def drop_labels(labels: Tensor, probability: float, keys: Sequence[Sequence[int]]) -> Tensor:
@@ -169,7 +168,7 @@ def _draw_unread(
             taken |= pick == earlier
         # Where fewer than `others` cells are unread the first steps have nothing to pick: -1.
         chosen.append(torch.where(last < 0, -1, torch.where(taken, last, pick)))
-    offsets = torch.stack([torch.full_like(available, -1)] + chosen, dim=-1)
+    offsets = torch.stack([torch.full_like(available, -1), *chosen], dim=-1)
     mask = offsets >= 0
     mask[..., 0] = True
     next_position = prefixes.expand(B, S).unsqueeze(-1)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from heptapod.files import write_atomically
 
 GAP = 2
 BACKGROUND = (255, 255, 255)
@@ -19,9 +22,12 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def image_grid(
-    images: Tensor, columns: int, row_names: Sequence[str] | None = None, min_size: int = 48
-) -> Image.Image:
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG file, whole or not at all."""
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
+def image_grid(images: Tensor, columns: int, row_names: Sequence[str] | None = None, min_size: int = 48) -> Image.Image:
     """Images (M, 3, h, w) uint8 in rows, small ones enlarged to at least ``min_size`` pixels.
 
     Args:

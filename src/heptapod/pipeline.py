@@ -185,7 +185,11 @@ class Heptapod:
                 rows = [min(i, len(indices) - 1) for i in range(start, start + batch_size)]
                 part_known = None if known is None else Known(known.tokens[rows], known.mask)
                 part = sample_tokens(
-                    self.model, torch.tensor([indices[i] for i in rows]), [seeds[i] for i in rows], config, part_known
+                    self.model,
+                    torch.tensor([indices[i] for i in rows]),
+                    [seeds[i] for i in rows],
+                    config,
+                    part_known,
                 )
                 kept = min(batch_size, len(indices) - start)
                 parts.append(part[:kept])

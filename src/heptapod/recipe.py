@@ -140,5 +140,3 @@ def _aliases(overrides: list[str]) -> list[str]:
         return f"--data.path{equals}{value}" if key == "--data" else argument
 
     return [long(argument) for argument in overrides]
-
-

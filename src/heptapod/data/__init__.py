@@ -4,4 +4,13 @@ from heptapod.data.images import DataConfig, ImageSet, load_images
 from heptapod.data.loader import Batch, ItemSet, batch_at
 from heptapod.data.tokens import TokenSet, encode_images
 
-__all__ = ["Batch", "DataConfig", "ImageSet", "ItemSet", "TokenSet", "batch_at", "encode_images", "load_images"]
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "ImageSet",
+    "ItemSet",
+    "TokenSet",
+    "batch_at",
+    "encode_images",
+    "load_images",
+]

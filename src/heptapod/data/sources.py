@@ -14,7 +14,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+IMAGE_SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+    ".avif",
+}
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 
@@ -90,9 +103,7 @@ def _parquet(path: str, shards: list[Path]) -> Source:
     try:
         import pyarrow.parquet as pq
     except ImportError:
-        raise ValueError(
-            f"data.path: {path} needs the parquet reader: pip install 'heptapod[parquet]'"
-        ) from None
+        raise ValueError(f"data.path: {path} needs the parquet reader: pip install 'heptapod[parquet]'") from None
     from pyarrow import ArrowException
 
     names: list[str] = []

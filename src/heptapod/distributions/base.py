@@ -53,7 +53,7 @@ class CellDistribution(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
-        """log p(target | feature) in nats, float32, (B, ...).
+        """Log p(target | feature) in nats, float32, (B, ...).
 
         Raises:
             NotImplementedError: if the distribution has no likelihood.

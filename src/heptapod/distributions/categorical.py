@@ -25,7 +25,8 @@ class Categorical(CellDistribution):
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Cross-entropy in nats, see :meth:`CellDistribution.loss`."""
         logits = self.logits(features).float()
-        return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+        nats: Tensor = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+        return nats.view(targets.shape)
 
     def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
         """Exact, see :meth:`CellDistribution.log_prob`."""
@@ -36,11 +37,13 @@ class Categorical(CellDistribution):
         logits = self.logits(features).float()  # (B, L, V)
         uniform = generator.uniform(logits.shape[1]).to(logits.device).unsqueeze(-1)
         if how.temperature == 0:
-            return logits.argmax(-1)
+            most_likely: Tensor = logits.argmax(-1)
+            return most_likely
         probabilities = _filtered(logits / how.temperature, how)
         cumulative = probabilities.cumsum(-1)
         # The first code whose cumulative probability exceeds u · total; codes of probability 0 are never hit.
-        return (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
+        drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
+        return drawn
 
     def belief(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Most likely code and entropy in nats, (B, L) each."""

@@ -32,7 +32,8 @@ class HeadConfig:
     """The 2D prediction head."""
 
     kind: Literal["global", "local", "cross", "next_token"] = "cross"
-    """global: the whole grid sees itself (the paper); local: a window around the next cell; cross: any cells against the states read (the efficient default); next_token: only the next cell (the baseline)."""
+    """global: the whole grid sees itself (the paper's best); local: a window around the next cell; cross: any cells
+    against the states read (the efficient default); next_token: only the next cell (the baseline)."""
     depth: int = 0
     """Blocks of the head; 0 takes the depth of the named size."""
     window: int | None = None

@@ -85,7 +85,8 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
 
 class SelfBlock(nn.Module):
@@ -128,9 +129,7 @@ class CrossBlock(nn.Module):
         self.mlp_norm = RMSNorm(width)
         self.mlp = SwiGLU(width)
 
-    def forward(
-        self, x: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D), attending to keys and values (B, K, Tk, E)."""
         query = self.attention.queries(self.attention_norm(x), rotary)
         x = x + self.attention.attend(query, key, value, mask)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.models.heads import ReadStates
+from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.random import KeyedGenerator, Stream
 from heptapod.sampling.order import fill_order
 from heptapod.sampling.schedule import SamplingConfig, cells_per_step
@@ -141,7 +141,12 @@ class _Reader:
 
 
 def _add_belief(
-    model: HeptapodModel, states: ReadStates, order: Tensor, num_read: int, state: SamplingStep, cache: ReadCache | None
+    model: HeptapodModel,
+    states: ReadStates,
+    order: Tensor,
+    num_read: int,
+    state: SamplingStep,
+    cache: ReadCache | None,
 ) -> None:
     """The most likely token and the uncertainty of every cell."""
     targets = torch.cat([order[:, num_read:], order[:, :num_read]], dim=1)  # the next cell first

@@ -2,7 +2,13 @@
 
 from heptapod.tokenizers.base import GridSpec, Tokenizer
 from heptapod.tokenizers.pixel import PixelConfig, PixelTokenizer
-from heptapod.tokenizers.store import TokenizerConfig, build_tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
+from heptapod.tokenizers.store import (
+    TokenizerConfig,
+    build_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_hash,
+)
 from heptapod.tokenizers.vq import VQConfig, VQTokenizer
 
 __all__ = [

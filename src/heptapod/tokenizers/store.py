@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from heptapod.config import settings, to_dict, from_dict
+from heptapod.config import from_dict, settings, to_dict
 from heptapod.files import load_strictly, read_json, read_tensors, write_json, write_tensors
 from heptapod.random import Stream, torch_generator
 from heptapod.tokenizers.base import Tokenizer

@@ -138,9 +138,7 @@ class VQTokenizer(Tokenizer):
         self.factor = config.factor
         self.vocabulary_size = config.codebook_size
         self.encoder = build_encoder(config.width, config.factor, config.blocks, config.code_width)
-        self.codebook = Codebook(
-            config.codebook_size, config.code_width, config.codebook_decay, config.dead_below
-        )
+        self.codebook = Codebook(config.codebook_size, config.code_width, config.codebook_decay, config.dead_below)
         self.decoder = build_decoder(config.width, config.factor, config.blocks, config.code_width)
 
     def forward(self, images: Tensor) -> VQOutput:

@@ -1,6 +1,6 @@
 """Checkpoints: folders that are whole or absent, verified by checksums, the last few kept.
 
-    checkpoints/step-00000250/{model,ema,optimizer}.safetensors, state.json
+checkpoints/step-00000250/{model,ema,optimizer}.safetensors, state.json
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from heptapod.files import TEMPORARY, atomic_folder, read_json, read_tensors, sha256, write_json, write_tensors
+from heptapod.files import (
+    TEMPORARY,
+    atomic_folder,
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+)
 
 FORMAT = "heptapod-checkpoint-1"
 _NAME = re.compile(r"step-(\d{8})")

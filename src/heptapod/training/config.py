@@ -34,7 +34,8 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of the forward pass: float32, or bfloat16 autocast. Weights are float32 in both."""
     ema_decay: float = 0.999
-    """Decay of the weights' moving average, which is what is evaluated and sampled; it warms up as (1+n)/(10+n). 0 for none."""
+    """Decay of the weights' moving average, which is what is evaluated and sampled; it warms up
+    as (1+n)/(10+n). 0 for none."""
     compile: bool = False
     """torch.compile the model (a C++ compiler is needed on CPU; the first step then takes a minute)."""
     log_every: int = 20

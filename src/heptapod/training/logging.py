@@ -35,9 +35,7 @@ class MetricsLog:
                 raise ValueError(
                     "train.tensorboard: true given, but it is not installed: pip install 'heptapod[tensorboard]'"
                 ) from None
-            self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(folder / "tensorboard"), purge_step=resume_step + 1
-            )
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs values of a step."""

@@ -14,9 +14,7 @@ from heptapod.training.config import TrainConfig
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on the weights of linear and convolutional layers only."""
-    decayed = {
-        id(child.weight) for child in module.modules() if isinstance(child, nn.Linear | nn.Conv2d)
-    }
+    decayed = {id(child.weight) for child in module.modules() if isinstance(child, nn.Linear | nn.Conv2d)}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in module.parameters():
         groups[id(parameter) in decayed].append(parameter)
@@ -49,9 +47,7 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
     return tensors
 
 
-def load_optimizer_tensors(
-    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
+def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Restores what :func:`optimizer_tensors` gave."""
     parameters = dict(module.named_parameters())
     for key, value in tensors.items():

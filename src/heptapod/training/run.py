@@ -1,12 +1,12 @@
 """Runs: a recipe, step by step, in a run folder. The same command again goes on where it stopped.
 
-    OUT/config.yaml     the resolved recipe
-    OUT/data.json       images used, held out, and unreadable ones by name
-    OUT/tokenizer/      a run of its own, if the tokenizer is trained here
-    OUT/metrics.jsonl   figures during training; OUT/metrics.json the final ones
-    OUT/samples/        sample grids
-    OUT/checkpoints/    for resuming
-    OUT/best, OUT/last  weights for use
+OUT/config.yaml     the resolved recipe
+OUT/data.json       images used, held out, and unreadable ones by name
+OUT/tokenizer/      a run of its own, if the tokenizer is trained here
+OUT/metrics.jsonl   figures during training; OUT/training.json the final ones
+OUT/samples/        sample grids
+OUT/checkpoints/    for resuming
+OUT/best, OUT/last  weights for use
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from heptapod.config import read_yaml, to_dict, to_yaml
@@ -27,7 +26,14 @@ from heptapod.pictures import image_grid
 from heptapod.pipeline import Heptapod
 from heptapod.progress import say
 from heptapod.recipe import Recipe, resolve_device
-from heptapod.tokenizers import PixelConfig, Tokenizer, VQTokenizer, build_tokenizer, load_tokenizer, save_tokenizer
+from heptapod.tokenizers import (
+    PixelConfig,
+    Tokenizer,
+    VQTokenizer,
+    build_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+)
 from heptapod.training.config import RESUME_FREELY
 from heptapod.training.tasks import ModelTask, TokenizerTask
 from heptapod.training.trainer import Trainer
@@ -55,13 +61,13 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
         _start(folder, recipe, (train, validation), tokenizer=True)
         for name in ("best", "last"):
             save_tokenizer(tokenizer, folder / name)
-        write_json(folder / "metrics.json", {"kind": "pixel"})
+        write_json(folder / "training.json", {"kind": "pixel"})
         return tokenizer
     assert isinstance(tokenizer, VQTokenizer)
     task = TokenizerTask(tokenizer, train, validation, recipe.seed)
     _start(folder, recipe, (train, validation), tokenizer=True)
     figures = Trainer(task, recipe.tokenizer.train, folder, recipe.seed, device).run()
-    write_json(folder / "metrics.json", figures)
+    write_json(folder / "training.json", figures)
     return load_tokenizer(folder / "best")
 
 
@@ -78,7 +84,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     device = resolve_device(recipe.device)
     if is_finished(out, recipe):
         say(f"model: already trained, {out / 'best'}")
-        return {name: float(value) for name, value in read_json(out / "metrics.json").items()}
+        return {name: float(value) for name, value in read_json(out / "training.json").items()}
     given = recipe.tokenizer.path
     tokenizer = load_tokenizer(find_tokenizer(Path(given))) if given else None
     images = load_images(recipe.data)
@@ -99,11 +105,9 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         reference = os.path.relpath(find_tokenizer(Path(given)), folder) if given else None
         bundle(module, metadata).save_pretrained(folder, reference)
 
-    task = ModelTask(
-        model, train, validation, recipe.objective, lambda module: preview_grid(bundle(module)), export
-    )
+    task = ModelTask(model, train, validation, recipe.objective, lambda module: preview_grid(bundle(module)), export)
     figures = Trainer(task, recipe.train, out, recipe.seed, device).run()
-    write_json(out / "metrics.json", figures)
+    write_json(out / "training.json", figures)
     return figures
 
 
@@ -144,13 +148,15 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
             f"out: {folder} holds a run with {key} = {before.get(key)}, now {now.get(key)} is given; choose another "
             "--out, or remove the folder"
         )
-    return (folder / "metrics.json").is_file()
+    return (folder / "training.json").is_file()
 
 
 def _relevant(values: dict[str, Any], tokenizer: bool) -> dict[str, Any]:
     """The settings that decide the weights, as dotted keys."""
     flat = _flatten(values)
-    groups = ("data.", "tokenizer.", "seed") if tokenizer else ("data.", "tokenizer.", "seed", "model", "objective", "train")
+    groups = (
+        ("data.", "tokenizer.", "seed") if tokenizer else ("data.", "tokenizer.", "seed", "model", "objective", "train")
+    )
     return {
         key: value
         for key, value in flat.items()
@@ -193,5 +199,3 @@ def _start(folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet], toke
         say(f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):")
         for line in unreadable[:5]:
             say(f"  {line}")
-
-

@@ -29,10 +29,16 @@ class TrainTask(Protocol):
 
     name: str
     """For messages and the progress bar."""
-    module: nn.Module
-    """What has the weights."""
-    train_items: ItemSet
-    """What it is trained on."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What has the weights."""
+        ...
+
+    @property
+    def train_items(self) -> ItemSet:
+        """What it is trained on."""
+        ...
 
     def step(self, batch: Batch) -> LossOutput:
         """Loss of a micro-batch, through ``module``."""

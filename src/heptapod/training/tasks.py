@@ -123,9 +123,9 @@ class ModelTask:
         """The objective's loss of a micro-batch."""
         device = batch.items.device
         grid = self.module.grid
-        supervision = draw_supervision(
-            self.objective, grid.height, grid.width, batch.keys, self.module.head.window
-        ).to(device)
+        supervision = draw_supervision(self.objective, grid.height, grid.width, batch.keys, self.module.head.window).to(
+            device
+        )
         labels = drop_labels(batch.labels, self.objective.label_dropout, batch.keys)
         generator = KeyedGenerator(Stream.LOSS, batch.keys)
         return LossOutput(objective_loss(self.module, batch.items, labels, supervision, generator))

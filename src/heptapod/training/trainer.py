@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from heptapod.data.loader import Batch, batch_at
-from heptapod.files import load_strictly, write_atomically
+from heptapod.files import load_strictly
+from heptapod.pictures import save_png
 from heptapod.progress import Progress
 from heptapod.training import checkpoint
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
-from heptapod.training.optim import EMA, build_optimizer, learning_rate, load_optimizer_tensors, optimizer_tensors
+from heptapod.training.optim import (
+    EMA,
+    build_optimizer,
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
 from heptapod.training.task import TrainTask
 
 
@@ -121,7 +128,7 @@ class Trainer:
             with self._autocast():
                 output = self.task.step(micro)
             part = output.loss.sum() / size
-            part.backward()  # type: ignore[no-untyped-call]
+            part.backward()
             loss += part.detach()
             for name, value in output.metrics.items():
                 metrics[name] = metrics.get(name, torch.zeros((), device=self.device)) + value.detach().sum() / size
@@ -148,8 +155,7 @@ class Trainer:
     def _preview(self) -> None:
         with torch.inference_mode():
             picture = self.task.preview(self.ema.module.eval())
-        path = self.folder / "samples" / f"step-{self.step:08d}.png"
-        write_atomically(path, lambda file: picture.save(file, format="PNG"))
+        save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
 
     def _held_out(self) -> str:
         return f"held-out {self.figures['val_loss']:.4g}" if self.figures else ""
@@ -168,9 +174,7 @@ class Trainer:
             "figures": self.figures,
             "seconds": self.seconds,
         }
-        checkpoint.save_checkpoint(
-            self.folder / "checkpoints", self.step, tensors, state, self.config.keep_last
-        )
+        checkpoint.save_checkpoint(self.folder / "checkpoints", self.step, tensors, state, self.config.keep_last)
 
     def _restore(self, path: Path) -> None:
         tensors, state = checkpoint.load_checkpoint(path)

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from heptapod.models.kv_cache import KVCache
+from heptapod.models.layers import CrossBlock
 from heptapod.models.rotary import Rotary, rotary_2d
-
-if TYPE_CHECKING:
-    from heptapod.models.config import ModelConfig
 
 
 @dataclass
@@ -134,7 +131,7 @@ def cross_memory(
     """Keys and values of the hidden states for each cross-attention block, taken from the cache where held."""
     start = 0 if cache is None else cache.length
     hidden, cells = states.hidden[:, start:], states.cells[:, start:]
-    attentions = [block.attention for block in blocks]
+    attentions = [block.attention for block in blocks if isinstance(block, CrossBlock)]
     if hidden.shape[1] == 0:
         assert cache is not None
         return [cache.layer(layer) for layer in range(len(attentions))]
@@ -146,19 +143,3 @@ def cross_memory(
     memory = [cache.append(layer, key, value) for layer, (key, value) in enumerate(fresh)]
     cache.advance(hidden.shape[1])
     return memory
-
-
-def build_head(config: ModelConfig) -> Head:
-    """The head that a model configuration names."""
-    from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
-
-    head = config.head
-    common = (config.width, head.depth, config.num_heads, config.rotary_base)
-    if head.kind == "global":
-        return GlobalHead(*common)
-    if head.kind == "local":
-        return LocalHead(*common, window=head.window or 5)
-    if head.kind == "cross":
-        return CrossHead(*common)
-    return NextTokenHead(*common)
-

@@ -24,7 +24,7 @@ class CrossHead(Head):
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
     ) -> Tensor:
         """See :meth:`Head.forward`."""
-        B, S, L = targets.shape
+        _, S, L = targets.shape
         cells = targets.flatten(1)  # (B, S·L)
         query = states.at(prefix_lengths).unsqueeze(2).expand(-1, -1, L, -1).flatten(1, 2)  # (B, S·L, D)
         x = query + self.cell_embedding(cells, states.grid_width)
@@ -35,5 +35,3 @@ class CrossHead(Head):
             x = block(x, rotary, key, value, mask)
         out: Tensor = self.norm(x).unflatten(1, (S, L))
         return out
-
-

@@ -23,7 +23,7 @@ class GlobalHead(Head):
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
     ) -> Tensor:
         """See :meth:`Head.forward`; nothing is cached, since every read cell sees the unread ones."""
-        B, S, L = targets.shape
+        B, S, _ = targets.shape
         N = states.grid_height * states.grid_width
         D = states.hidden.shape[-1]
         prefixes = prefix_lengths.expand(B, S).unsqueeze(-1)  # (B, S, 1)

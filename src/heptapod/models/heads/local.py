@@ -61,9 +61,9 @@ class LocalHead(Head):
         rank = states.rank().gather(1, cells.flatten(1)).view_as(cells)
         visible = inside & (rank > prefix_lengths.unsqueeze(-1))  # (B, S, Q): unread at its prefix
 
-        x = states.at(prefix_lengths).unsqueeze(2) + self.cell_embedding(
-            cells.flatten(1), states.grid_width
-        ).unflatten(1, (S, Q))
+        x = states.at(prefix_lengths).unsqueeze(2) + self.cell_embedding(cells.flatten(1), states.grid_width).unflatten(
+            1, (S, Q)
+        )
         memory = cross_memory(self.cross_blocks, states, self.rotary_base, cache)
         prefix = None if cache is not None else prefix_mask(prefix_lengths, states.hidden.shape[1], Q)
         rotary_flat = self.rotary(cells.flatten(1), states.grid_width)  # queries as (B, S·Q)

@@ -1,0 +1,87 @@
+"""The command line: one table, command -> function."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from heptapod import __version__
+from heptapod.commands.demo import demo
+from heptapod.commands.info import info
+from heptapod.commands.sample import sample
+from heptapod.commands.train import train, train_tokenizer
+from heptapod.progress import say
+from heptapod.training.trainer import NonFiniteLossError
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "demo": (
+        demo,
+        "train on real digits, sample 1,000 and have them judged: from nothing to pictures in minutes",
+    ),
+    "train-tokenizer": (train_tokenizer, "train the tokenizer of a recipe (images <-> token grid)"),
+    "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
+    "sample": (sample, "generate images with a trained model"),
+    "info": (info, "tell what a model, tokenizer, run or checkpoint holds"),
+}
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0, 2 for a user's mistake or a machine's limit, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] == "--version":
+        print(f"heptapod {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        return _fail(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}")
+    run, _ = COMMANDS[arguments[0]]
+    warnings.showwarning = _show_warning
+    try:
+        run(arguments[1:])
+    except SystemExit as stop:  # help was shown, or the argument parser has said what is wrong
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoint")
+        return INTERRUPTED
+    except (ValueError, FileNotFoundError, NonFiniteLossError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _fail(f"disk full while writing {error.filename or 'a file'}; what was saved before is intact")
+        return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+    return 0
+
+
+def _fail(message: str) -> int:
+    """One line on standard error; HEPTAPOD_TRACEBACK=1 shows where it comes from."""
+    if os.environ.get("HEPTAPOD_TRACEBACK") and sys.exc_info()[0] is not None:
+        raise
+    print(f"heptapod: error: {' '.join(message.split())}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    say(f"warning: {message}")
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: heptapod COMMAND [ARGUMENTS]    (heptapod COMMAND --help explains each)",
+            "",
+            "Image generation by language modelling: causal attention, the whole 2D grid predicted at every step,",
+            "no classifier-free guidance.",
+            "",
+            *lines,
+        ]
+    )

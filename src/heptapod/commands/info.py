@@ -1,0 +1,147 @@
+"""``heptapod info``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import rich.table
+import tyro
+from rich.console import Console
+
+from heptapod.files import open_tensors, read_json
+from heptapod.models.heptapod import parameters_by_part
+from heptapod.pipeline import Heptapod, find_pretrained
+from heptapod.tokenizers import load_tokenizer
+from heptapod.tokenizers.store import config_of
+from heptapod.training.checkpoint import checkpoints, load_checkpoint
+from heptapod.training.run import find_tokenizer
+
+
+def info(arguments: list[str]) -> None:
+    """Parses arguments and prints what is there."""
+    tyro.cli(show, prog="heptapod info", args=arguments, use_underscores=True)
+
+
+def show(path: tyro.conf.Positional[str], json_: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
+    """Tells what a model, tokenizer, run folder, checkpoint or safetensors file holds.
+
+    Args:
+        path: Folder or file.
+        json_: Print JSON for programs instead of a table.
+    """
+    facts = describe(Path(path))
+    if json_:
+        print(json.dumps(facts, indent=2))
+        return
+    table = rich.table.Table(show_header=False, title=str(path), title_justify="left")
+    for key, value in _rows(facts):
+        table.add_row(key, value)
+    Console(width=None).print(table, markup=False)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a path holds, as JSON-safe values.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it is damaged or nothing of ours.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.is_file():
+        return _tensor_file(path)
+    if (path / "state.json").is_file():
+        return _checkpoint(path)
+    if (path / "checkpoints").is_dir() or (path / "config.yaml").is_file():
+        return _run(path)
+    if (path / "config.json").is_file():
+        form = str(read_json(path / "config.json").get("format"))
+        if form.startswith("heptapod-tokenizer"):
+            return _tokenizer(path)
+        return _model(path)
+    raise FileNotFoundError(f"{path}: neither a model, a tokenizer, a run nor a checkpoint")
+
+
+def _model(path: Path) -> dict[str, Any]:
+    heptapod = Heptapod.from_pretrained(path)
+    model = heptapod.model
+    return {
+        "kind": "model",
+        "parameters": parameters_by_part(model),
+        "grid": [model.grid.height, model.grid.width],
+        "vocabulary_size": model.grid.vocabulary_size,
+        "model": read_json(find_pretrained(path) / "config.json")["model"],
+        "token_order": heptapod.token_order,
+        "sampling": read_json(find_pretrained(path) / "config.json")["sampling"],
+        "class_names": heptapod.class_names,
+        "trained": heptapod.metadata,
+        "tokenizer": config_of(heptapod.tokenizer),
+    }
+
+
+def _tokenizer(path: Path) -> dict[str, Any]:
+    tokenizer = load_tokenizer(path)
+    with open_tensors(path / "model.safetensors") as file:
+        metadata = file.metadata() or {}
+    return {
+        "kind": "tokenizer",
+        "parameters": parameters_by_part(tokenizer),
+        "factor": tokenizer.factor,
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "bits_per_pixel": math.log2(tokenizer.vocabulary_size) / tokenizer.factor**2,
+        "tokenizer": config_of(tokenizer),
+        "trained": metadata,
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    tensors, state = load_checkpoint(path)
+    held = {name: sum(tensor.numel() for tensor in values.values()) for name, values in tensors.items()}
+    return {"kind": "checkpoint", "numbers": held, **state}
+
+
+def _run(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "kind": "run",
+        "checkpoints": [found.name for found in checkpoints(path / "checkpoints")],
+        "finished": (path / "training.json").is_file(),
+    }
+    for name in ("training", "data"):
+        if (path / f"{name}.json").is_file():
+            facts[name] = read_json(path / f"{name}.json")
+    try:
+        facts["best"] = _model(find_pretrained(path)) if (path / "tokenizer").is_dir() else None
+    except FileNotFoundError:
+        facts["best"] = None
+    if facts["best"] is None:
+        try:
+            facts["best"] = _tokenizer(find_tokenizer(path))
+        except FileNotFoundError:
+            facts.pop("best")
+    return facts
+
+
+def _tensor_file(path: Path) -> dict[str, Any]:
+    with open_tensors(path) as file:
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return {"kind": "tensors", "numbers": numbers, "metadata": metadata, "shapes": shapes}
+
+
+def _rows(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += _rows(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            shown = ", ".join(str(item) for item in value[:10])
+            rows.append((prefix + key, shown + (f", … ({len(value)} in all)" if len(value) > 10 else "")))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            rows.append((prefix + key, f"{value:,}"))
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows

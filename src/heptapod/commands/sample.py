@@ -1,0 +1,102 @@
+"""``heptapod sample``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from heptapod.config import to_dict
+from heptapod.files import write_json
+from heptapod.pictures import image_grid, save_png, to_pil
+from heptapod.pipeline import Heptapod, find_pretrained
+from heptapod.recipe import resolve_device
+
+
+def sample(arguments: list[str]) -> None:
+    """Parses arguments and generates images."""
+    tyro.cli(generate, prog="heptapod sample", args=arguments, use_underscores=True)
+
+
+def generate(
+    model: tyro.conf.Positional[str],
+    labels: tuple[str, ...] = (),
+    count: int = 8,
+    steps: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    token_order: Literal["raster", "random"] | None = None,
+    schedule: Literal["cosine", "constant"] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str = "auto",
+    out: str = "samples.png",
+    belief: str | None = None,
+) -> None:
+    """Generates images with a trained model, without guidance.
+
+    Writes a picture with a row for each class and a JSON file beside it that says how it was made.
+
+    Args:
+        model: Folder of a model, or of a run (its best weights are taken).
+        labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
+        count: Images per class.
+        steps: Sampling steps; the model's default if left out (usually one cell per step).
+        temperature: Below 1 sharpens the distribution of every cell; 0 takes the most likely code.
+        top_k: Keep only the k most likely codes of each cell.
+        top_p: Keep only the most likely codes that together have this probability.
+        token_order: Order in which cells are filled; the trained one if left out.
+        schedule: Cells per step: few at first and many at the end (cosine), or constant.
+        seed: Image i is drawn with seed + i.
+        batch_size: Images at a time.
+        device: auto, cpu, cuda, ...
+        out: A .png file for one picture, or a folder for one file per image besides.
+        belief: Also write to this .png file what the model believes while it draws the first image.
+    """
+    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    if count < 1:
+        raise ValueError(f"count: {count} given, must be at least 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    target = Path(out)
+    picture = target if target.suffix == ".png" else target / "samples.png"
+    given: dict[str, Any] = {
+        "steps": steps,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "token_order": token_order,
+        "schedule": schedule,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    rows = list(labels) or heptapod.class_names[:10]
+    indices = heptapod.label_indices([row for row in rows for _ in range(count)] or None, count)
+    started = time.perf_counter()
+    asked = indices if heptapod.class_names else None
+    tokens = heptapod.generate_tokens(asked, count=count, seed=seed, batch_size=batch_size, progress=True, **changes)
+    images = heptapod.decode(tokens)
+    seconds = time.perf_counter() - started
+    names = [heptapod.class_names[i] for i in indices[::count]] if heptapod.class_names else None
+    grid = image_grid(images, count, names)
+    save_png(grid, picture)
+    if target.suffix != ".png":
+        for number, image in enumerate(images):
+            save_png(to_pil(image), target / f"{number:05d}.png")
+    record = {
+        "model": str(find_pretrained(Path(model))),
+        "labels": indices,
+        "seeds": [seed + i for i in range(len(indices))],
+        "sampling": to_dict(heptapod.sampling_config(**changes)),
+        "guidance": None,
+        "batch_size": batch_size,
+        "device": str(heptapod.model.token_embedding.weight.device),
+        "seconds": seconds,
+        "images_per_second": len(indices) / seconds,
+    }
+    write_json(picture.with_suffix(".json"), record)
+    if belief is not None:
+        save_png(heptapod.belief(indices[0] if asked else None, seed=seed, **changes), Path(belief))
+    print(f"{len(indices)} images in {seconds:.1f} s: {picture}, {picture.with_suffix('.json')}")
