@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.tokenizers import GridSpec
+
+HEADS = ["global", "local", "cross", "next_token"]
+ORDERS = ["raster", "random", "mixed"]
+GRID = GridSpec(4, 5, 7)
+
+# The tests are many small steps: two threads on two cores spin more than they help.
+torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", "2")))
+
+
+def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:
+    """Weights far from initialisation, so that every path matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1 or not parameter.any():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+@pytest.fixture
+def make_model() -> Callable[..., HeptapodModel]:
+    def make(head: str, grid: GridSpec = GRID, num_classes: int = 3, seed: int = 0, window: int = 3) -> HeptapodModel:
+        head_config = HeadConfig(head, 2, window if head == "local" else None)  # type: ignore[arg-type]
+        config = ModelConfig(width=32, depth=2, num_heads=2, head=head_config)
+        return randomized(build_model(config, grid, num_classes, seed), seed)
+
+    return make
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Two classes of 12 images of 16×16, brightness by class."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(["dark", "light"]):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8) + 150 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / name / f"{number:02d}.png")
+    return tmp_path / "images"
+
+
+SHARED_DATA = Path(os.environ.get("HEPTAPOD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -1,0 +1,85 @@
+"""The proof that next-2D prediction learns what it says: likelihood and marginals against enumeration."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.objective import ObjectiveConfig, draw_supervision, draw_token_order, objective_loss
+from heptapod.random import KeyedGenerator, Stream
+from heptapod.tokenizers import GridSpec
+from heptapod.training import TrainConfig
+from heptapod.training.optim import EMA, build_optimizer, learning_rate
+
+from .ising import SIDE, Ising, N
+
+BATCH = 128
+DENSITY = {"cross": ("all", 4), "global": (4, "all")}
+STEPS = {"cross": 900, "global": 900}
+
+
+def train(kind: str, truth: Ising) -> HeptapodModel:
+    model = build_model(ModelConfig(width=64, depth=2, num_heads=2, head=HeadConfig(kind, 2)), GridSpec(4, 4, 2), 2, 0)
+    prefixes, targets = DENSITY[kind]
+    objective = ObjectiveConfig("random", prefixes, targets, label_dropout=0.0)
+    config = TrainConfig(steps=STEPS[kind], batch_size=BATCH, learning_rate=4e-3, ema_decay=0.99)
+    optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(config.steps):
+        labels, _, tokens = truth.sample(BATCH, generator)
+        supervision = draw_supervision(objective, SIDE, SIDE, [(0, step, i) for i in range(BATCH)])
+        loss = objective_loss(model, tokens, labels, supervision).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update(model, step)
+    return ema.module
+
+
+def marginal_kl(model: HeptapodModel, truth: Ising, per_length: int) -> float:
+    """Mean KL (true marginal || prediction) over random prefixes of every length and all their unread cells."""
+    total, count = 0.0, 0
+    for t in range(N):
+        labels, _, states = truth.sample(per_length, torch.Generator().manual_seed(100 + t))
+        keys = [(7, t, i) for i in range(per_length)]
+        order = draw_token_order("random", N, KeyedGenerator(Stream.EVALUATION, keys))
+        with torch.no_grad():
+            read = model.read(states.gather(1, order[:, :t]), order[:, :t], labels)
+            features = model.predict(read, order[:, t:])
+            predicted = model.distribution.logits(features).log_softmax(-1).double()
+        for row in range(per_length):
+            exact = truth.marginals(int(labels[row]), states[row], order[row, :t])[order[row, t:]]
+            p = torch.stack([1 - exact, exact], -1).clamp(min=1e-12)
+            total += float((p * (p.log() - predicted[row])).sum())
+            count += N - t
+    return total / count
+
+
+@pytest.mark.parametrize("kind", ["cross", "global"])
+def test_learns_the_exact_distribution(kind: str) -> None:
+    truth = Ising()
+    model = train(kind, truth)
+    labels, numbers, states = truth.sample(4096, torch.Generator().manual_seed(2))
+    nll = negative_log_likelihood(model, states, labels, "random", batch_size=512).double() * N
+    excess = float((nll + truth.log_p[labels, numbers]).mean())  # KL(p || model), of low variance
+    entropy = truth.entropy()
+    kl = marginal_kl(model, truth, per_length=24)
+    print(f"{kind}: entropy {entropy:.4f} nats, model {entropy + excess:.4f}, marginal KL {kl:.5f}")
+    assert excess > -0.02, "a model cannot be better than the truth"
+    assert excess / entropy <= 0.02
+    assert kl <= 0.02
+
+
+def test_enumeration_agrees_with_itself() -> None:
+    truth = Ising()
+    assert torch.allclose(truth.p.sum(1), torch.ones(2, dtype=torch.float64))
+    labels, _, states = truth.sample(20_000, torch.Generator().manual_seed(3))
+    for c in range(2):
+        exact = truth.marginals(c, states[0], torch.tensor([], dtype=torch.long))
+        assert torch.allclose(states[labels == c].double().mean(0), exact, atol=0.03)

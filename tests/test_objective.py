@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from heptapod.models import HeadConfig, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.objective import (
+    ObjectiveConfig,
+    draw_supervision,
+    drop_labels,
+    next_cell_supervision,
+    objective_loss,
+)
+from heptapod.tokenizers import GridSpec
+
+H, W = 3, 4
+N = H * W
+KEYS = [(0, 0, i) for i in range(6)]
+
+
+@pytest.mark.parametrize("order", ["raster", "random", "mixed"])
+@pytest.mark.parametrize("prefixes", [1, 5, "all"])
+@pytest.mark.parametrize("targets", [1, 3, 30, "all"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_supervision_is_what_it_says(order: str, prefixes: int | str, targets: int | str, window: int | None) -> None:
+    config = ObjectiveConfig(order, prefixes, targets)  # type: ignore[arg-type]
+    drawn = draw_supervision(config, H, W, KEYS, window)
+    assert torch.equal(drawn.token_order.sort(1).values, torch.arange(N).expand(6, -1))
+    assert drawn.prefix_lengths.shape[1] == (N if prefixes == "all" else prefixes)
+    lengths = drawn.prefix_lengths.expand(6, -1)
+    for b in range(6):
+        assert len(set(lengths[b].tolist())) == lengths.shape[1]
+        for s, t in enumerate(lengths[b].tolist()):
+            chosen = drawn.targets[b, s][drawn.mask[b, s]].tolist()
+            unread = drawn.token_order[b, t:].tolist()
+            if window is not None:
+                unread = [c for c in unread if max(abs(c // W - unread[0] // W), abs(c % W - unread[0] % W)) <= 1]
+            assert chosen[0] == unread[0], "the next cell comes first"
+            assert len(set(chosen)) == len(chosen), "no cell twice"
+            assert set(chosen) <= set(unread)
+            assert len(chosen) == (len(unread) if targets == "all" else min(int(targets), len(unread)))
+
+
+def test_other_targets_are_uniform() -> None:
+    config = ObjectiveConfig("raster", "all", 3)
+    counts: Counter[tuple[int, ...]] = Counter()
+    for epoch in range(400):
+        drawn = draw_supervision(config, 1, 6, [(0, epoch, i) for i in range(5)])
+        counts.update(tuple(sorted(row[1:])) for row in drawn.targets[:, 1].tolist())
+    assert len(counts) == 6  # pairs out of the four cells 2..5
+    assert all(abs(count / 2000 - 1 / 6) < 0.03 for count in counts.values())
+
+
+def test_randomness_belongs_to_the_image() -> None:
+    config = ObjectiveConfig("mixed", 4, 3)
+    together = draw_supervision(config, H, W, KEYS)
+    alone = draw_supervision(config, H, W, KEYS[3:4])
+    for name in ("token_order", "prefix_lengths", "targets", "mask"):
+        assert torch.equal(getattr(together, name)[3:4], getattr(alone, name))
+    assert not torch.equal(together.targets, draw_supervision(config, H, W, [(0, 1, i) for i in range(6)]).targets)
+
+
+def test_mixed_uses_both_orders() -> None:
+    orders = draw_supervision(ObjectiveConfig("mixed", 1, 1), H, W, [(0, 0, i) for i in range(200)]).token_order
+    share = float((orders == torch.arange(N)).all(1).double().mean())
+    assert 0.4 < share < 0.6
+
+
+@pytest.mark.parametrize("head", ["cross", "next_token", "global", "local"])
+def test_next_token_prediction_is_a_special_case(head: str) -> None:
+    """T = all, U = {σ(t+1)}: the objective is the mean cross-entropy of a language model."""
+    grid = GridSpec(H, W, 5)
+    model = build_model(ModelConfig(width=32, depth=1, num_heads=2, head=HeadConfig(head, 1)), grid, 0, 0)  # type: ignore[arg-type]
+    tokens = torch.randint(5, (6, N), generator=torch.Generator().manual_seed(0))
+    drawn = draw_supervision(ObjectiveConfig("random", "all", 1), H, W, KEYS, model.head.window)
+    loss = objective_loss(model, tokens, None, drawn)
+    order = drawn.token_order
+    assert torch.equal(drawn.targets, next_cell_supervision(order).targets)
+    states = model.read(tokens.gather(1, order[:, :-1]), order[:, :-1], None)
+    logits = model.distribution.logits(model.head(states, torch.arange(N).unsqueeze(0), order.unsqueeze(-1)))
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 2), tokens.gather(1, order).flatten(), reduction="none")
+    assert torch.allclose(loss, plain.view(6, N).mean(1), atol=1e-5)
+
+
+def test_masked_autoencoding_is_a_special_case() -> None:
+    """One prefix in random order, all unread cells: the mean over the masked cells of one forward pass."""
+    grid = GridSpec(H, W, 5)
+    model = build_model(ModelConfig(width=32, depth=1, num_heads=2, head=HeadConfig("global", 1)), grid, 0, 0)
+    tokens = torch.randint(5, (6, N), generator=torch.Generator().manual_seed(0))
+    drawn = draw_supervision(ObjectiveConfig("random", 1, "all"), H, W, KEYS)
+    loss = objective_loss(model, tokens, None, drawn)
+    for b in range(6):
+        t, order = int(drawn.prefix_lengths[b, 0]), drawn.token_order[b : b + 1]
+        read, masked = order[:, :t], order[:, t:]
+        features = model.predict(model.read(tokens[b : b + 1].gather(1, read), read, None), masked)
+        logits = model.distribution.logits(features).squeeze(0)
+        expected = torch.nn.functional.cross_entropy(logits, tokens[b, masked[0]])
+        assert torch.allclose(loss[b], expected, atol=1e-5)
+
+
+def test_label_dropout() -> None:
+    labels = torch.arange(1000) % 10
+    keys = [(0, 0, i) for i in range(1000)]
+    assert torch.equal(drop_labels(labels, 0.0, keys), labels)
+    assert (drop_labels(labels, 1.0, keys) == -1).all()
+    dropped = drop_labels(labels, 0.1, keys)
+    assert 0.07 < float((dropped == -1).double().mean()) < 0.13
+    assert torch.equal(dropped[dropped >= 0], labels[dropped >= 0])
+
+
+@pytest.mark.parametrize("field", ["prefixes_per_image", "targets_per_prefix"])
+def test_refuses_densities_below_one(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}: 0 given"):
+        ObjectiveConfig(**{field: 0})
+
+
+def test_refuses_impossible_dropout() -> None:
+    with pytest.raises(ValueError, match="label_dropout: 1.5 given"):
+        ObjectiveConfig(label_dropout=1.5)
