@@ -79,6 +79,7 @@ def apply_overrides(cls: type[object], values: dict[str, Any], overrides: list[s
         ValueError: for an argument that is no override or names no setting.
     """
     merged = _copy(values)
+    kinds = _dotted_keys(cls)
     position = 0
     while position < len(overrides):
         argument = overrides[position]
@@ -87,25 +88,24 @@ def apply_overrides(cls: type[object], values: dict[str, Any], overrides: list[s
             raise ValueError(f"unexpected argument {argument!r}; overrides look like --train.steps 1000")
         key, has_value, text = argument[2:].partition("=")
         key = key.replace("-", "_")
-        check_key(cls, key)
+        if key not in kinds:
+            raise ValueError(f"unknown setting {key!r}{_nearest(key, list(kinds))}")
         if not has_value and position < len(overrides) and not overrides[position].startswith("--"):
             text, has_value = overrides[position], "="
             position += 1
-        _set(merged, key, _parse_value(text) if has_value else True)
+        if not has_value and bool not in kinds[key]:
+            raise ValueError(f"{key}: no value given; write --{key} VALUE")
+        _set(merged, key, _parse_value(text, kinds[key]) if has_value else True)
     return merged
 
 
-def check_key(cls: type[object], key: str) -> None:
-    """Refuses a dotted key that names no setting, with the nearest that does."""
-    known = list(_dotted_keys(cls))
-    if key not in known:
-        raise ValueError(f"unknown setting {key!r}{_nearest(key, known)}")
-
-
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str, kinds: tuple[Any, ...]) -> Any:
+    """Reads an override as YAML, or as it stands where the setting is a string."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
+        return text
+    if str in kinds and not (value is None and type(None) in kinds):
         return text
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
         try:
@@ -115,30 +115,23 @@ def _parse_value(text: str) -> Any:
     return value
 
 
-def _dotted_keys(cls: Any, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, kind in _field_types(cls).items():
-        groups = [option for option in _options(kind) if dataclasses.is_dataclass(option)]
-        keys.append(prefix + name)
-        for group in groups:
-            keys += [key for key in _dotted_keys(group, f"{prefix}{name}.") if key not in keys]
-    return keys
-
-
-def _field_types(cls: Any) -> dict[str, Any]:
+def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
+    """Every setting below a class by its dotted key, with the types it may have."""
+    keys: dict[str, tuple[Any, ...]] = {}
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-
-
-def _options(kind: Any) -> tuple[Any, ...]:
-    return typing.get_args(kind) or (kind,)
+    for field in dataclasses.fields(cls):
+        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+        keys[prefix + field.name] = kinds
+        for group in filter(dataclasses.is_dataclass, kinds):
+            keys = _dotted_keys(group, f"{prefix}{field.name}.") | keys
+    return keys
 
 
 def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     """The first problem of a validation error in one line."""
     first = error.errors(include_url=False)[0]
     # Members of a union appear in the location as the class or tag that was tried: drop what is no key.
-    known = _dotted_keys(cls)
+    known = list(_dotted_keys(cls))
     names = {part for key in known for part in key.split(".")}
     *parents, last = [str(part) for part in first["loc"]] or [""]
     location = ".".join([part for part in parents if part in names] + [last])

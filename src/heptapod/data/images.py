@@ -174,7 +174,11 @@ def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
         image = Image.fromarray((values / (256 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")
     if image_size:
-        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+        scale = image_size / min(image.size)
+        width, height = (max(image_size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - image_size) // 2, (height - image_size) // 2
+        image = image.crop((left, top, left + image_size, top + image_size))
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 

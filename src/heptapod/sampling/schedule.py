@@ -49,6 +49,8 @@ def cells_per_step(config: SamplingConfig, num_cells: int) -> list[int]:
     Raises:
         ValueError: if there are more steps than cells, or a list does not fill the grid.
     """
+    if num_cells == 0:
+        return []
     if isinstance(config.schedule, list):
         if min(config.schedule, default=0) < 1 or sum(config.schedule) != num_cells:
             raise ValueError(

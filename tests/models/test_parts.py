@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
+from heptapod.models.config import SIZES, continuous_cell_parameters
+from heptapod.models.heads.local import window_cells
+from heptapod.models.heptapod import build_model, parameters_by_part
+from heptapod.models.kv_cache import KVCache
+from heptapod.models.layers import RMSNorm
+from heptapod.models.rotary import CONDITION_CELL, rotary_2d, rotate
+from heptapod.tokenizers import GridSpec
+
+Make = Callable[..., HeptapodModel]
+
+
+def test_rotary_depends_on_distance_only() -> None:
+    """q·k is a function of the row and column distance: the same after moving both cells."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 1, 16, generator=generator).double()
+
+    def score(query_cell: int, key_cell: int) -> float:
+        q = rotate(query, rotary_2d(torch.tensor([[query_cell]]), 8, 16, 100.0))
+        k = rotate(key, rotary_2d(torch.tensor([[key_cell]]), 8, 16, 100.0))
+        return float((q * k).sum())
+
+    assert score(0, 8 + 2) == pytest.approx(score(3 * 8 + 1, 4 * 8 + 3), abs=1e-5)
+    assert score(0, 8 + 2) != pytest.approx(score(0, 2 * 8 + 1), abs=1e-2)
+
+
+def test_rotary_keeps_length_and_leaves_the_condition() -> None:
+    x = torch.randn(2, 3, 4, 16, generator=torch.Generator().manual_seed(0))
+    cells = torch.tensor([[CONDITION_CELL, 0, 7, 13]]).expand(2, -1)
+    turned = rotate(x, rotary_2d(cells, 5, 16, 100.0))
+    assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
+    assert torch.equal(turned[:, :, :2], x[:, :, :2]), "the condition and cell 0 are not rotated"
+    assert not torch.allclose(turned[:, :, 2:], x[:, :, 2:])
+
+
+def test_rms_norm_matches_its_formula() -> None:
+    norm = RMSNorm(8)
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)) * 5
+    assert torch.allclose(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt(), atol=1e-6)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_cache_never_reallocates_and_refuses_too_much() -> None:
+    cache = KVCache(2, 1, 2, 4, 8, torch.device("cpu"), torch.float32)
+    address = cache.keys.data_ptr()
+    for _ in range(4):
+        for layer in range(2):
+            keys, _ = cache.append(layer, torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8))
+            assert keys.data_ptr() in (address, address + keys.stride(0) * 4)
+        cache.advance(1)
+    assert cache.keys.data_ptr() == address
+    assert cache.length == 4
+    with pytest.raises(AssertionError):
+        cache.append(0, torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8))
+
+
+def test_window_cells() -> None:
+    cells, inside = window_cells(torch.tensor([0, 6, 11]), 3, 4, 3)
+    assert cells[1][inside[1]].tolist() == [1, 2, 3, 5, 6, 7, 9, 10, 11]
+    assert cells[0][inside[0]].tolist() == [0, 1, 4, 5]
+    assert cells[2][inside[2]].tolist() == [6, 7, 10, 11]
+
+
+def test_h_has_the_size_of_the_paper() -> None:
+    """Heptapod-H: 941M parameters with the MLP of its continuous cells (16 channels) counted."""
+    with torch.device("meta"):
+        model = HeptapodModel(ModelConfig(size="H", head=HeadConfig("global")), GridSpec(16, 16, 1), 1000)
+    parts = parameters_by_part(model)
+    own = parts["total"] - parts["token_embedding"] - parts["distribution"]
+    projection = 16 * 1280 + 1280  # a latent of 16 channels to the width
+    total = own + projection + continuous_cell_parameters("H")
+    assert abs(total / 941e6 - 1) < 0.01
+
+
+def test_named_sizes() -> None:
+    assert {name: (s.depth, s.head_depth, s.width, s.num_heads) for name, s in SIZES.items()} == {
+        "tiny": (4, 2, 64, 2),
+        "B": (12, 12, 768, 12),
+        "L": (16, 16, 1024, 16),
+        "H": (20, 20, 1280, 16),
+    }
+    config = ModelConfig(size="L", width=512, num_heads=8)
+    assert (config.width, config.depth, config.head.depth) == (512, 16, 16)
+
+
+def test_building_is_reproducible_and_touches_no_global_state() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one, two, other = (build_model(ModelConfig(), GridSpec(4, 4, 8), 2, seed) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_next_token_head_refuses_more_than_the_next_cell(make_model: Make) -> None:
+    model = make_model("next_token")
+    states = model.read(torch.zeros(1, 2, dtype=torch.long), torch.tensor([[0, 1]]), None)
+    with pytest.raises(ValueError, match="targets_per_prefix: 2 given"):
+        model.predict(states, torch.tensor([[2, 3]]))
+
+
+@pytest.mark.parametrize("head", ["global", "local", "cross", "next_token"])
+def test_every_parameter_learns(head: str) -> None:
+    """A gradient reaches every weight of every head."""
+    from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+
+    model = build_model(ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(head, 2)), GridSpec(4, 4, 8), 2, 0)  # type: ignore[arg-type]
+    targets = 1 if head == "next_token" else 3
+    drawn = draw_supervision(ObjectiveConfig("random", 6, targets), 4, 4, [(0, 0, i) for i in range(3)], model.head.window)
+    tokens = torch.randint(8, (3, 16), generator=torch.Generator().manual_seed(0))
+    objective_loss(model, tokens, torch.tensor([0, 1, -1]), drawn).mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_compiled_model_gives_the_same_loss() -> None:
+    from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+
+    model = build_model(ModelConfig(width=16, depth=1, num_heads=1, head=HeadConfig("cross", 1)), GridSpec(3, 3, 4), 0, 0)
+    tokens = torch.randint(4, (2, 9), generator=torch.Generator().manual_seed(0))
+    drawn = draw_supervision(ObjectiveConfig(), 3, 3, [(0, 0, 0), (0, 0, 1)])
+    plain = objective_loss(model, tokens, None, drawn)
+    model.compile()
+    assert torch.allclose(plain, objective_loss(model, tokens, None, drawn), atol=1e-5)
