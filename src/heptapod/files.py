@@ -18,6 +18,8 @@ from torch import Tensor
 
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not finished."""
+METADATA_KEY = "heptapod"
+"""The one metadata key of our safetensors files; its value is JSON."""
 
 
 @contextmanager
@@ -74,8 +76,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file atomically; a full disk is an ``OSError`` and leaves the old file."""
-    data = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    """Writes a safetensors file atomically; a full disk is an ``OSError`` and leaves the old file.
+
+    Equal tensors and metadata give equal bytes: the format keeps no order among several metadata keys, so all go
+    under one.
+    """
+    header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
+    data = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, header)
     write_atomically(path, lambda file: file.write_bytes(data))
 
 
@@ -91,9 +98,13 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; raises as :func:`read_tensors` does."""
+    """What :func:`write_tensors` was given as metadata; raises as :func:`read_tensors` does."""
     with open_tensors(path) as file:
-        return file.metadata() or {}
+        text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+    try:
+        return {str(key): str(value) for key, value in json.loads(text).items()}
+    except (json.JSONDecodeError, AttributeError):
+        raise ValueError(f"{path}: damaged metadata") from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from heptapod.models import HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.pictures import belief_picture, to_pil
 from heptapod.progress import Progress
-from heptapod.sampling import Known, SamplingConfig, sample_stream, sample_tokens
+from heptapod.sampling import Known, SamplingConfig, cells_per_step, sample_stream, sample_tokens
 from heptapod.tokenizers import GridSpec, Tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_uint8
 
@@ -178,6 +178,7 @@ class Heptapod:
         indices = self.label_indices(labels, count)
         seeds = _seeds(seed, len(indices))
         config = self.sampling_config(**settings)
+        cells_per_step(config, self.model.grid.num_cells - (0 if known is None else int(known.mask.sum())))
         batch_size = min(batch_size, len(indices))
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else _Silent() as bar:

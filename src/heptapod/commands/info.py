@@ -11,7 +11,7 @@ import rich.table
 import tyro
 from rich.console import Console
 
-from heptapod.files import open_tensors, read_json
+from heptapod.files import open_tensors, read_json, read_metadata
 from heptapod.models.heptapod import parameters_by_part
 from heptapod.pipeline import Heptapod, find_pretrained
 from heptapod.tokenizers import load_tokenizer
@@ -84,8 +84,6 @@ def _model(path: Path) -> dict[str, Any]:
 
 def _tokenizer(path: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(path)
-    with open_tensors(path / "model.safetensors") as file:
-        metadata = file.metadata() or {}
     return {
         "kind": "tokenizer",
         "parameters": parameters_by_part(tokenizer),
@@ -93,7 +91,7 @@ def _tokenizer(path: Path) -> dict[str, Any]:
         "vocabulary_size": tokenizer.vocabulary_size,
         "bits_per_pixel": math.log2(tokenizer.vocabulary_size) / tokenizer.factor**2,
         "tokenizer": config_of(tokenizer),
-        "trained": metadata,
+        "trained": read_metadata(path / "model.safetensors"),
     }
 
 

@@ -86,6 +86,8 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         say(f"model: already trained, {out / 'best'}")
         return {name: float(value) for name, value in read_json(out / "training.json").items()}
     given = recipe.tokenizer.path
+    if not given:
+        is_finished(out / "tokenizer", recipe, tokenizer=True)  # refuses a tokenizer of other settings
     tokenizer = load_tokenizer(find_tokenizer(Path(given))) if given else None
     images = load_images(recipe.data)
     (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from heptapod.data import Batch
+from heptapod.files import read_tensors, sha256
+from heptapod.training import LossOutput, NonFiniteLossError, TrainConfig, Trainer
+from heptapod.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from heptapod.training.optim import EMA, build_optimizer, learning_rate
+
+CONFIG = TrainConfig(
+    steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, precision="float32", ema_decay=0.9, log_every=1,
+    eval_every=4, preview_every=6, save_every=3, keep_last=2,
+)  # fmt: skip
+
+
+class Points:
+    """32 numbered points of the plane y = 3x."""
+
+    labels = torch.arange(32)
+    names = [f"point {i}" for i in range(32)]
+
+    def __len__(self) -> int:
+        return 32
+
+    def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
+        return indices.float().unsqueeze(1) / 32
+
+
+class Line:
+    """The smallest task there is: fits y = 3x + 1."""
+
+    name = "line"
+
+    def __init__(self, poison: str | None = None) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.train_items = Points()
+        self.poison = poison
+        self.after: list[tuple[Any, int]] = []
+        self.seen: list[str] = []
+
+    def step(self, batch: Batch) -> LossOutput:
+        self.seen += batch.names
+        out = self.module(batch.items)
+        loss = (out - (3 * batch.items + 1)).square().mean(1)
+        if self.poison in batch.names:
+            loss = loss * float("nan")
+        return LossOutput(loss, {"largest": loss.detach()}, torch.ones(()) * len(batch.names))
+
+    def after_step(self, statistics: Any, step: int) -> dict[str, float]:
+        self.after.append((float(statistics), step))
+        return {"counted": float(statistics)}
+
+    def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
+        x = torch.linspace(0, 1, 16).unsqueeze(1)
+        return {"val_loss": float((module(x) - (3 * x + 1)).square().mean())}
+
+    def preview(self, module: nn.Module) -> Image.Image:
+        return Image.new("RGB", (4, 4))
+
+    def export(self, module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
+        from heptapod.files import write_tensors
+
+        write_tensors(folder / "model.safetensors", module.state_dict(), metadata)
+
+
+def run(folder: Path, config: TrainConfig = CONFIG, task: Line | None = None, seed: int = 0) -> dict[str, float]:
+    return Trainer(task or Line(), config, folder, seed, torch.device("cpu")).run()
+
+
+def final_hashes(folder: Path) -> list[str]:
+    last = checkpoints(folder / "checkpoints")[-1]
+    files = [last / f"{name}.safetensors" for name in ("model", "ema", "optimizer")]
+    return [sha256(file) for file in [*files, folder / "best" / "model.safetensors", folder / "last" / "model.safetensors"]]
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Breaks training off when a step begins, as a kill would."""
+    original = Trainer._train_step
+
+    def breaking(self: Trainer) -> dict[str, float]:
+        if self.step == step:
+            raise Stop
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "_train_step", breaking)
+
+
+def test_a_run_leaves_what_it_should(tmp_path: Path) -> None:
+    figures = run(tmp_path)
+    assert figures["step"] == 12
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-00000009", "step-00000012"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert [line["step"] for line in lines if "val_loss" in line] == [4, 8, 12]
+    assert lines[-1]["val_loss"] == figures["val_loss"]
+    assert all(line["counted"] == 4 for line in lines if "loss" in line)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["step-00000006.png", "step-00000012.png"]
+    assert figures["best_val_loss"] == min(line["val_loss"] for line in lines if "val_loss" in line)
+    assert lines[0]["loss"] > lines[-2]["loss"]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7, 10])
+def test_resume_is_bit_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    run(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_at(patch, stop)
+        run(tmp_path / "broken")
+    figures = run(tmp_path / "broken")
+    assert final_hashes(tmp_path / "broken") == final_hashes(tmp_path / "whole")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps), "no step is logged twice"
+    assert steps.count(12) == 2
+    assert figures["step"] == 12
+
+
+def test_seed_decides(tmp_path: Path) -> None:
+    run(tmp_path / "a", seed=0)
+    run(tmp_path / "b", seed=1)
+    assert final_hashes(tmp_path / "a") != final_hashes(tmp_path / "b")
+
+
+def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
+    run(tmp_path / "one")
+    task = Line()
+    run(tmp_path / "four", TrainConfig(**{**vars_of(CONFIG), "accumulation": 4}), task)
+    one, four = (read_tensors(tmp_path / name / "last" / "model.safetensors") for name in ("one", "four"))
+    assert all(torch.allclose(one[name], four[name], atol=1e-5) for name in one)
+    assert task.after == [(4.0, step) for step in range(12)]
+
+
+def vars_of(config: TrainConfig) -> dict[str, Any]:
+    from heptapod.config import to_dict
+
+    return to_dict(config)
+
+
+def test_non_finite_loss_stops_before_the_update(tmp_path: Path) -> None:
+    seen = Line()
+    run(tmp_path / "clean", task=seen)
+    victim = seen.seen[4 * 6 + 2]  # an image of the seventh step ...
+    first = seen.seen.index(victim) // 4  # ... or of an earlier one
+    task = Line(poison=victim)
+    with pytest.raises(NonFiniteLossError, match=f"step {first + 1}: loss nan") as error:
+        run(tmp_path / "bad", task=task)
+    assert victim in str(error.value)
+    assert all(torch.isfinite(p).all() for p in task.module.parameters())
+
+
+def test_compile_and_bfloat16(tmp_path: Path) -> None:
+    run(tmp_path / "plain")
+    run(tmp_path / "bf16", TrainConfig(**{**vars_of(CONFIG), "precision": "bfloat16"}))
+    plain, bf16 = (read_tensors(tmp_path / name / "last" / "model.safetensors") for name in ("plain", "bf16"))
+    assert all(tensor.dtype == torch.float32 for tensor in bf16.values())
+    assert any(not torch.equal(plain[name], bf16[name]) for name in plain)
+    assert all(torch.allclose(plain[name], bf16[name], atol=0.05) for name in plain)
+
+
+def test_learning_rate_schedule() -> None:
+    config = TrainConfig(steps=110, warmup_steps=10, learning_rate=1.0, final_lr_ratio=0.1)
+    assert [learning_rate(config, step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert learning_rate(config, 60) == pytest.approx(0.55)
+    assert learning_rate(config, 110) == pytest.approx(0.1)
+
+
+def test_weight_decay_is_for_matrices() -> None:
+    module = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+    decayed, free = build_optimizer(module, TrainConfig(weight_decay=0.1)).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(module[1].weight)]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert len(free["params"]) == 4
+
+
+def test_ema_warms_up() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    ema = EMA(module, 0.99)
+    nn.init.ones_(module.weight)
+    ema.update(module, 0)
+    assert float(ema.module.weight) == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
+    for step in range(1, 5):
+        ema.update(module, step)
+    expected = 1.0
+    for step in range(5):
+        expected *= (1 + step) / (10 + step)
+    assert float(ema.module.weight) == pytest.approx(1 - expected)
+    assert EMA(module, 0.0).module is module
+
+
+def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, 1, {"model": {"w": torch.ones(3)}}, {"x": 1}, keep_last=2)
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        real(self, data[:10])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, 2, {"model": {"w": torch.ones(3)}}, {"x": 2}, keep_last=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    tensors, state = load_checkpoint(tmp_path / "step-00000001")
+    assert torch.equal(tensors["model"]["w"], torch.ones(3))
+    assert state["x"] == 1
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, {"model": {"w": torch.ones(300)}}, {}, keep_last=2)
+    file = path / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"\x01")
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged"):
+        load_checkpoint(path)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="missing; remove"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    task = Line()
+    task.module = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1))
+    with pytest.raises(ValueError, match="another architecture"):
+        run(tmp_path, task=task)
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(tmp_path, TrainConfig(**{**vars_of(CONFIG), "tensorboard": True}))
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"steps": 0}, "steps: 0"), ({"ema_decay": 1.0}, "ema_decay: 1.0"), ({"accumulation": 99}, "accumulation: 99")],
+)
+def test_refusals(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
