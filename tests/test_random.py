@@ -38,7 +38,7 @@ GOLDEN_SEED = 2088933622178935815
 
 def test_uniform_numbers_are_uniform() -> None:
     numbers = KeyedGenerator(Stream.SAMPLE, [(i,) for i in range(500)]).uniform(20)
-    assert 0 <= float(numbers.min())
+    assert float(numbers.min()) >= 0
     assert float(numbers.max()) < 1
     assert abs(float(numbers.mean()) - 0.5) < 0.01
     assert abs(float(numbers.var()) - 1 / 12) < 0.003

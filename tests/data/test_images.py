@@ -31,7 +31,10 @@ def test_folder_with_classes(image_folder: Path) -> None:
         assert images.images.shape[1:] == (3, 16, 16)
         brightness = images.images.float().mean((1, 2, 3))
         assert torch.equal(images.labels, (brightness > 120).long())
-        assert all(images.class_names[label] == Path(name).parent.name for label, name in zip(images.labels, images.names, strict=True))
+        assert all(
+            images.class_names[label] == Path(name).parent.name
+            for label, name in zip(images.labels, images.names, strict=True)
+        )
     again, _ = load_images(DataConfig(str(image_folder), validation_fraction=0.25))
     assert again.names == train.names, "the split is fixed"
 
@@ -107,7 +110,9 @@ def write_parquet(path: Path, rows: list[bytes | None], labels: list[int], names
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    column = pa.array([{"bytes": row, "path": None} for row in rows], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    column = pa.array(
+        [{"bytes": row, "path": None} for row in rows], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
     table = pa.table({"image": column, "label": labels})
     if names is not None:
         features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
@@ -157,7 +162,9 @@ def test_limit_and_validation_path(image_folder: Path) -> None:
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the data sets are not here")
 def test_cifar10_file() -> None:
     _, test = load_images(
-        DataConfig(str(SHARED_DATA / "cifar10/train.parquet"), validation_path=str(SHARED_DATA / "cifar10/test.parquet"))
+        DataConfig(
+            str(SHARED_DATA / "cifar10/train.parquet"), validation_path=str(SHARED_DATA / "cifar10/test.parquet")
+        )
     )
     assert len(test) == 10_000
     assert test.images.shape[1:] == (3, 32, 32)

@@ -54,7 +54,8 @@ def targets_of(model: HeptapodModel, order: Tensor, t: int) -> Tensor:
         near = [
             cell
             for cell in cells
-            if abs(cell // GRID.width - first // GRID.width) <= reach and abs(cell % GRID.width - first % GRID.width) <= reach
+            if abs(cell // GRID.width - first // GRID.width) <= reach
+            and abs(cell % GRID.width - first % GRID.width) <= reach
         ]
         rows.append(near)
     size = min(map(len, rows))
@@ -162,7 +163,9 @@ def test_chain_rule_sums_to_one(make_model: Make, head: str) -> None:
         order = order.expand(len(images), -1)
         nll = objective_loss(model, images, torch.ones(len(images), dtype=torch.long), next_cell_supervision(order))
         assert abs(float((-nll.double() * 6).exp().sum()) - 1) <= 1e-4
-    assert torch.allclose(negative_log_likelihood(model, images, torch.ones(len(images), dtype=torch.long)), -model_log(model, images))
+    assert torch.allclose(
+        negative_log_likelihood(model, images, torch.ones(len(images), dtype=torch.long)), -model_log(model, images)
+    )
 
 
 def model_log(model: HeptapodModel, images: Tensor) -> Tensor:

@@ -113,7 +113,9 @@ def test_every_parameter_learns(head: str) -> None:
 
     model = build_model(ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(head, 2)), GridSpec(4, 4, 8), 2, 0)  # type: ignore[arg-type]
     targets = 1 if head == "next_token" else 3
-    drawn = draw_supervision(ObjectiveConfig("random", 6, targets), 4, 4, [(0, 0, i) for i in range(3)], model.head.window)
+    drawn = draw_supervision(
+        ObjectiveConfig("random", 6, targets), 4, 4, [(0, 0, i) for i in range(3)], model.head.window
+    )
     tokens = torch.randint(8, (3, 16), generator=torch.Generator().manual_seed(0))
     objective_loss(model, tokens, torch.tensor([0, 1, -1]), drawn).mean().backward()
     for name, parameter in model.named_parameters():
@@ -124,7 +126,9 @@ def test_every_parameter_learns(head: str) -> None:
 def test_compiled_model_gives_the_same_loss() -> None:
     from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
 
-    model = build_model(ModelConfig(width=16, depth=1, num_heads=1, head=HeadConfig("cross", 1)), GridSpec(3, 3, 4), 0, 0)
+    model = build_model(
+        ModelConfig(width=16, depth=1, num_heads=1, head=HeadConfig("cross", 1)), GridSpec(3, 3, 4), 0, 0
+    )
     tokens = torch.randint(4, (2, 9), generator=torch.Generator().manual_seed(0))
     drawn = draw_supervision(ObjectiveConfig(), 3, 3, [(0, 0, 0), (0, 0, 1)])
     plain = objective_loss(model, tokens, None, drawn)

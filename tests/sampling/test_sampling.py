@@ -107,16 +107,16 @@ def test_known_cells_are_kept_and_matter(make_model: Make, head: str, order: str
     assert torch.equal(out[:, known], given[:, known])
     other = given.clone()
     other[:, ~known] = 0
-    assert torch.equal(out, sample_tokens(model, labels, seeds, config, Known(other, known))), "only known cells are read"
+    assert torch.equal(out, sample_tokens(model, labels, seeds, config, Known(other, known))), (
+        "only known cells are read"
+    )
     other = (given + 1) % GRID.vocabulary_size
     assert not torch.equal(out[:, ~known], sample_tokens(model, labels, seeds, config, Known(other, known))[:, ~known])
 
 
 def test_everything_known_leaves_nothing_to_do(make_model: Make) -> None:
     given = torch.ones(1, N, dtype=torch.long)
-    out = sample_tokens(
-        make_model("cross"), None, [0], SamplingConfig(), Known(given, torch.ones(N, dtype=torch.bool))
-    )
+    out = sample_tokens(make_model("cross"), None, [0], SamplingConfig(), Known(given, torch.ones(N, dtype=torch.bool)))
     assert torch.equal(out, given)
 
 

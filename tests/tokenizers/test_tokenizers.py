@@ -75,7 +75,9 @@ def test_factors(factor: int) -> None:
 
 
 def test_refuses_an_indivisible_size() -> None:
-    with pytest.raises(ValueError, match=r"image size 30×28 is not divisible by the tokenizer's factor 4; try 28 or 32"):
+    with pytest.raises(
+        ValueError, match=r"image size 30×28 is not divisible by the tokenizer's factor 4; try 28 or 32"
+    ):
         build_tokenizer(SMALL).grid(30, 28)
 
 
@@ -108,7 +110,9 @@ def test_codebook_starts_from_data_and_follows_it() -> None:
 def test_dead_codes_restart_so_that_the_codebook_does_not_collapse() -> None:
     codebook = Codebook(16, 2, decay=0.9, dead_below=0.05)
     generator = torch.Generator().manual_seed(0)
-    codebook.update(codebook.statistics(torch.randn(64, 2, generator=generator), torch.zeros(64, dtype=torch.long)), 0, 0)
+    codebook.update(
+        codebook.statistics(torch.randn(64, 2, generator=generator), torch.zeros(64, dtype=torch.long)), 0, 0
+    )
     codebook.vectors[1:] = 100.0  # out of reach of every vector
     restarted = 0
     for step in range(1, 80):

@@ -27,10 +27,10 @@ RECIPE = """
 data: {{path: {images}, flip: true, validation_fraction: 0.2}}
 tokenizer:
   model: {{kind: vq, factor: 4, codebook_size: 16, width: 8, code_width: 4}}
-  train: {{steps: 40, batch_size: 8, precision: float32, ema_decay: 0.9, eval_every: 10, save_every: 4, preview_every: 20}}
+  train: {{steps: 40, batch_size: 8, precision: float32, ema_decay: 0.9, eval_every: 10, save_every: 4}}
 model: {{width: 16, depth: 1, num_heads: 1, head: {{depth: 1}}}}
 objective: {{token_order: mixed, prefixes_per_image: 8}}
-train: {{steps: {steps}, batch_size: 8, precision: float32, eval_every: 20, save_every: 3, preview_every: 60, log_every: 1}}
+train: {{steps: {steps}, batch_size: 8, precision: float32, eval_every: 20, save_every: 3, log_every: 1}}
 """
 
 

@@ -80,7 +80,9 @@ def run(folder: Path, config: TrainConfig = CONFIG, task: Line | None = None, se
 def final_hashes(folder: Path) -> list[str]:
     last = checkpoints(folder / "checkpoints")[-1]
     files = [last / f"{name}.safetensors" for name in ("model", "ema", "optimizer")]
-    return [sha256(file) for file in [*files, folder / "best" / "model.safetensors", folder / "last" / "model.safetensors"]]
+    return [
+        sha256(file) for file in [*files, folder / "best" / "model.safetensors", folder / "last" / "model.safetensors"]
+    ]
 
 
 class Stop(Exception):
@@ -250,5 +252,3 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_refusals(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import rich.table
 import tyro
@@ -25,15 +25,18 @@ def info(arguments: list[str]) -> None:
     tyro.cli(show, prog="heptapod info", args=arguments, use_underscores=True)
 
 
-def show(path: tyro.conf.Positional[str], json_: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
+def show(
+    path: tyro.conf.Positional[str],
+    as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
+) -> None:
     """Tells what a model, tokenizer, run folder, checkpoint or safetensors file holds.
 
     Args:
         path: Folder or file.
-        json_: Print JSON for programs instead of a table.
+        as_json: Print JSON for programs instead of a table.
     """
     facts = describe(Path(path))
-    if json_:
+    if as_json:
         print(json.dumps(facts, indent=2))
         return
     table = rich.table.Table(show_header=False, title=str(path), title_justify="left")

@@ -41,9 +41,10 @@ class HeptapodModel(nn.Module):
         config: sizes and kinds.
         grid: the grid it is trained on and its vocabulary.
         num_classes: classes of the condition; 0 for an unconditional model.
+        head: a head of your own in place of the one that ``config.head`` names.
     """
 
-    def __init__(self, config: ModelConfig, grid: GridSpec, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, grid: GridSpec, num_classes: int, head: Head | None = None) -> None:
         super().__init__()
         self.config = config
         self.grid = grid
@@ -53,7 +54,7 @@ class HeptapodModel(nn.Module):
         # Row num_classes is "no label": the BOS of an unconditional model, and where a label is dropped.
         self.condition_embedding = nn.Embedding(num_classes + 1, config.width)
         self.backbone = Backbone(config.width, config.depth, config.num_heads, config.rotary_base)
-        self.head: Head = build_head(config)
+        self.head: Head = head or build_head(config)
         self.distribution = Categorical(config.width, grid.vocabulary_size)
         init_weights(self, config.depth + config.head.depth)
 

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from heptapod import Heptapod, SamplingConfig
+from heptapod.models import HeptapodModel
+from heptapod.sampling import Known
+from heptapod.tokenizers import GridSpec, PixelConfig, build_tokenizer, save_tokenizer
+
+from .conftest import HEADS
+
+Make = Callable[..., HeptapodModel]
+GRID = GridSpec(4, 5, 7)
+
+
+@pytest.fixture
+def heptapod(make_model: Make) -> Heptapod:
+    return bundle(make_model("cross"))
+
+
+def bundle(model: HeptapodModel, order: str = "mixed") -> Heptapod:
+    tokenizer = build_tokenizer(PixelConfig(levels=7))
+    return Heptapod(model, tokenizer, ["cat", "dog", "owl"], order, SamplingConfig(temperature=0.9), {"step": "12"})
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_save_and_load(make_model: Make, tmp_path: Path, head: str) -> None:
+    before = bundle(make_model(head))
+    before.save_pretrained(tmp_path / "m")
+    after = Heptapod.from_pretrained(tmp_path / "m")
+    assert after.class_names == before.class_names
+    assert after.sampling == before.sampling
+    assert after.token_order == "mixed"
+    assert after.metadata == {"step": "12"}
+    pictures = [[image.tobytes() for image in h.generate([0, "owl"], seed=3)] for h in (before, after)]
+    assert pictures[0] == pictures[1]
+
+
+def test_files_are_reproducible(heptapod: Heptapod, tmp_path: Path) -> None:
+    heptapod.metadata = dict.fromkeys("zyxwvu", "x")
+    for name in ("a", "b"):
+        heptapod.save_pretrained(tmp_path / name)
+    for file in ("config.json", "model.safetensors", "tokenizer/model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_tokenizer_by_reference(heptapod: Heptapod, tmp_path: Path) -> None:
+    save_tokenizer(heptapod.tokenizer, tmp_path / "shared")
+    heptapod.save_pretrained(tmp_path / "m", tokenizer="../shared")
+    assert not (tmp_path / "m" / "tokenizer").exists()
+    Heptapod.from_pretrained(tmp_path / "m")
+    save_tokenizer(build_tokenizer(PixelConfig(levels=7, color=True)), tmp_path / "shared")
+    with pytest.raises(ValueError, match="another tokenizer than the one the model was trained with"):
+        Heptapod.from_pretrained(tmp_path / "m")
+
+
+def test_generate(heptapod: Heptapod) -> None:
+    images = heptapod.generate(labels=[0, 2, "dog"], steps=4, seed=0)
+    assert [(image.size, image.mode) for image in images] == [((5, 4), "RGB")] * 3
+    again = heptapod.generate(labels=[0, 2, "dog"], steps=4, seed=0)
+    assert [a.tobytes() for a in images] == [b.tobytes() for b in again]
+    assert images[1].tobytes() == heptapod.generate(labels=["owl"], steps=4, seed=1)[0].tobytes()
+    assert images[1].tobytes() != heptapod.generate(labels=["owl"], steps=4, seed=2)[0].tobytes()
+    assert len(heptapod.generate(count=3)) == 3
+
+
+def test_padded_batches_are_bit_equal(heptapod: Heptapod) -> None:
+    labels = [i % 3 for i in range(7)]
+    tokens = heptapod.generate_tokens(labels, seed=5, batch_size=3)
+    assert torch.equal(tokens, heptapod.generate_tokens(labels, seed=5, batch_size=7))
+    assert torch.equal(tokens, heptapod.generate_tokens(labels, seed=range(5, 12), batch_size=2))
+
+
+def test_known_cells(heptapod: Heptapod) -> None:
+    mask = torch.zeros(20, dtype=torch.bool)
+    mask[:10] = True
+    given = torch.randint(7, (5, 20), generator=torch.Generator().manual_seed(0))
+    out = heptapod.generate_tokens([0] * 5, known=Known(given, mask), batch_size=2, steps=3)
+    assert torch.equal(out[:, :10], given[:, :10])
+
+
+def test_warns_of_an_order_not_trained(make_model: Make) -> None:
+    raster = bundle(make_model("cross"), "raster")
+    with pytest.warns(UserWarning, match="trained on raster order only"):
+        raster.generate([0], token_order="random")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        raster.generate([0])
+        bundle(make_model("cross"), "mixed").generate([0], token_order="random")
+
+
+def test_belief_picture(heptapod: Heptapod) -> None:
+    picture = heptapod.belief("cat", seed=1)
+    assert picture.width > 6 * 112
+    assert len(picture.getcolors(1_000_000) or []) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": [3]}, "label: 3 given, must be between 0 and 2"),
+        ({"labels": [-1]}, "label: -1 given"),
+        ({"labels": ["cow"]}, r"label: 'cow' is no class of this model \(cat, dog, owl\)"),
+        ({"labels": []}, "labels: none given"),
+        ({"labels": [0], "steps": 0}, "steps: 0 given"),
+        ({"labels": [0], "steps": 21}, "steps: 21 given, must be between 1 and 20"),
+        ({"labels": [0], "temperature": -1}, "temperature: -1.0 given"),
+        ({"labels": [0], "seed": -1}, "seed: -1 given"),
+        ({"labels": [0, 1], "seed": [1]}, "seed: 1 seeds given for 2 images"),
+        ({"labels": [0], "stepz": 3}, "unknown setting 'stepz'; did you mean 'steps'"),
+        ({"count": 0}, "count: 0 given"),
+    ],
+)
+def test_generate_refuses(heptapod: Heptapod, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        heptapod.generate(**arguments)  # type: ignore[arg-type]
+
+
+def test_from_pretrained_refuses_what_does_not_fit(heptapod: Heptapod, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Heptapod.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="no model there"):
+        Heptapod.from_pretrained(tmp_path)
+    heptapod.save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    whole = weights.read_bytes()
+    for cut in (0, 5, 100, len(whole) - 1):
+        weights.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"model\.safetensors: truncated or damaged"):
+            Heptapod.from_pretrained(tmp_path)
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    tensors["token_embedding.weight"] = torch.zeros(9, 32)
+    save_file(tensors, weights)
+    with pytest.raises(
+        ValueError, match=r"another architecture: token_embedding.weight is \(9, 32\), needed \(7, 32\)"
+    ):
+        Heptapod.from_pretrained(tmp_path)
+    weights.write_bytes(whole)
+    values = json.loads(config.read_text())
+    values["model"]["depth"] = 3
+    config.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="another architecture: lacks backbone.blocks.2"):
+        Heptapod.from_pretrained(tmp_path)
+    config.write_text(json.dumps({**values, "format": "other"}))
+    with pytest.raises(ValueError, match="not a Heptapod model"):
+        Heptapod.from_pretrained(tmp_path)
+    config.write_text("{")
+    with pytest.raises(ValueError, match="damaged, not JSON"):
+        Heptapod.from_pretrained(tmp_path)
+
+
+def test_nothing_is_unpickled() -> None:
+    """No module of the package loads pickles."""
+    import heptapod
+
+    for file in Path(heptapod.__file__).parent.rglob("*.py"):
+        source = file.read_text()
+        assert "pickle" not in source, file
+        assert "torch.load" not in source, file
