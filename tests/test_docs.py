@@ -1,0 +1,117 @@
+"""Every command and every Python sample of the README and the docs runs, at a size for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from heptapod.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/tutorial.md", "docs/extending.md", "docs/concepts.md", "docs/numbers.md"]
+SMALL = [
+    "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
+    "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
+    "--train.steps", "4", "--train.batch_size", "4", "--train.eval_images", "4",
+]  # fmt: skip
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    return [command for line in lines if (command := line.partition("#")[0].strip())]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data that the pages speak of."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        name = folder / "photos" / ("cats" if number % 2 else "dogs") / f"{number}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 36, 3), dtype=np.uint8)).save(name)
+        stream = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(stream, format="PNG")
+        rows.append({"bytes": stream.getvalue(), "path": None})
+    (folder / "cifar10").mkdir()
+    pq.write_table(pa.table({"image": rows, "label": [i % 10 for i in range(24)]}), folder / "cifar10/train.parquet")
+    return folder
+
+
+def test_the_pages_have_commands() -> None:
+    found = commands()
+    assert sum(command.startswith("heptapod ") for command in found) >= 9
+    known = ("heptapod ", "make ", "pip install ", "torchrun ", "python ")
+    assert [command for command in found if not command.startswith(known)] == []
+
+
+@pytest.fixture(scope="module")
+def after_commands(place: Path) -> Path:
+    """The same folder after every heptapod command of the pages, in their order."""
+    pytest.importorskip("mlxtend")
+    seen: list[list[str]] = []
+    with contextlib.chdir(place):
+        for command in commands():
+            program, *arguments = shlex.split(command)
+            if program != "heptapod" or arguments in seen:
+                continue
+            seen.append(arguments)
+            trains = arguments[0] in ("train", "train-tokenizer", "demo") and "--help" not in arguments
+            assert main([*arguments, *(SMALL if trains else [])]) == 0, command
+    return place
+
+
+def test_every_heptapod_command_runs(after_commands: Path) -> None:
+    for file in ("digits.png", "digits.json", "photos.png", "belief.png", "runs/demo/metrics.json"):
+        assert (after_commands / file).is_file(), file
+
+
+def test_every_python_sample_runs(
+    after_commands: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(after_commands)
+    for page in PAGES:
+        names: dict[str, object] = {"__name__": "sample"}
+        for block in blocks(page, "python"):
+            exec(compile(block, page, "exec"), names)
+    assert (after_commands / "three.png").is_file()
+    assert (after_commands / "cat.png").is_file()
+    uniform = re.search(r"(\d) of 8 samples uniform", capsys.readouterr().out)
+    assert uniform is not None
+    assert int(uniform.group(1)) >= 6, "the head of the extending page learns its toy"
+
+
+def test_make_targets_exist() -> None:
+    for command in commands():
+        if command.startswith("make "):
+            target = command.split()[1]
+            done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+def test_links_and_pictures_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()):
+            if not target.startswith("http"):
+                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_paths_named_in_the_readme_exist() -> None:
+    for path in re.findall(r"`(src/heptapod/[^`]*)`", (ROOT / "README.md").read_text()):
+        assert (ROOT / path).exists(), path
