@@ -18,7 +18,7 @@ from heptapod.models import HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.pictures import belief_picture, to_pil
 from heptapod.progress import Progress
-from heptapod.sampling import Known, SamplingConfig, cells_per_step, sample_stream, sample_tokens
+from heptapod.sampling import Known, SamplingConfig, check_plan, sample_stream, sample_tokens
 from heptapod.tokenizers import GridSpec, Tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_uint8
 
@@ -178,7 +178,8 @@ class Heptapod:
         indices = self.label_indices(labels, count)
         seeds = _seeds(seed, len(indices))
         config = self.sampling_config(**settings)
-        cells_per_step(config, self.model.grid.num_cells - (0 if known is None else int(known.mask.sum())))
+        if known is None:
+            check_plan(self.model, config)  # before a progress bar is shown
         batch_size = min(batch_size, len(indices))
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else _Silent() as bar:
@@ -252,16 +253,15 @@ class Heptapod:
 
     def sampling_config(self, **changes: Any) -> SamplingConfig:
         """The model's sampling defaults with changes, its token order filled in; warns for an order not trained."""
-        values = {**to_dict(self.sampling), **changes}
-        trained = {"raster", "random"} if self.token_order == "mixed" else {self.token_order}
-        values["token_order"] = values["token_order"] or ("raster" if "raster" in trained else "random")
-        if values["token_order"] not in trained:
+        config = from_dict(SamplingConfig, {**to_dict(self.sampling), **changes}, "sampling")
+        config = config.with_token_order(self.token_order)
+        if self.token_order not in ("mixed", config.token_order):
             warnings.warn(
-                f"token_order: sampling in {values['token_order']} order, but the model was trained on "
+                f"token_order: sampling in {config.token_order} order, but the model was trained on "
                 f"{self.token_order} order only",
                 stacklevel=3,
             )
-        return from_dict(SamplingConfig, values, "sampling")
+        return config
 
 
 def find_pretrained(path: Path) -> Path:

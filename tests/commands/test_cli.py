@@ -93,6 +93,19 @@ def test_the_same_command_again_has_nothing_to_do(run_folder: Path, capsys: pyte
     fails(capsys, [*arguments, "--train.learning_rate", "0.5"], "holds a run with train.learning_rate = 0.003")
 
 
+def test_other_images_are_another_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(run_folder.parent / "images", tmp_path / "images")
+    arguments = ["train", "cifar10", "--data", str(tmp_path / "images"), "--out", str(tmp_path / "run"), *TINY]
+    arguments += ["--data.image_size", "16"]
+    assert main(["train-tokenizer", *arguments[1:]]) == 0
+    assert "1 image(s) could not be read" in capsys.readouterr().err
+    (tmp_path / "run" / "tokenizer" / "training.json").unlink()
+    (tmp_path / "images" / "dark" / "broken.png").write_bytes((tmp_path / "images/dark/00.png").read_bytes())
+    fails(capsys, ["train-tokenizer", *arguments[1:]], "are not the 39 with which the run in")
+
+
 def test_train_tokenizer_then_use_it(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = str(run_folder.parent / "images")
     common = ["cifar10", "--data", images, "--data.image_size", "16", *TINY]
@@ -168,6 +181,11 @@ def test_demo_judges_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["train", "demo", "--data", "odd", "--tokenizer.path", "empty"], "tokenizer.path: empty holds no trained"),
         (["train", "demo", "--device", "cuda:99"], "device: cuda:99 given, but there is no such device"),
         (["train", "demo", "--sampling.temperature", "-1"], "sampling.temperature: -1.0 given"),
+        (["train", "demo", "--data", "even", "--sampling.steps", "99"], "steps: 99 given, must be between 1 and 64"),
+        (
+            ["train", "demo", "--data", "even", "--sampling.steps", "9", "--model.head.kind", "local"],
+            "local head's window of 5 reaches 2",
+        ),
         (["sample", "missing"], "missing: no such folder"),
         (["sample", "empty"], "empty: no model there"),
         (["info", "missing"], "missing: no such file or folder"),
@@ -187,6 +205,9 @@ def test_mistakes(
     Path("odd").mkdir()
     for number in range(4):
         Image.new("RGB", (30, 30)).save(f"odd/{number}.png")
+    Path("even").mkdir()
+    for number in range(4):
+        Image.new("RGB", (32, 32)).save(f"even/{number}.png")
     Path("mine.yaml").write_text("train: {stepz: 3}\n")
     before = sorted(Path().rglob("*"))
     fails(capsys, arguments, message)

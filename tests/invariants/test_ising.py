@@ -18,14 +18,14 @@ from .ising import SIDE, Ising, N
 
 BATCH = 128
 DENSITY = {"cross": ("all", 4), "global": (4, "all")}
-STEPS = {"cross": 900, "global": 900}
+STEPS = {"cross": 650, "global": 650}
 
 
 def train(kind: str, truth: Ising) -> HeptapodModel:
     model = build_model(ModelConfig(width=64, depth=2, num_heads=2, head=HeadConfig(kind, 2)), GridSpec(4, 4, 2), 2, 0)
     prefixes, targets = DENSITY[kind]
     objective = ObjectiveConfig("random", prefixes, targets, label_dropout=0.0)
-    config = TrainConfig(steps=STEPS[kind], batch_size=BATCH, learning_rate=4e-3, ema_decay=0.99)
+    config = TrainConfig(steps=STEPS[kind], batch_size=BATCH, learning_rate=5e-3, ema_decay=0.99)
     optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
     generator = torch.Generator().manual_seed(1)
     for step in range(config.steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterable
@@ -71,6 +72,12 @@ class ImageSet:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
+
+    def sha256(self) -> str:
+        """Hash of the pixels and labels."""
+        digest = hashlib.sha256(self.images.numpy().data)
+        digest.update(self.labels.numpy().data)
+        return digest.hexdigest()
 
     def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
         """Images by index, mirrored by their streams if ``flip`` is set."""

@@ -157,6 +157,16 @@ def _add_belief(
     state.uncertainty = spread.masked_fill(state.is_read, 0)
 
 
+def check_plan(model: HeptapodModel, config: SamplingConfig) -> None:
+    """Refuses settings that sampling without known cells could not follow.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    counts = cells_per_step(config, model.grid.num_cells)
+    _check_reach(model, fill_order(config.token_order or "raster", [0], model.grid.num_cells), 0, counts, False)
+
+
 def _check_reach(model: HeptapodModel, order: Tensor, num_known: int, counts: list[int], belief: bool) -> None:
     """Refuses what the head cannot predict: several cells at once, or cells outside a local head's window."""
     head, width = model.head, model.grid.width

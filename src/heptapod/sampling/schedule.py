@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -30,6 +31,11 @@ class SamplingConfig:
         self.filter()
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps: {self.steps} given, must be at least 1")
+
+    def with_token_order(self, trained: str) -> SamplingConfig:
+        """The same with its token order filled in from that of training (raster, random or mixed)."""
+        order: Literal["raster", "random"] = "random" if trained == "random" else "raster"
+        return dataclasses.replace(self, token_order=self.token_order or order)
 
     def filter(self) -> Filter:
         """How each cell is drawn."""

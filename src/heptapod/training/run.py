@@ -26,6 +26,7 @@ from heptapod.pictures import image_grid
 from heptapod.pipeline import Heptapod
 from heptapod.progress import say
 from heptapod.recipe import Recipe, resolve_device
+from heptapod.sampling import check_plan
 from heptapod.tokenizers import (
     PixelConfig,
     Tokenizer,
@@ -54,18 +55,21 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     if is_finished(folder, recipe, tokenizer=True):
         say(f"tokenizer: already trained, {folder / 'best'}")
         return load_tokenizer(folder / "best")
-    train, validation = images or load_images(recipe.data)
     tokenizer = build_tokenizer(config, recipe.seed)
-    tokenizer.grid(*train.size)
+    if images is None:
+        images = load_images(recipe.data)
+        tokenizer.grid(*images[0].size)  # refuses a size that does not fit, before anything is written
+        _start(folder, recipe, images)
+        _report(folder, images)
+    else:
+        _start(folder, recipe, images)
     if isinstance(config, PixelConfig):
-        _start(folder, recipe, (train, validation), tokenizer=True)
         for name in ("best", "last"):
             save_tokenizer(tokenizer, folder / name)
         write_json(folder / "training.json", {"kind": "pixel"})
         return tokenizer
     assert isinstance(tokenizer, VQTokenizer)
-    task = TokenizerTask(tokenizer, train, validation, recipe.seed)
-    _start(folder, recipe, (train, validation), tokenizer=True)
+    task = TokenizerTask(tokenizer, *images, recipe.seed)
     figures = Trainer(task, recipe.tokenizer.train, folder, recipe.seed, device).run()
     write_json(folder / "training.json", figures)
     return load_tokenizer(folder / "best")
@@ -90,14 +94,16 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         is_finished(out / "tokenizer", recipe, tokenizer=True)  # refuses a tokenizer of other settings
     tokenizer = load_tokenizer(find_tokenizer(Path(given))) if given else None
     images = load_images(recipe.data)
-    (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
+    class_names = images[0].class_names
+    grid = (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
+    model = build_model(recipe.model, grid, len(class_names), recipe.seed)
+    check_plan(model, recipe.sampling.with_token_order(recipe.objective.token_order))
     _start(out, recipe, images)
+    _report(out, images)
+    say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {grid.height}×{grid.width}")
     tokenizer = (tokenizer or train_tokenizer(recipe, images)).to(device).eval()
     train, validation = encode_images(tokenizer, images[0]), encode_images(tokenizer, images[1])
-    class_names = images[0].class_names
     del images
-    model = build_model(recipe.model, train.grid, len(class_names), recipe.seed)
-    say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}")
 
     def bundle(module: HeptapodModel, metadata: dict[str, str] | None = None) -> Heptapod:
         order = recipe.objective.token_order
@@ -176,26 +182,41 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _start(folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet], tokenizer: bool = False) -> None:
-    """Writes what a run starts from, and reports images that could not be read."""
+def _start(folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> None:
+    """Writes what a run starts from.
+
+    Raises:
+        ValueError: if the run was begun with other images.
+    """
     train, validation = images
     unreadable = train.unreadable + validation.unreadable
-    folder.mkdir(parents=True, exist_ok=True)
-    text = to_yaml(recipe)
-    write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
-    report = {
+    facts = {
         "path": recipe.data.path,
         "train_images": len(train),
         "held_out_images": len(validation),
+        "sha256": train.sha256(),
         "height": train.size[0],
         "width": train.size[1],
         "class_names": train.class_names,
         "unreadable_images": len(unreadable),
         "unreadable": unreadable,
     }
-    write_json(folder / "data.json", report)
-    if tokenizer:
-        return
+    if (folder / "data.json").is_file():
+        before = read_json(folder / "data.json")
+        if before["sha256"] != facts["sha256"]:
+            raise ValueError(
+                f"data.path: {recipe.data.path} holds {len(train):,} training images that are not the "
+                f"{before['train_images']:,} with which the run in {folder} began; choose another --out"
+            )
+    text = to_yaml(recipe)
+    write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
+    write_json(folder / "data.json", facts)
+
+
+def _report(folder: Path, images: tuple[ImageSet, ImageSet]) -> None:
+    """Tells what images there are, and which could not be read."""
+    train, validation = images
+    unreadable = train.unreadable + validation.unreadable
     say(f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes")
     if unreadable:
         say(f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):")
