@@ -52,6 +52,9 @@ def test_a_recipe_file_of_ones_own(tmp_path: Path) -> None:
         ("model:\n  widht: 3\n", "mine.yaml: unknown setting 'model.widht'; did you mean 'model.width'?"),
         ("trian: {}\n", "unknown setting 'trian'; did you mean 'train'?"),
         ("tokenizer:\n  model: {kind: vq, codebok_size: 2}\n", "did you mean 'tokenizer.model.codebook_size'?"),
+        ("tokenizer:\n  model: {factor: 3}\n", "mine.yaml: tokenizer.model.factor: 3 given"),
+        ("tokenizer:\n  model: {codebook_size: x}\n", "tokenizer.model.codebook_size: 'x' given"),
+        ("objective:\n  prefixes_per_image: foo\n", "objective.prefixes_per_image: 'foo' given"),
         ("train:\n  steps: many\n", "train.steps: 'many' given; input should be a valid integer"),
         ("train:\n  steps: 0\n", "train.steps: 0 given, must be above 0"),
         ("model:\n  head: {kind: crss}\n", "model.head.kind: 'crss' given"),
@@ -88,6 +91,13 @@ def test_mistaken_overrides(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
         load_recipe("demo", arguments)
     assert message in str(error.value)
+
+
+def test_a_tokenizer_that_the_recipe_does_not_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {path: x}\n")
+    recipe = load_recipe(str(file), ["--tokenizer.model.codebook_size", "64"])
+    assert recipe.tokenizer.model == VQConfig(codebook_size=64)
 
 
 def test_overrides_leave_the_original_alone() -> None:

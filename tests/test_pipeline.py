@@ -78,6 +78,51 @@ def test_padded_batches_are_bit_equal(heptapod: Heptapod) -> None:
     assert torch.equal(tokens, heptapod.generate_tokens(labels, seed=range(5, 12), batch_size=2))
 
 
+def test_a_fixed_batch_size_is_bit_equal_however_many_are_asked_for(heptapod: Heptapod) -> None:
+    shapes = set()
+    real = heptapod.tokenizer.decode
+
+    def watched(tokens: torch.Tensor, grid: GridSpec) -> torch.Tensor:
+        shapes.add(tokens.shape)
+        return real(tokens, grid)
+
+    heptapod.tokenizer.decode = watched  # type: ignore[method-assign]
+    seven = heptapod.generate([0] * 7, batch_size=4)
+    one = heptapod.generate([0], seed=6, batch_size=4)
+    assert shapes == {(4, 20)}, "every batch is filled up, the decoder's too"
+    assert one[0].tobytes() == seven[6].tobytes()
+
+
+def test_labels_and_seeds_of_any_integer_type(heptapod: Heptapod) -> None:
+    import numpy as np
+
+    plain = heptapod.generate_tokens([1, 2], seed=3)
+    assert torch.equal(plain, heptapod.generate_tokens(torch.tensor([1, 2]), seed=np.int64(3)))  # type: ignore[arg-type]
+    assert torch.equal(plain, heptapod.generate_tokens(np.array([1, 2]), seed=np.array([3, 4])))  # type: ignore[arg-type]
+
+
+def test_a_model_with_a_head_of_its_own_is_not_saved(tmp_path: Path) -> None:
+    from heptapod.models import ModelConfig
+    from heptapod.models.heads import CrossHead
+
+    head = CrossHead(32, 1, 2, 100.0)
+    before = [parameter.clone() for parameter in head.parameters()]
+    model = HeptapodModel(ModelConfig(width=32, depth=1, num_heads=2), GRID, 3, head=head)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.head.parameters(), strict=True)), "left as it is"
+    with pytest.raises(ValueError, match="head: CrossHead is not one that config.head names"):
+        bundle(model).save_pretrained(tmp_path)
+
+
+def test_warns_of_cells_known_out_of_the_trained_order(make_model: Make) -> None:
+    mask = torch.zeros(20, dtype=torch.bool)
+    mask[10:] = True
+    known = Known(torch.zeros(1, 20, dtype=torch.long), mask)
+    with pytest.warns(UserWarning, match="not the first in raster order"):
+        bundle(make_model("cross"), "raster").generate_tokens([0], known=known)
+    with pytest.raises(ValueError, match="known: tokens"):
+        Known(torch.zeros(1, 19, dtype=torch.long), mask)
+
+
 def test_known_cells(heptapod: Heptapod) -> None:
     mask = torch.zeros(20, dtype=torch.bool)
     mask[:10] = True
@@ -116,6 +161,10 @@ def test_belief_picture(heptapod: Heptapod) -> None:
         ({"labels": [0, 1], "seed": [1]}, "seed: 1 seeds given for 2 images"),
         ({"labels": [0], "stepz": 3}, "unknown setting 'stepz'; did you mean 'steps'"),
         ({"count": 0}, "count: 0 given"),
+        ({"labels": [0], "count": 2}, "count: 2 given beside 1 labels"),
+        ({"labels": [0], "batch_size": 0}, "batch_size: 0 given"),
+        ({"labels": ["²"]}, "label: '²' is no class"),
+        ({"labels": [0], "steps": 3, "schedule": [10, 10]}, "steps: 3 given beside a schedule of 2"),
     ],
 )
 def test_generate_refuses(heptapod: Heptapod, arguments: dict[str, object], message: str) -> None:

@@ -134,9 +134,11 @@ def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     known = list(_dotted_keys(cls))
     names = {part for key in known for part in key.split(".")}
     *parents, last = [str(part) for part in first["loc"]] or [""]
-    location = ".".join([part for part in parents if part in names] + [last])
+    parents = [part for part in parents if part in names]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        location = ".".join([*parents, last])
         return f"unknown setting {location!r}{_nearest(location, known)}"
+    location = ".".join([*parents, last] if last in names else parents)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{location}.{message}" if location else message

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 TEMPORARY = ".tmp-"
@@ -82,8 +84,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     under one.
     """
     header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
-    data = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, header)
-    write_atomically(path, lambda file: file.write_bytes(data))
+    data = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+
+    def write(file: Path) -> None:
+        try:
+            save_file(data, file, header)
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code.group(1)) if code else errno.EIO, str(error), str(path)) from None
+
+    write_atomically(path, write)
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ def image_grid(images: Tensor, columns: int, row_names: Sequence[str] | None = N
     height, width = images.shape[2] + GAP, images.shape[3] + GAP
     rows = -(-len(images) // columns)
     font = ImageFont.load_default(14)
-    left = max((int(font.getlength(name)) + 12 for name in row_names), default=0) if row_names else 0
+    left = _margin(row_names or [])
     canvas = Image.new("RGB", (left + columns * width + GAP, rows * height + GAP), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for row, name in enumerate(row_names or []):
@@ -77,14 +77,14 @@ def belief_picture(
     cell = read.shape[2] // uncertainty.shape[1], read.shape[3] // uncertainty.shape[2]
     maps = torch.stack([heat_map(values, highest) for values in uncertainty])
     maps = maps.repeat_interleave(cell[0], 2).repeat_interleave(cell[1], 3)
-    grid = image_grid(
-        torch.cat([read, believed, maps]), len(read), ["read so far", "believed", "entropy"], min_size=112
-    )
+    names = ["read so far", "believed", "entropy"]
+    grid = image_grid(torch.cat([read, believed, maps]), len(read), names, min_size=112)
     top, font = 26, ImageFont.load_default(14)
     canvas = Image.new("RGB", (grid.width, grid.height + top + 34), BACKGROUND)
     canvas.paste(grid, (0, top))
     draw = ImageDraw.Draw(canvas)
-    left = grid.width - len(read) * (shown := (grid.width - _label_width(font)) // len(read))
+    left = _margin(names)
+    shown = (grid.width - left) // len(read)
     for column, title in enumerate(titles):
         draw.text((left + column * shown + shown // 2, top // 2), title, INK, font=font, anchor="mm")
     bar = heat_map(torch.linspace(0, highest, 160).expand(10, -1), highest)
@@ -94,5 +94,7 @@ def belief_picture(
     return canvas
 
 
-def _label_width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    return int(font.getlength("read so far")) + 12
+def _margin(row_names: Sequence[str]) -> int:
+    """Pixels that the names of rows need before the images."""
+    font = ImageFont.load_default(14)
+    return max((int(font.getlength(name)) + 12 for name in row_names), default=0)

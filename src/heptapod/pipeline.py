@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 import os
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
@@ -23,6 +25,7 @@ from heptapod.tokenizers import GridSpec, Tokenizer, load_tokenizer, save_tokeni
 from heptapod.tokenizers.base import to_uint8
 
 FORMAT = "heptapod-model-1"
+DEFAULT_BATCH = 64
 
 
 @settings
@@ -39,8 +42,8 @@ class PretrainedConfig:
     """Codes of the tokenizer."""
     class_names: list[str]
     """Names of the classes; empty for an unconditional model."""
-    token_order: str
-    """The order(s) the model was trained on: raster, random or mixed."""
+    token_order: Literal["raster", "random", "mixed"]
+    """The order(s) the model was trained on."""
     sampling: SamplingConfig
     """Recommended settings, the defaults of ``generate``."""
     tokenizer: str
@@ -68,7 +71,7 @@ class Heptapod:
         model: HeptapodModel,
         tokenizer: Tokenizer,
         class_names: Sequence[str] = (),
-        token_order: str = "raster",
+        token_order: Literal["raster", "random", "mixed"] = "raster",
         sampling: SamplingConfig | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
@@ -115,7 +118,12 @@ class Heptapod:
         Args:
             folder: where to; made if absent. Each file is whole or absent.
             tokenizer: path of the tokenizer's folder relative to ``folder``, if it is not to be written inside.
+
+        Raises:
+            ValueError: for a model whose head is not the one its configuration names: it could not be loaded.
         """
+        if self.model.has_own_head:
+            raise ValueError(f"head: {type(self.model.head).__name__} is not one that config.head names; add it there")
         folder = Path(folder)
         if tokenizer is None:
             save_tokenizer(self.tokenizer, folder / "tokenizer")
@@ -130,8 +138,8 @@ class Heptapod:
             tokenizer=tokenizer or "tokenizer",
             tokenizer_sha256=tokenizer_hash(self.tokenizer),
         )
-        write_json(folder / "config.json", to_dict(config))
         write_tensors(folder / "model.safetensors", self.model.state_dict(), self.metadata)
+        write_json(folder / "config.json", to_dict(config))
 
     def generate(
         self,
@@ -139,7 +147,7 @@ class Heptapod:
         *,
         count: int | None = None,
         seed: int | Sequence[int] = 0,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         progress: bool = False,
         **settings: Any,
     ) -> list[Image.Image]:
@@ -149,8 +157,10 @@ class Heptapod:
             labels: one class index or name per image; None generates without a label.
             count: number of images where there are no labels.
             seed: image i takes seed + i; or one seed per image. An image depends on its label, its seed and the
-                settings only: at one batch size bit for bit.
-            batch_size: images at a time; the last batch is filled up, so that all are computed alike.
+                settings only.
+            batch_size: images at a time. If given, every batch is filled up to it, and images are equal bit for bit
+                however many are asked for; if not, at most 64 are drawn at once, and a batch's size may show in the
+                last bits of its arithmetic.
             progress: show a progress bar.
             **settings: fields of :class:`~heptapod.sampling.SamplingConfig` (steps, temperature, top_k, top_p,
                 token_order, schedule); the model's own defaults otherwise.
@@ -169,7 +179,7 @@ class Heptapod:
         *,
         count: int | None = None,
         seed: int | Sequence[int] = 0,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         progress: bool = False,
         known: Known | None = None,
         **settings: Any,
@@ -180,28 +190,26 @@ class Heptapod:
         config = self.sampling_config(**settings)
         if known is None:
             check_plan(self.model, config)  # before a progress bar is shown
-        batch_size = min(batch_size, len(indices))
+        elif self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
+            warnings.warn("known: these cells are not the first in raster order, the only order trained", stacklevel=2)
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else _Silent() as bar:
-            for start in range(0, len(indices), batch_size):
-                rows = [min(i, len(indices) - 1) for i in range(start, start + batch_size)]
+            for rows, kept in _batches(len(indices), batch_size):
                 part_known = None if known is None else Known(known.tokens[rows], known.mask)
                 part = sample_tokens(
-                    self.model,
-                    torch.tensor([indices[i] for i in rows]),
-                    [seeds[i] for i in rows],
-                    config,
-                    part_known,
+                    self.model, torch.tensor([indices[i] for i in rows]), [seeds[i] for i in rows], config, part_known
                 )
-                kept = min(batch_size, len(indices) - start)
                 parts.append(part[:kept])
                 bar.advance(kept)
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def decode(self, tokens: Tensor, batch_size: int = 64) -> Tensor:
-        """Tokens (M, N) to pixels (M, 3, h, w) uint8 on the CPU."""
-        parts = [self.tokenizer.decode(part, self.model.grid) for part in tokens.split(batch_size)]
+    def decode(self, tokens: Tensor, batch_size: int | None = None) -> Tensor:
+        """Tokens (M, N) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as for :meth:`generate`."""
+        parts = [
+            self.tokenizer.decode(tokens[rows], self.model.grid)[:kept]
+            for rows, kept in _batches(len(tokens), batch_size)
+        ]
         return to_uint8(torch.cat(parts)).cpu()
 
     def belief(self, label: int | str | None, *, seed: int = 0, columns: int = 6, **settings: Any) -> Image.Image:
@@ -234,8 +242,11 @@ class Heptapod:
             if count is not None and count < 1:
                 raise ValueError(f"count: {count} given, must be at least 1")
             return [-1] * (count or 1)
+        labels = list(labels)
         if not labels:
             raise ValueError("labels: none given; name at least one class")
+        if count is not None and count != len(labels):
+            raise ValueError(f"count: {count} given beside {len(labels)} labels; leave one of them out")
         return [self._label_index(label) for label in labels]
 
     def _label_index(self, label: int | str) -> int:
@@ -243,7 +254,7 @@ class Heptapod:
         if isinstance(label, str):
             if label in names:
                 return names.index(label)
-            if not label.lstrip("-").isdigit():
+            if not re.fullmatch("-?[0-9]+", label):
                 raise ValueError(f"label: {label!r} is no class of this model ({_some(names)})")
         index = int(label)
         if not 0 <= index < len(names):
@@ -278,8 +289,22 @@ def find_pretrained(path: Path) -> Path:
     raise FileNotFoundError(f"{path}: no model there (neither config.json nor best/config.json)")
 
 
+def _batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], int]]:
+    """Row numbers of each batch and how many of them count: a fixed size is filled up with the last row."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    size = batch_size or min(total, DEFAULT_BATCH)
+    for start in range(0, total, size):
+        kept = min(size, total - start)
+        filled = size if batch_size else kept
+        yield [min(i, total - 1) for i in range(start, start + filled)], kept
+
+
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    first = int(seed) if isinstance(seed, numbers.Integral) else None
+    seeds = (
+        [first + i for i in range(count)] if first is not None else [int(one) for one in cast("Sequence[int]", seed)]
+    )
     if len(seeds) != count:
         raise ValueError(f"seed: {len(seeds)} seeds given for {count} images")
     if min(seeds) < 0 or max(seeds) >= 2**63:

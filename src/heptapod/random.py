@@ -5,8 +5,10 @@ No global generator is read or seeded anywhere in the library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,10 +47,15 @@ class KeyedGenerator:
     """
 
     def __init__(self, stream: Stream, keys: Iterable[Sequence[int]]) -> None:
-        self._generators = [numpy_generator(stream, *key) for key in keys]
+        self._stream = stream
+        self._keys = list(keys)
 
     def __len__(self) -> int:
-        return len(self._generators)
+        return len(self._keys)
+
+    @cached_property
+    def _generators(self) -> list[np.random.Generator]:
+        return [numpy_generator(self._stream, *key) for key in self._keys]
 
     def uniform(self, num: int) -> Tensor:
         """The next ``num`` uniform numbers in [0, 1) of every stream: (B, num) float32 on the CPU."""
@@ -61,7 +68,11 @@ class KeyedGenerator:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def torch_generator(stream: Stream, *key: int) -> torch.Generator:
-    """A CPU ``torch.Generator`` for a purpose and a key, for library calls that take one."""
-    seed = int(numpy_generator(stream, *key).integers(2**63 - 1))
-    return torch.Generator().manual_seed(seed)
+@contextmanager
+def seeded_initialization(*key: int) -> Iterator[None]:
+    """Weights that are initialised in this block on the CPU depend on the key only; torch's own state is put back."""
+    seed = int(numpy_generator(Stream.INIT, *key).integers(2**63 - 1))
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would reseed every GPU as well.
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -95,27 +95,34 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     if not path.is_file():
         raise FileNotFoundError(f"recipe: {name} is neither a file nor one of {', '.join(recipe_names())}")
     values = read_yaml(path)
+    values_for_kind(values, values)
     from_dict(Recipe, values, str(path))  # an error in the file is the file's, not that of an override
     merged = apply_overrides(Recipe, values, _aliases(overrides or []))
-    merged = values_for_kind(merged, values)
+    values_for_kind(merged, values)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
     recipe.out = recipe.out or f"runs/{path.stem}"
     return recipe
 
 
-def values_for_kind(merged: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
-    """Drops the recipe's settings of one kind of tokenizer where an override chose another kind."""
+def values_for_kind(merged: dict[str, Any], original: dict[str, Any]) -> None:
+    """Brings the settings of the tokenizer in line with its kind.
 
-    def kind(values: dict[str, Any]) -> Any:
-        return values.get("tokenizer", {}).get("model", {}).get("kind")
+    A kind that is not given is vq; where an override chose another kind than the recipe, the recipe's settings for the
+    old one go.
+    """
+    model, before = _tokenizer_model(merged), _tokenizer_model(original)
+    if model is None:
+        return
+    model.setdefault("kind", "vq")
+    if before is not None and model["kind"] != before.get("kind", "vq"):
+        for key in [key for key in model if key != "kind" and key in before and before[key] == model[key]]:
+            del model[key]
 
-    if kind(merged) != kind(original):
-        before = original.get("tokenizer", {}).get("model", {})
-        model = merged["tokenizer"]["model"]
-        merged["tokenizer"]["model"] = {
-            key: value for key, value in model.items() if key == "kind" or before.get(key) != value
-        }
-    return merged
+
+def _tokenizer_model(values: dict[str, Any]) -> dict[str, Any] | None:
+    stage = values.get("tokenizer")
+    model = stage.get("model") if isinstance(stage, dict) else None
+    return model if isinstance(model, dict) else None
 
 
 def resolve_device(name: str) -> torch.device:

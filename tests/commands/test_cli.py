@@ -91,6 +91,7 @@ def test_the_same_command_again_has_nothing_to_do(run_folder: Path, capsys: pyte
     assert main(arguments) == 0
     assert "already trained" in capsys.readouterr().err
     fails(capsys, [*arguments, "--train.learning_rate", "0.5"], "holds a run with train.learning_rate = 0.003")
+    fails(capsys, [*arguments, "--sampling.temperature", "0.3"], "holds a run with sampling.temperature = 0.95")
 
 
 def test_other_images_are_another_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +104,7 @@ def test_other_images_are_another_run(run_folder: Path, tmp_path: Path, capsys: 
     assert "1 image(s) could not be read" in capsys.readouterr().err
     (tmp_path / "run" / "tokenizer" / "training.json").unlink()
     (tmp_path / "images" / "dark" / "broken.png").write_bytes((tmp_path / "images/dark/00.png").read_bytes())
-    fails(capsys, ["train-tokenizer", *arguments[1:]], "are not the 39 with which the run in")
+    fails(capsys, ["train-tokenizer", *arguments[1:]], "are not those (of 39 and 1) the run in")
 
 
 def test_train_tokenizer_then_use_it(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,8 +115,11 @@ def test_train_tokenizer_then_use_it(run_folder: Path, tmp_path: Path, capsys: p
     assert main(["train", *common, "--out", str(tmp_path / "b"), "--tokenizer.path", str(tmp_path / "a")]) == 0
     assert not (tmp_path / "b" / "tokenizer").exists()
     assert main(["sample", str(tmp_path / "b"), "--count", "1", "--out", str(tmp_path / "s.png")]) == 0
-    assert main(["info", str(tmp_path / "a" / "tokenizer")]) == 0
-    assert "val_psnr" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizer"]["trained"]["val_psnr"]
+    assert main(["info", str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"]["kind"] == "model"
 
 
 def test_sample(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +185,9 @@ def test_demo_judges_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["train", "demo", "--data", "odd", "--tokenizer.path", "empty"], "tokenizer.path: empty holds no trained"),
         (["train", "demo", "--device", "cuda:99"], "device: cuda:99 given, but there is no such device"),
         (["train", "demo", "--sampling.temperature", "-1"], "sampling.temperature: -1.0 given"),
+        (["train", "demo", "--tokenizer.model", "pixel"], "tokenizer.model: 'pixel' given"),
+        (["train-tokenizer", "demo", "--tokenizer.path", "x"], "tokenizer.path: x given, but this trains a tokenizer"),
+        (["demo", "--data", "even"], "the demo is about mnist5k"),
         (["train", "demo", "--data", "even", "--sampling.steps", "99"], "steps: 99 given, must be between 1 and 64"),
         (
             ["train", "demo", "--data", "even", "--sampling.steps", "9", "--model.head.kind", "local"],
@@ -226,6 +233,8 @@ def test_mistakes(
         (["--count", "0"], "count: 0 given"),
         (["--seed", "-3"], "seed: -3 given"),
         (["--batch_size", "0"], "batch_size: 0 given"),
+        (["--out", "x.jpg"], "out: x.jpg given, pictures are written as .png"),
+        (["--belief", "b.jpg"], "belief: b.jpg given"),
     ],
 )
 def test_sampling_mistakes(

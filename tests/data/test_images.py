@@ -73,8 +73,10 @@ def test_every_kind_of_file_comes_out_as_rgb(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_and_transparent() -> None:
-    deep = Image.fromarray(np.array([[0, 65535]], dtype=np.uint16))
-    assert to_rgb(deep, 0)[0].tolist() == [[0, 255]]
+    deep = Image.fromarray(np.array([[0, 300, 30_000, 65_535]], dtype=np.uint16))
+    assert to_rgb(deep, 0)[0].tolist() == [[0, 1, 117, 255]]
+    with pytest.raises(ValueError, match="mode F have no fixed range"):
+        to_rgb(Image.new("F", (1, 1), 0.5), 0)
     clear = Image.new("RGBA", (1, 1), (10, 20, 30, 0))
     assert to_rgb(clear, 0).ravel().tolist() == [255, 255, 255]
 
@@ -96,8 +98,9 @@ def test_unreadable_images_are_reported_by_name(image_folder: Path, tmp_path: Pa
     (image_folder / "light" / "cut.png").write_bytes(whole[: len(whole) // 2])
     train, held_out = load_images(DataConfig(str(image_folder)))
     assert len(train) + len(held_out) == 24
-    assert [line.partition(":")[0] for line in train.unreadable] == ["dark/empty.png", "dark/text.jpg", "light/cut.png"]
-    assert all(len(line.partition(": ")[2]) > 5 for line in train.unreadable)
+    unreadable = sorted(train.unreadable + held_out.unreadable)
+    assert [line.partition(":")[0] for line in unreadable] == ["dark/empty.png", "dark/text.jpg", "light/cut.png"]
+    assert all(len(line.partition(": ")[2]) > 5 for line in unreadable)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -126,15 +129,16 @@ def test_parquet(tmp_path: Path) -> None:
     rows[3] = None
     rows[5] = b"broken"
     write_parquet(tmp_path / "a.parquet", rows, [0, 1] * 5, ["even", "odd"])
-    train, held_out = load_images(DataConfig(str(tmp_path / "a.parquet")))
+    train, held_out = load_images(DataConfig(str(tmp_path / "a.parquet"), validation_fraction=0.4))
     assert train.class_names == ["even", "odd"]
     assert len(train) + len(held_out) == 8
-    assert [line.partition(":")[0] for line in train.unreadable] == ["a.parquet[3]", "a.parquet[5]"]
+    unreadable = sorted(train.unreadable + held_out.unreadable)
+    assert [line.partition(":")[0] for line in unreadable] == ["a.parquet[3]", "a.parquet[5]"]
     for name, pixels, label in zip(train.names, train.images, train.labels, strict=True):
         row = int(name.partition("[")[2].rstrip("]"))
         assert (pixels == 20 * row).all()
         assert label == row % 2
-    folder, _ = load_images(DataConfig(str(tmp_path)))
+    folder, _ = load_images(DataConfig(str(tmp_path), validation_fraction=0.4))
     assert len(folder) == len(train)
 
 
@@ -163,13 +167,52 @@ def test_limit_and_validation_path(image_folder: Path) -> None:
 def test_cifar10_file() -> None:
     _, test = load_images(
         DataConfig(
-            str(SHARED_DATA / "cifar10/train.parquet"), validation_path=str(SHARED_DATA / "cifar10/test.parquet")
+            str(SHARED_DATA / "cifar10/train.parquet"),
+            limit=100,
+            validation_path=str(SHARED_DATA / "cifar10/test.parquet"),
         )
     )
     assert len(test) == 10_000
     assert test.images.shape[1:] == (3, 32, 32)
     assert len(test.class_names) == 10
     assert test.class_names[0] == "airplane"
+
+
+def test_string_labels_are_class_names(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    rows = [png(np.full((8, 8, 3), 10 * i, np.uint8)) for i in range(6)]
+    pq.write_table(pa.table({"image": rows, "label": ["dog", "cat"] * 3}), tmp_path / "a.parquet")
+    train, _ = load_images(DataConfig(str(tmp_path / "a.parquet")))
+    assert train.class_names == ["cat", "dog"]
+    assert all(
+        (pixels[0, 0, 0] // 10) % 2 == 1 - label for pixels, label in zip(train.images, train.labels, strict=True)
+    )
+    pq.write_table(pa.table({"image": rows, "label": [[1]] * 6}), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match="column 'label' holds list"):
+        load_images(DataConfig(str(tmp_path / "b.parquet")))
+
+
+def test_the_first_held_out_images_stand_for_all(image_folder: Path) -> None:
+    _, held_out = load_images(DataConfig(str(image_folder), validation_path=str(image_folder)))
+    assert 0 < int(held_out.labels[:12].sum()) < 12, "not all of one class"
+    assert not held_out.flip
+
+
+def test_held_out_images_of_another_size(image_folder: Path, tmp_path: Path) -> None:
+    for name in ("dark", "light"):
+        save(tmp_path / "other" / name / "a.png", size=(20, 20))
+    with pytest.raises(ValueError, match="data.validation_path: .* holds images of 20×20 pixels"):
+        load_images(DataConfig(str(image_folder), validation_path=str(tmp_path / "other")))
+
+
+def test_warnings_are_left_alone(image_folder: Path) -> None:
+    import warnings
+
+    before = list(warnings.filters)
+    load_images(DataConfig(str(image_folder)))
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize(
@@ -179,7 +222,7 @@ def test_cifar10_file() -> None:
         ("empty", "holds no images"),
         ("mixed", "both beside and inside class folders"),
         ("sizes", "set data.image_size"),
-        ("bad", "none of its 1 image"),
+        ("bad", "none of 1 image"),
         ("notes.txt", "neither a folder, a .parquet file nor mnist5k"),
         ("broken.parquet", "not a readable parquet file"),
     ],
@@ -192,7 +235,8 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, me
     save(Path("sizes/a.png"))
     save(Path("sizes/b.png"), size=(9, 8))
     Path("bad").mkdir()
-    Path("bad/a.png").write_bytes(b"no")
+    for number in range(2):
+        Path(f"bad/{number}.png").write_bytes(b"no")
     Path("notes.txt").write_text("hello")
     Path("broken.parquet").write_bytes(b"PAR1nonsense")
     with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -88,6 +88,14 @@ def test_nearest_is_nearest() -> None:
     assert torch.equal(codebook.nearest(x), torch.cdist(x, codebook.vectors).argmin(1))
 
 
+def test_nearest_is_exact_under_autocast() -> None:
+    codebook = Codebook(256, 8, 0.9, 0.05)
+    codebook.vectors.copy_(torch.randn(256, 8, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codebook.nearest(x), torch.cdist(x, codebook.vectors).argmin(1))
+
+
 def test_gradient_passes_straight_through() -> None:
     tokenizer = trained_a_little().train()
     output = tokenizer(images_of())
@@ -117,7 +125,7 @@ def test_dead_codes_restart_so_that_the_codebook_does_not_collapse() -> None:
     restarted = 0
     for step in range(1, 80):
         x = torch.randn(64, 2, generator=generator)
-        restarted += codebook.update(codebook.statistics(x, codebook.nearest(x)), 0, step)
+        restarted += int(codebook.update(codebook.statistics(x, codebook.nearest(x)), 0, step))
     assert restarted >= 15
     usage, perplexity = codebook_usage(codebook.nearest(torch.randn(2000, 2, generator=generator)), 16)
     assert usage == 1.0

@@ -35,7 +35,7 @@ train: {{steps: {steps}, batch_size: 8, precision: float32, eval_every: 20, save
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "2"}
 
 
 def newest(out: Path) -> str:

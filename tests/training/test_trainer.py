@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from heptapod.data import Batch
@@ -56,9 +57,9 @@ class Line:
             loss = loss * float("nan")
         return LossOutput(loss, {"largest": loss.detach()}, torch.ones(()) * len(batch.names))
 
-    def after_step(self, statistics: Any, step: int) -> dict[str, float]:
+    def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
         self.after.append((float(statistics), step))
-        return {"counted": float(statistics)}
+        return {"counted": statistics}
 
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
         x = torch.linspace(0, 1, 16).unsqueeze(1)
@@ -204,13 +205,12 @@ def test_ema_warms_up() -> None:
 
 def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, 1, {"model": {"w": torch.ones(3)}}, {"x": 1}, keep_last=2)
-    real = Path.write_bytes
 
-    def full(self: Path, data: bytes) -> int:
-        real(self, data[:10])
-        raise OSError(28, "No space left on device", str(self))
+    def full(tensors: object, file: Path, metadata: object) -> None:
+        file.write_bytes(b"the first few bytes")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("heptapod.files.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(tmp_path, 2, {"model": {"w": torch.ones(3)}}, {"x": 2}, keep_last=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

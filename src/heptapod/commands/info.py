@@ -13,11 +13,10 @@ from rich.console import Console
 
 from heptapod.files import open_tensors, read_json, read_metadata
 from heptapod.models.heptapod import parameters_by_part
-from heptapod.pipeline import Heptapod, find_pretrained
+from heptapod.pipeline import Heptapod
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.store import config_of
-from heptapod.training.checkpoint import checkpoints, load_checkpoint
-from heptapod.training.run import find_tokenizer
+from heptapod.training.checkpoint import checkpoints
 
 
 def info(arguments: list[str]) -> None:
@@ -58,7 +57,7 @@ def describe(path: Path) -> dict[str, Any]:
         return _tensor_file(path)
     if (path / "state.json").is_file():
         return _checkpoint(path)
-    if (path / "checkpoints").is_dir() or (path / "config.yaml").is_file():
+    if (path / "config.yaml").is_file() or (path / "tokenizer" / "config.yaml").is_file():
         return _run(path)
     if (path / "config.json").is_file():
         form = str(read_json(path / "config.json").get("format"))
@@ -76,9 +75,9 @@ def _model(path: Path) -> dict[str, Any]:
         "parameters": parameters_by_part(model),
         "grid": [model.grid.height, model.grid.width],
         "vocabulary_size": model.grid.vocabulary_size,
-        "model": read_json(find_pretrained(path) / "config.json")["model"],
+        "model": read_json(path / "config.json")["model"],
         "token_order": heptapod.token_order,
-        "sampling": read_json(find_pretrained(path) / "config.json")["sampling"],
+        "sampling": read_json(path / "config.json")["sampling"],
         "class_names": heptapod.class_names,
         "trained": heptapod.metadata,
         "tokenizer": config_of(heptapod.tokenizer),
@@ -99,9 +98,8 @@ def _tokenizer(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    tensors, state = load_checkpoint(path)
-    held = {name: sum(tensor.numel() for tensor in values.values()) for name, values in tensors.items()}
-    return {"kind": "checkpoint", "numbers": held, **state}
+    held = {file.stem: _tensor_file(file)["numbers"] for file in sorted(path.glob("*.safetensors"))}
+    return {"kind": "checkpoint", "numbers": held, **read_json(path / "state.json")}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -113,15 +111,10 @@ def _run(path: Path) -> dict[str, Any]:
     for name in ("training", "data"):
         if (path / f"{name}.json").is_file():
             facts[name] = read_json(path / f"{name}.json")
-    try:
-        facts["best"] = _model(find_pretrained(path)) if (path / "tokenizer").is_dir() else None
-    except FileNotFoundError:
-        facts["best"] = None
-    if facts["best"] is None:
-        try:
-            facts["best"] = _tokenizer(find_tokenizer(path))
-        except FileNotFoundError:
-            facts.pop("best")
+    if (path / "best" / "config.json").is_file():
+        facts["best"] = describe(path / "best")
+    if (path / "tokenizer" / "best" / "config.json").is_file():
+        facts["tokenizer"] = describe(path / "tokenizer" / "best")
     return facts
 
 

@@ -31,7 +31,7 @@ def generate(
     token_order: Literal["raster", "random"] | None = None,
     schedule: Literal["cosine", "constant"] | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     device: str = "auto",
     out: str = "samples.png",
     belief: str | None = None,
@@ -51,18 +51,21 @@ def generate(
         token_order: Order in which cells are filled; the trained one if left out.
         schedule: Cells per step: few at first and many at the end (cosine), or constant.
         seed: Image i is drawn with seed + i.
-        batch_size: Images at a time.
+        batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
         out: A .png file for one picture, or a folder for one file per image besides.
         belief: Also write to this .png file what the model believes while it draws the first image.
     """
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    if belief is not None and not heptapod.model.head.reaches_grid:
+        raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
     if count < 1:
         raise ValueError(f"count: {count} given, must be at least 1")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
     target = Path(out)
-    picture = target if target.suffix == ".png" else target / "samples.png"
+    for name, file in (("out", target), ("belief", Path(belief or "x.png"))):
+        if file.suffix != ".png" and (file.suffix or name == "belief"):
+            raise ValueError(f"{name}: {file} given, pictures are written as .png")
+    picture = target if target.suffix else target / "samples.png"
     given: dict[str, Any] = {
         "steps": steps,
         "temperature": temperature,
@@ -73,16 +76,18 @@ def generate(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     rows = list(labels) or heptapod.class_names[:10]
-    indices = heptapod.label_indices([row for row in rows for _ in range(count)] or None, count)
+    asked = [row for row in rows for _ in range(count)] or None
+    indices = heptapod.label_indices(asked, None if asked else count)
     started = time.perf_counter()
-    asked = indices if heptapod.class_names else None
-    tokens = heptapod.generate_tokens(asked, count=count, seed=seed, batch_size=batch_size, progress=True, **changes)
-    images = heptapod.decode(tokens)
+    tokens = heptapod.generate_tokens(
+        asked, count=None if asked else count, seed=seed, batch_size=batch_size, progress=True, **changes
+    )
+    images = heptapod.decode(tokens, batch_size)
     seconds = time.perf_counter() - started
     names = [heptapod.class_names[i] for i in indices[::count]] if heptapod.class_names else None
     grid = image_grid(images, count, names)
     save_png(grid, picture)
-    if target.suffix != ".png":
+    if not target.suffix:
         for number, image in enumerate(images):
             save_png(to_pil(image), target / f"{number:05d}.png")
     record = {
@@ -98,5 +103,5 @@ def generate(
     }
     write_json(picture.with_suffix(".json"), record)
     if belief is not None:
-        save_png(heptapod.belief(indices[0] if asked else None, seed=seed, **changes), Path(belief))
+        save_png(heptapod.belief(asked[0] if asked else None, seed=seed, **changes), Path(belief))
     print(f"{len(indices)} images in {seconds:.1f} s: {picture}, {picture.with_suffix('.json')}")

@@ -102,70 +102,98 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
     """Decodes all images of a configuration.
 
     Returns:
-        Training and held-out images. Unreadable ones are listed in the sets' ``unreadable``.
+        Training images in the order of their source, and held-out ones in a fixed random order, so that the first
+        few of them stand for all. Unreadable ones are listed in the sets' ``unreadable``.
 
     Raises:
         FileNotFoundError: if a path does not exist.
         ValueError: if there are no images, or their sizes differ and no ``image_size`` is set.
     """
-    source = open_source(config.path)
+    source = open_source(config.path, "data.path")
+    held_out_source = source
     if config.validation_path is not None:
-        held_out_source = open_source(config.validation_path)
+        held_out_source = open_source(config.validation_path, "data.validation_path")
         if held_out_source.class_names != source.class_names:
             raise ValueError(
                 f"data.validation_path: {config.validation_path} has other classes than {config.path} "
                 f"({len(held_out_source.class_names)} and {len(source.class_names)})"
             )
-        train = _limited(decode(source, config), config.limit)
-        return train, decode(held_out_source, config)
-    images = decode(source, config)
-    held_out = source.held_out
-    if held_out is None:
-        order = torch.from_numpy(numpy_generator(Stream.SPLIT, 0).permutation(len(images)))
-        count = min(max(1, round(len(images) * config.validation_fraction)), len(images) - 1)
-        is_held_out = torch.zeros(len(images), dtype=torch.bool)
-        is_held_out[order[:count]] = True
+        train_rows, held_out_rows = np.arange(len(source.names)), np.arange(len(held_out_source.names))
     else:
-        is_held_out = torch.tensor([name in held_out for name in images.names])
-    train = images.subset((~is_held_out).nonzero().squeeze(1))
-    train.unreadable = images.unreadable
-    validation = images.subset(is_held_out.nonzero().squeeze(1))
-    validation.flip = False
-    if not len(train) or not len(validation):
-        raise ValueError(f"data.path: {config.path} holds {len(images)} readable image(s); at least 2 are needed")
-    return _limited(train, config.limit), validation
+        train_rows, held_out_rows = _split(source, config.validation_fraction)
+    if config.limit is not None:
+        shuffled = numpy_generator(Stream.SPLIT, 1).permutation(len(train_rows))
+        train_rows = train_rows[np.sort(shuffled[: config.limit])]
+    train = decode(source, config, train_rows)
+    validation = decode(held_out_source, config, held_out_rows)
+    if validation.size != train.size:
+        raise ValueError(
+            f"data.validation_path: {config.validation_path} holds images of {validation.size[0]}×{validation.size[1]} "
+            f"pixels, the training images have {train.size[0]}×{train.size[1]}; set data.image_size"
+        )
+    order = numpy_generator(Stream.SPLIT, 2).permutation(len(validation))
+    shuffled_validation = validation.subset(torch.from_numpy(order))
+    shuffled_validation.flip = False
+    shuffled_validation.unreadable = validation.unreadable
+    train.flip = config.flip
+    return train, shuffled_validation
 
 
-def decode(source: Source, config: DataConfig) -> ImageSet:
-    """Decodes a source on all cores, with a progress bar."""
+def _split(source: Source, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of training and held-out images: the source's own split, or a fixed random share."""
+    count = len(source.names)
+    if source.held_out is not None:
+        is_held_out = np.array([name in source.held_out for name in source.names])
+    else:
+        if count < 2:
+            raise ValueError(f"data.path: {source.path} holds {count} image(s); at least 2 are needed")
+        share = min(max(1, round(count * fraction)), count - 1)
+        is_held_out = np.zeros(count, dtype=bool)
+        is_held_out[numpy_generator(Stream.SPLIT, 0).permutation(count)[:share]] = True
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -> ImageSet:
+    """Decodes images of a source on all cores, with a progress bar.
+
+    Args:
+        source: where they are.
+        config: their size and the limit of memory.
+        rows: ascending numbers of the images to decode; None for all.
+    """
+    rows = np.arange(len(source.names)) if rows is None else rows
+    wanted = set(rows.tolist())
+    openers = (opener for number, opener in enumerate(source.open_all()) if number in wanted)
     images: Tensor | None = None
-    count = 0
     kept: list[int] = []
     unreadable: list[str] = []
-    total = len(source.names)
-    with Progress(f"reading {total:,} images", total) as progress, ThreadPoolExecutor() as pool:
-        for number, result in enumerate(_decode_all(pool, source.open_all(), config.image_size)):
+    with (
+        Progress(f"reading {len(rows):,} images", len(rows)) as progress,
+        ThreadPoolExecutor() as pool,
+        warnings.catch_warnings(),  # here and not in the threads: it acts on the whole process
+    ):
+        warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
+        for number, result in zip(rows.tolist(), _decode_all(pool, openers, config.image_size), strict=True):
             progress.advance(1)
             name = source.names[number]
             if isinstance(result, str):
                 unreadable.append(f"{name}: {result}")
                 continue
             if images is None:
-                _check_memory(result.nbytes * total, config.memory_gib)
-                images = torch.empty(total, *result.shape, dtype=torch.uint8)
+                _check_memory(result.nbytes * len(rows), config.memory_gib)
+                images = torch.empty(len(rows), *result.shape, dtype=torch.uint8)
             if result.shape != images.shape[1:]:
                 raise ValueError(
                     f"{name} is {result.shape[1]}×{result.shape[2]} pixels, images before it "
                     f"{images.shape[2]}×{images.shape[3]}: set data.image_size to bring them to one size"
                 )
-            images[count] = torch.from_numpy(result)
+            images[len(kept)] = torch.from_numpy(result)
             kept.append(number)
-            count += 1
     if images is None:
-        raise ValueError(f"{source.path}: none of its {total} image(s) can be read; the first is {unreadable[0]}")
+        raise ValueError(f"{source.path}: none of {len(rows)} image(s) can be read; the first is {unreadable[0]}")
     labels = torch.tensor([source.labels[i] for i in kept])
     names = [source.names[i] for i in kept]
-    return ImageSet(images[:count], labels, names, source.class_names, config.flip, unreadable)
+    return ImageSet(images[: len(kept)], labels, names, source.class_names, False, unreadable)
 
 
 def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
@@ -175,10 +203,12 @@ def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(background, image)
-    elif image.mode in ("I;16", "I", "F"):
-        # Pillow clips these to 0..255 on conversion; 16-bit files use the whole range.
-        values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((values / (256 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+    elif image.mode.startswith("I;16"):  # Pillow would clip these to 0..255
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {image.mode} have no fixed range; save the file with 8 or 16 bits per channel"
+        )
     image = image.convert("RGB")
     if image_size:
         scale = image_size / min(image.size)
@@ -193,13 +223,13 @@ def _decode_one(opener: Callable[[], bytes | Image.Image], image_size: int) -> n
     """The pixels, or why there are none."""
     try:
         content = opener()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
-            image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
-            return to_rgb(image, image_size)
+        image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
+        return to_rgb(image, image_size)
     except UnidentifiedImageError:
         return "not an image Pillow can read"
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise whatever they like; each is reported by the file's name
         return str(error) or type(error).__name__
 
 
@@ -222,12 +252,3 @@ def _check_memory(num_bytes: int, limit_gib: float) -> None:
             f"data.memory_gib: {limit_gib} given, but the decoded images need {num_bytes / 2**30:.1f} GiB; "
             "raise it, set a smaller data.image_size or use fewer images (data.limit)"
         )
-
-
-def _limited(images: ImageSet, limit: int | None) -> ImageSet:
-    if limit is None or limit >= len(images):
-        return images
-    order = torch.from_numpy(numpy_generator(Stream.SPLIT, 1).permutation(len(images)))
-    subset = images.subset(order[:limit].sort().values)
-    subset.unreadable = images.unreadable
-    return subset

@@ -52,8 +52,8 @@ class Source:
     """Names that belong to the held-out split, where the set has one of its own."""
 
 
-def open_source(path: str) -> Source:
-    """The images at a path.
+def open_source(path: str, setting: str = "data.path") -> Source:
+    """The images at a path; errors name the setting that gave it.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -63,13 +63,14 @@ def open_source(path: str) -> Source:
         return _mnist5k()
     location = Path(path).expanduser()
     if not location.exists():
-        raise FileNotFoundError(f"data.path: {path} does not exist (a folder, a parquet file or mnist5k)")
-    if location.is_dir():
-        shards = sorted(location.glob("*.parquet"))
+        raise FileNotFoundError(f"{setting}: {path} does not exist (a folder, a parquet file or mnist5k)")
+    shards = [location] if location.suffix == ".parquet" else sorted(location.glob("*.parquet"))
+    if not location.is_dir() and not shards:
+        raise ValueError(f"{setting}: {path} is neither a folder, a .parquet file nor mnist5k")
+    try:
         return _parquet(path, shards) if shards else _folder(path, location)
-    if location.suffix == ".parquet":
-        return _parquet(path, [location])
-    raise ValueError(f"data.path: {path} is neither a folder, a .parquet file nor mnist5k")
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
 
 
 def _folder(path: str, folder: Path) -> Source:
@@ -84,10 +85,10 @@ def _folder(path: str, folder: Path) -> Source:
     loose = images_below(folder, "*")
     if by_class and loose:
         raise ValueError(
-            f"data.path: {path} has images both beside and inside class folders ({loose[0].name}, for one, is in none)"
+            f"{path} has images both beside and inside class folders ({loose[0].name}, for one, is in none)"
         )
     if not by_class and not loose:
-        raise ValueError(f"data.path: {path} holds no images (known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise ValueError(f"{path} holds no images (known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})")
     files = loose or [file for _, files in by_class for file in files]
     labels = [-1] * len(loose) or [i for i, (_, files) in enumerate(by_class) for _ in files]
     names = [str(file.relative_to(folder)) for file in files]
@@ -103,7 +104,7 @@ def _parquet(path: str, shards: list[Path]) -> Source:
     try:
         import pyarrow.parquet as pq
     except ImportError:
-        raise ValueError(f"data.path: {path} needs the parquet reader: pip install 'heptapod[parquet]'") from None
+        raise ValueError(f"{path} needs the parquet reader: pip install 'heptapod[parquet]'") from None
     from pyarrow import ArrowException
 
     names: list[str] = []
@@ -124,11 +125,13 @@ def _parquet(path: str, shards: list[Path]) -> Source:
         if label_column is None:
             labels += [-1] * file.metadata.num_rows
             continue
-        column = file.read([label_column]).column(0).to_pylist()
-        labels += [-1 if value is None else int(value) for value in column]
-        class_names = class_names or _class_names(file.schema_arrow.metadata, label_column)
+        values, own_names = _labels(shard, file, label_column)
+        if class_names and own_names and own_names != class_names:
+            raise ValueError(f"{shard}: its classes are not those of the files before it")
+        class_names = class_names or own_names
+        labels += values
     if not names:
-        raise ValueError(f"data.path: {path} holds no rows")
+        raise ValueError(f"{path} holds no rows")
     highest = max(labels)
     class_names = class_names or [str(i) for i in range(highest + 1)]
     if highest >= len(class_names):
@@ -142,6 +145,20 @@ def _parquet(path: str, shards: list[Path]) -> Source:
                     yield partial(_parquet_bytes, value.as_py())
 
     return Source(path, names, labels, class_names, open_all)
+
+
+def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[str]]:
+    """Labels of a parquet file and the names of its classes: integers, or strings that are the names themselves."""
+    column = file.read([label_column]).column(0)
+    kind = str(column.type)
+    values = column.to_pylist()
+    if kind in ("string", "large_string"):
+        own_names = sorted({value for value in values if value is not None})
+        index = {name: number for number, name in enumerate(own_names)}
+        return [-1 if value is None else index[value] for value in values], own_names
+    if "int" not in kind or "<" in kind:
+        raise ValueError(f"{shard}: column {label_column!r} holds {kind}, whole numbers or strings are needed")
+    return [-1 if value is None else value for value in values], _class_names(file.schema_arrow.metadata, label_column)
 
 
 def _parquet_bytes(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from heptapod.data.images import ImageSet
 from heptapod.data.loader import batch_at
 from heptapod.progress import Progress
-from heptapod.random import KeyedGenerator, Stream, torch_generator
+from heptapod.random import KeyedGenerator, Stream, seeded_initialization
 from heptapod.tokenizers.base import to_float
 
 
@@ -44,8 +44,7 @@ def train_classifier(images: ImageSet, num_classes: int, steps: int = 500, seed:
         steps: optimizer steps on batches of 64.
         seed: keys initial weights, order and shifts.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_generator(Stream.INIT, seed, 2).initial_seed())
+    with seeded_initialization(seed, 2):
         model = Classifier(num_classes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)

@@ -18,7 +18,7 @@ from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.kv_cache import KVCache
 from heptapod.models.layers import init_weights
 from heptapod.models.rotary import CONDITION_CELL
-from heptapod.random import KeyedGenerator, Stream, torch_generator
+from heptapod.random import KeyedGenerator, seeded_initialization
 from heptapod.tokenizers.base import GridSpec
 
 
@@ -41,7 +41,7 @@ class HeptapodModel(nn.Module):
         config: sizes and kinds.
         grid: the grid it is trained on and its vocabulary.
         num_classes: classes of the condition; 0 for an unconditional model.
-        head: a head of your own in place of the one that ``config.head`` names.
+        head: a head of your own in place of the one that ``config.head`` names; its weights are left as they are.
     """
 
     def __init__(self, config: ModelConfig, grid: GridSpec, num_classes: int, head: Head | None = None) -> None:
@@ -55,8 +55,11 @@ class HeptapodModel(nn.Module):
         self.condition_embedding = nn.Embedding(num_classes + 1, config.width)
         self.backbone = Backbone(config.width, config.depth, config.num_heads, config.rotary_base)
         self.head: Head = head or build_head(config)
+        self.has_own_head = head is not None
         self.distribution = Categorical(config.width, grid.vocabulary_size)
-        init_weights(self, config.depth + config.head.depth)
+        for part in self.children():
+            if part is not head:
+                init_weights(part, config.depth + config.head.depth)
 
     # --- training: whole sequences at once ---
 
@@ -146,8 +149,7 @@ class HeptapodModel(nn.Module):
 
 def build_model(config: ModelConfig, grid: GridSpec, num_classes: int, seed: int) -> HeptapodModel:
     """A freshly initialised model; the same seed gives the same weights, and no global state changes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_generator(Stream.INIT, seed).initial_seed())
+    with seeded_initialization(seed):
         return HeptapodModel(config, grid, num_classes)
 
 

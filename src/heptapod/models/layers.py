@@ -149,8 +149,7 @@ def init_weights(module: nn.Module, depth: int) -> None:
     """Truncated normal 0.02 for matrices; outputs of residual branches are scaled by 1/sqrt(2·depth).
 
     Args:
-        module: the model whose linear and embedding layers are initialised in place (global torch RNG: seed
-            it with ``torch.random.fork_rng`` around the call, as ``build_model`` does).
+        module: what to initialise in place, from torch's own generator (see ``seeded_initialization``).
         depth: residual blocks that a token passes through.
     """
     for name, child in module.named_modules():

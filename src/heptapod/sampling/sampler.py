@@ -27,6 +27,13 @@ class Known:
     mask: Tensor
     """(N,) bool: which cells are known."""
 
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool or self.mask.ndim != 1 or self.tokens.shape[1:] != self.mask.shape:
+            raise ValueError(
+                f"known: tokens {tuple(self.tokens.shape)}, mask {tuple(self.mask.shape)} of {self.mask.dtype} given; "
+                "they must be (B, N) and (N,) of bool"
+            )
+
 
 @dataclass
 class SamplingStep:
@@ -77,6 +84,8 @@ def sample_stream(
     order = fill_order(config.token_order or "raster", seeds, N, None if known is None else known.mask.cpu())
     num_known = 0 if known is None else int(known.mask.sum())
     counts = cells_per_step(config, N - num_known)
+    if known is not None and not 0 <= int(known.tokens.min()) <= int(known.tokens.max()) < model.grid.vocabulary_size:
+        raise ValueError(f"known: tokens must lie between 0 and {model.grid.vocabulary_size - 1}")
     _check_reach(model, order, num_known, counts, belief)
     order = order.to(device)
     generator = KeyedGenerator(Stream.SAMPLE, [(seed,) for seed in seeds])
@@ -170,7 +179,7 @@ def check_plan(model: HeptapodModel, config: SamplingConfig) -> None:
 def _check_reach(model: HeptapodModel, order: Tensor, num_known: int, counts: list[int], belief: bool) -> None:
     """Refuses what the head cannot predict: several cells at once, or cells outside a local head's window."""
     head, width = model.head, model.grid.width
-    if belief and (head.window is not None or not head.predicts_grid):
+    if belief and not head.reaches_grid:
         raise ValueError(f"belief over the whole grid needs a global or cross head; this is {type(head).__name__}")
     if not head.predicts_grid and max(counts, default=1) > 1:
         raise ValueError(

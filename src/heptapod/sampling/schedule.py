@@ -31,6 +31,8 @@ class SamplingConfig:
         self.filter()
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps: {self.steps} given, must be at least 1")
+        if isinstance(self.schedule, list) and self.steps not in (None, len(self.schedule)):
+            raise ValueError(f"steps: {self.steps} given beside a schedule of {len(self.schedule)} steps")
 
     def with_token_order(self, trained: str) -> SamplingConfig:
         """The same with its token order filled in from that of training (raster, random or mixed)."""

@@ -49,8 +49,9 @@ class Codebook(nn.Module):
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
 
     def nearest(self, x: Tensor) -> Tensor:
-        """Codes (M,) int64 of the nearest vectors to x (M, C)."""
-        distance = self.vectors.square().sum(-1) - 2 * x @ self.vectors.T
+        """Codes (M,) int64 of the nearest vectors to x (M, C), in float32 under autocast too."""
+        with torch.autocast(x.device.type, enabled=False):
+            distance = self.vectors.square().sum(-1) - 2 * x.float() @ self.vectors.T
         return distance.argmin(-1)
 
     @torch.no_grad()
@@ -62,8 +63,10 @@ class Codebook(nn.Module):
         return CodebookStatistics(counts, sums, x)
 
     @torch.no_grad()
-    def update(self, statistics: CodebookStatistics, seed: int, step: int) -> int:
+    def update(self, statistics: CodebookStatistics, seed: int, step: int) -> Tensor:
         """Moves the codes towards the means of their vectors; unused codes restart at vectors of the batch.
+
+        The first update starts all codes at vectors of its batch.
 
         Args:
             statistics: of all vectors of the step.
@@ -71,27 +74,23 @@ class Codebook(nn.Module):
             step: training step.
 
         Returns:
-            Codes restarted.
+            Number of codes restarted, a tensor (reading it would wait for the device).
         """
         fair_share = statistics.counts.sum() / len(self.counts)
-        if not self.initialized:
-            self._restart(torch.ones_like(self.counts, dtype=torch.bool), statistics.vectors, seed, step)
-            self.counts.fill_(float(fair_share))
-            self.initialized.fill_(True)
-            return 0
-        sums = self.vectors * self.counts.unsqueeze(-1)
-        self.counts.lerp_(statistics.counts, 1 - self.decay)
-        sums.lerp_(statistics.sums, 1 - self.decay)
-        self.vectors.copy_(sums / self.counts.clamp(min=1e-6).unsqueeze(-1))
-        dead = self.counts < self.dead_below * fair_share
-        num_dead = int(dead.sum())
-        if num_dead:
-            self._restart(dead, statistics.vectors, seed, step)
-            self.counts[dead] = fair_share
-        return num_dead
+        sums = torch.lerp(self.vectors * self.counts.unsqueeze(-1), statistics.sums, 1 - self.decay)
+        counts = torch.lerp(self.counts, statistics.counts, 1 - self.decay)
+        dead = counts < self.dead_below * fair_share
+        restart = dead | ~self.initialized
+        candidates = self._candidates(statistics.vectors, seed, step)
+        means = sums / counts.clamp(min=1e-6).unsqueeze(-1)
+        self.vectors.copy_(torch.where(restart.unsqueeze(-1), candidates, means))
+        self.counts.copy_(torch.where(restart, fair_share, counts))
+        num_restarted = (dead & self.initialized).sum()
+        self.initialized.fill_(True)
+        return num_restarted
 
-    def _restart(self, which: Tensor, vectors: Tensor, seed: int, step: int) -> None:
-        count = int(which.sum())
-        rng = numpy_generator(Stream.CODEBOOK, seed, step)
-        index = rng.choice(len(vectors), size=count, replace=count > len(vectors))
-        self.vectors[which] = vectors[torch.from_numpy(index).to(vectors.device)]
+    def _candidates(self, vectors: Tensor, seed: int, step: int) -> Tensor:
+        """A vector of the batch for every code, all different where there are enough."""
+        size = len(self.counts)
+        index = numpy_generator(Stream.CODEBOOK, seed, step).choice(len(vectors), size, replace=size > len(vectors))
+        return vectors[torch.from_numpy(index).to(vectors.device)]

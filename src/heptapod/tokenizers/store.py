@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from heptapod.config import from_dict, settings, to_dict
 from heptapod.files import load_strictly, read_json, read_tensors, write_json, write_tensors
-from heptapod.random import Stream, torch_generator
+from heptapod.random import seeded_initialization
 from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.pixel import PixelConfig, PixelTokenizer
 from heptapod.tokenizers.vq import VQConfig, VQTokenizer
@@ -32,15 +31,14 @@ def build_tokenizer(config: VQConfig | PixelConfig, seed: int = 0) -> Tokenizer:
     """A freshly initialised tokenizer; the same seed gives the same weights, and no global state changes."""
     if isinstance(config, PixelConfig):
         return PixelTokenizer(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_generator(Stream.INIT, seed, 1).initial_seed())
+    with seeded_initialization(seed, 1):
         return VQTokenizer(config)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes a tokenizer to a folder; each file is whole or absent."""
-    write_json(folder / "config.json", {"format": "heptapod-tokenizer-1", "tokenizer": config_of(tokenizer)})
     write_tensors(folder / "model.safetensors", tokenizer.state_dict(), metadata)
+    write_json(folder / "config.json", {"format": "heptapod-tokenizer-1", "tokenizer": config_of(tokenizer)})
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -50,6 +50,10 @@ class VQConfig:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
         if self.width % 8:
             raise ValueError(f"width: {self.width} given, must be a multiple of 8")
+        if not 0 <= self.commitment < float("inf"):
+            raise ValueError(f"commitment: {self.commitment} given, must be at least 0")
+        if not 0 <= self.dead_below < 1:
+            raise ValueError(f"dead_below: {self.dead_below} given, must be at least 0 and below 1")
         if not 0 < self.codebook_decay < 1:
             raise ValueError(f"codebook_decay: {self.codebook_decay} given, must lie between 0 and 1")
 
@@ -147,9 +151,9 @@ class VQTokenizer(Tokenizer):
         vectors = latent.permute(0, 2, 3, 1)
         flat = vectors.flatten(0, 2)
         codes = self.codebook.nearest(flat)
-        quantised = self.codebook.vectors[codes].view_as(vectors)
-        if not self.codebook.initialized:
-            quantised = vectors.detach()  # the first step only gathers what the codebook starts from
+        # The first step only gathers what the codebook starts from.
+        quantised = torch.where(self.codebook.initialized, self.codebook.vectors[codes].view_as(vectors), vectors)
+        quantised = quantised.detach()
         commitment = (vectors - quantised).square().flatten(1).mean(1)
         straight_through = vectors + (quantised - vectors).detach()
         decoded = self.decoder(straight_through.permute(0, 3, 1, 2)).float()

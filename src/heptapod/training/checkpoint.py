@@ -42,7 +42,6 @@ def save_checkpoint(
         OSError: if the disk is full or unwritable; checkpoints written before stay as they are.
     """
     path = folder / f"step-{step:08d}"
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier run beyond the point that was resumed
     with atomic_folder(path) as temporary:
         for name, values in tensors.items():
             write_tensors(temporary / f"{name}.safetensors", values)

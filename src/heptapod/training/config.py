@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal
 
 from heptapod.config import settings
@@ -59,19 +60,21 @@ class TrainConfig:
             "keep_last"
         )
         for name in positive.split():
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be above 0")
         for name in ("warmup_steps", "weight_decay", "grad_clip"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 0")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 0 and below 1")
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise ValueError("tensorboard: true given, but it is not installed: pip install 'heptapod[tensorboard]'")
         if not 0 <= self.final_lr_ratio <= 1:
             raise ValueError(f"final_lr_ratio: {self.final_lr_ratio} given, must lie between 0 and 1")
         if self.accumulation > self.batch_size:
             raise ValueError(f"accumulation: {self.accumulation} given, at most batch_size ({self.batch_size})")
 
 
-RESUME_FREELY = {"compile", "log_every", "preview_every", "save_every", "keep_last", "tensorboard"}
+RESUME_FREELY = {"log_every", "preview_every", "save_every", "keep_last", "tensorboard"}
 """Settings that may differ when a run goes on, since they do not change the weights."""

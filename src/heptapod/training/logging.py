@@ -16,9 +16,6 @@ class MetricsLog:
         folder: the run folder.
         resume_step: lines beyond this step, written before a kill, are removed.
         tensorboard: also write event files.
-
-    Raises:
-        ValueError: if TensorBoard is asked for and not installed.
     """
 
     def __init__(self, folder: Path, resume_step: int, tensorboard: bool) -> None:
@@ -29,12 +26,8 @@ class MetricsLog:
             write_atomically(self.path, lambda file: file.write_text(text, encoding="utf-8"))
         self._writer: Any = None
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise ValueError(
-                    "train.tensorboard: true given, but it is not installed: pip install 'heptapod[tensorboard]'"
-                ) from None
+            from torch.utils.tensorboard import SummaryWriter
+
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:

@@ -51,6 +51,8 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     """
     folder = Path(recipe.out) / "tokenizer"
     config = recipe.tokenizer.model
+    if recipe.tokenizer.path is not None:
+        raise ValueError(f"tokenizer.path: {recipe.tokenizer.path} given, but this trains a tokenizer; leave it out")
     device = resolve_device(recipe.device)
     if is_finished(folder, recipe, tokenizer=True):
         say(f"tokenizer: already trained, {folder / 'best'}")
@@ -123,7 +125,7 @@ def preview_grid(heptapod: Heptapod) -> Image.Image:
     """A few samples of a few classes, a class per row, always from the same seeds."""
     names = heptapod.class_names[:PREVIEW_CLASSES]
     labels = [i for i in range(len(names)) for _ in range(PREVIEW_PER_CLASS)] or None
-    tokens = heptapod.generate_tokens(labels, count=PREVIEW_PER_CLASS**2, seed=0)
+    tokens = heptapod.generate_tokens(labels, count=None if labels else PREVIEW_PER_CLASS**2, seed=0)
     return image_grid(heptapod.decode(tokens), PREVIEW_PER_CLASS, names or None)
 
 
@@ -160,11 +162,11 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
 
 
 def _relevant(values: dict[str, Any], tokenizer: bool) -> dict[str, Any]:
-    """The settings that decide the weights, as dotted keys."""
+    """The settings that decide what a run gives, as dotted keys."""
     flat = _flatten(values)
-    groups = (
-        ("data.", "tokenizer.", "seed") if tokenizer else ("data.", "tokenizer.", "seed", "model", "objective", "train")
-    )
+    groups: tuple[str, ...] = ("data.", "tokenizer.", "seed")
+    if not tokenizer:
+        groups += ("model.", "objective.", "train.", "sampling.")
     return {
         key: value
         for key, value in flat.items()
@@ -194,7 +196,7 @@ def _start(folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> N
         "path": recipe.data.path,
         "train_images": len(train),
         "held_out_images": len(validation),
-        "sha256": train.sha256(),
+        "sha256": train.sha256() + validation.sha256(),
         "height": train.size[0],
         "width": train.size[1],
         "class_names": train.class_names,
@@ -203,10 +205,11 @@ def _start(folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> N
     }
     if (folder / "data.json").is_file():
         before = read_json(folder / "data.json")
-        if before["sha256"] != facts["sha256"]:
+        if before.get("sha256") != facts["sha256"]:
             raise ValueError(
-                f"data.path: {recipe.data.path} holds {len(train):,} training images that are not the "
-                f"{before['train_images']:,} with which the run in {folder} began; choose another --out"
+                f"data: {len(train):,} training and {len(validation):,} held-out images that are not those (of "
+                f"{before['train_images']:,} and {before['held_out_images']:,}) the run in {folder} began with; choose "
+                "another --out"
             )
     text = to_yaml(recipe)
     write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))

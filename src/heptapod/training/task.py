@@ -44,7 +44,7 @@ class TrainTask(Protocol):
         """Loss of a micro-batch, through ``module``."""
         ...
 
-    def after_step(self, statistics: Any, step: int) -> dict[str, float]:
+    def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
         """Called once after each optimizer step with the summed statistics; returns values to log."""
         ...
 

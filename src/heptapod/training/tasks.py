@@ -50,10 +50,9 @@ class TokenizerTask:
         output: VQOutput = self.module(to_float(batch.items))
         return LossOutput(output.loss, {"reconstruction": output.reconstruction_loss}, output.statistics)
 
-    def after_step(self, statistics: CodebookStatistics, step: int) -> dict[str, float]:
+    def after_step(self, statistics: CodebookStatistics, step: int) -> dict[str, Tensor]:
         """Moves the codebook."""
-        restarted = self.module.codebook.update(statistics, self.seed, step)
-        return {"codes_restarted": float(restarted)}
+        return {"codes_restarted": self.module.codebook.update(statistics, self.seed, step)}
 
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
         """Held-out squared error (``val_loss``), PSNR in dB, codebook usage and perplexity."""
@@ -130,7 +129,7 @@ class ModelTask:
         generator = KeyedGenerator(Stream.LOSS, batch.keys)
         return LossOutput(objective_loss(self.module, batch.items, labels, supervision, generator))
 
-    def after_step(self, statistics: Any, step: int) -> dict[str, float]:
+    def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
         """Nothing to do."""
         return {}
 

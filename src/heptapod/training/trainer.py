@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class Trainer:
                 final = self.step == config.steps
                 progress.advance(1, f"loss {values['loss']:.4g} {self._held_out()}", config.batch_size)
                 if self.step % config.log_every == 0 or final:
-                    log.write(self.step, {**values, "seconds": self.seconds})
+                    numbers = {name: float(value) for name, value in values.items()}
+                    log.write(self.step, {**numbers, "seconds": self.seconds})
                 if self.step % config.eval_every == 0 or final:
                     self._evaluate(log, progress)
                 if self.step % config.preview_every == 0 or final:
@@ -94,7 +96,7 @@ class Trainer:
         log.close()
         return {**self.figures, "best_val_loss": self.best, "seconds": self.seconds, "step": self.step}
 
-    def _train_step(self) -> dict[str, float]:
+    def _train_step(self) -> dict[str, Any]:
         """One optimizer step on the next batch of the stream."""
         config = self.config
         self.module.train()
@@ -106,8 +108,8 @@ class Trainer:
         loss, metrics, statistics = self._accumulate(batch)
         limit = config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit)
-        loss_value, norm_value = float(loss), float(norm)
-        if not torch.isfinite(torch.tensor([loss_value, norm_value])).all():
+        loss_value, norm_value = torch.stack([loss, norm]).tolist()  # the one wait for the device in a step
+        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
                 f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update. "
                 f"Images of the batch: {', '.join(batch.names)}"
@@ -115,8 +117,7 @@ class Trainer:
         self.optimizer.step()
         extra = self.task.after_step(statistics, self.step)
         self.ema.update(self.module, self.step)
-        averages = {name: float(value) for name, value in metrics.items()}
-        return {"loss": loss_value, **averages, "grad_norm": norm_value, "lr": lr, **extra}
+        return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:
         """Gradients of the mean loss of a batch, micro-batch by micro-batch."""

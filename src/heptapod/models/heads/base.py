@@ -109,6 +109,11 @@ class Head(nn.Module, ABC):
             (B, S, L, D).
         """
 
+    @property
+    def reaches_grid(self) -> bool:
+        """Whether every unread cell can be asked for."""
+        return self.predicts_grid and self.window is None
+
     def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KVCache | None:
         """An empty cache for ``capacity`` states; None for a head that keeps nothing between steps."""
         return KVCache(self.depth, batch, self.num_heads, capacity, self.head_width, device, dtype)
