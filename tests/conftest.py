@@ -26,7 +26,7 @@ def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1 or not parameter.any():
+            if (parameter.ndim > 1 or not parameter.any()) and not (parameter == 1).all():  # scales stay at 1
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return model.eval()
 

@@ -23,8 +23,8 @@ def test_rotary_depends_on_distance_only() -> None:
     query, key = torch.randn(2, 1, 1, 1, 16, generator=generator).double()
 
     def score(query_cell: int, key_cell: int) -> float:
-        q = rotate(query, rotary_2d(torch.tensor([[query_cell]]), 8, 16, 100.0))
-        k = rotate(key, rotary_2d(torch.tensor([[key_cell]]), 8, 16, 100.0))
+        q = rotate(query, rotary_2d(torch.tensor([[query_cell]]), 5, 8, 16, 100.0))
+        k = rotate(key, rotary_2d(torch.tensor([[key_cell]]), 5, 8, 16, 100.0))
         return float((q * k).sum())
 
     assert score(0, 8 + 2) == pytest.approx(score(3 * 8 + 1, 4 * 8 + 3), abs=1e-5)
@@ -32,12 +32,12 @@ def test_rotary_depends_on_distance_only() -> None:
 
 
 def test_rotary_keeps_length_and_leaves_the_condition() -> None:
-    x = torch.randn(2, 3, 4, 16, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 4, 3, 16, generator=torch.Generator().manual_seed(0))
     cells = torch.tensor([[CONDITION_CELL, 0, 7, 13]]).expand(2, -1)
-    turned = rotate(x, rotary_2d(cells, 5, 16, 100.0))
+    turned = rotate(x, rotary_2d(cells, 3, 5, 16, 100.0))
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
-    assert torch.equal(turned[:, :, :2], x[:, :, :2]), "the condition and cell 0 are not rotated"
-    assert not torch.allclose(turned[:, :, 2:], x[:, :, 2:])
+    assert torch.equal(turned[:, :2], x[:, :2]), "the condition and cell 0 are not rotated"
+    assert not torch.allclose(turned[:, 2:], x[:, 2:])
 
 
 def test_rms_norm_matches_its_formula() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heptapod.distributions.base import CellDistribution, Filter
+from heptapod.models.layers import Linear
 from heptapod.random import KeyedGenerator
 
 
@@ -20,7 +21,7 @@ class Categorical(CellDistribution):
 
     def __init__(self, width: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.logits = nn.Linear(width, vocabulary_size)
+        self.logits = Linear(width, vocabulary_size)
 
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Cross-entropy in nats, see :meth:`CellDistribution.loss`."""

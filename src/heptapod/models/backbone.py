@@ -30,19 +30,22 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(SelfBlock(width, num_heads) for _ in range(depth))
         self.norm = RMSNorm(width)
 
-    def forward(self, x: Tensor, cells: Tensor, grid_width: int, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, cells: Tensor, grid_height: int, grid_width: int, cache: KVCache | None = None
+    ) -> Tensor:
         """Hidden states of a sequence, or of its next tokens when a cache holds the earlier ones.
 
         Args:
             x: (B, T, D) embeddings.
             cells: (B, T) int64 cell of each token, ``CONDITION_CELL`` for the condition.
+            grid_height: rows of the grid.
             grid_width: columns of the grid.
             cache: keys and values of the tokens before; the new ones are appended to it.
 
         Returns:
             (B, T, D): state i depends on tokens 0..i only.
         """
-        rotary = rotary_2d(cells, grid_width, self.head_width, self.rotary_base)
+        rotary = rotary_2d(cells, grid_height, grid_width, self.head_width, self.rotary_base)
         num_new, num_past = x.shape[1], 0 if cache is None else cache.length
         causal = num_past == 0
         mask = None if causal else causal_self_attention_mask(num_new, num_past, x.device)

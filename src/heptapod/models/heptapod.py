@@ -99,7 +99,7 @@ class HeptapodModel(nn.Module):
             if cells.shape[1]
             else (torch.full((tokens.shape[0], 1), CONDITION_CELL, device=tokens.device))
         )
-        hidden = self.backbone(x, cells, self.grid.width)
+        hidden = self.backbone(x, cells, self.grid.height, self.grid.width)
         return ReadStates(hidden, cells, self.grid.height, self.grid.width)
 
     # --- sampling: a few tokens at a time against a cache ---
@@ -130,12 +130,12 @@ class HeptapodModel(nn.Module):
 
     def _extend(self, cache: ReadCache, x: Tensor, cells: Tensor) -> ReadStates:
         start, end = cache.backbone.length, cache.backbone.length + x.shape[1]
-        cache.hidden[:, start:end] = self.backbone(x, cells, self.grid.width, cache.backbone)
+        cache.hidden[:, start:end] = self.backbone(x, cells, self.grid.height, self.grid.width, cache.backbone)
         cache.cells[:, start:end] = cells
         return ReadStates(cache.hidden[:, :end], cache.cells[:, :end], self.grid.height, self.grid.width)
 
     def _embed(self, tokens: Tensor, cells: Tensor) -> Tensor:
-        embedded: Tensor = self.token_embedding(tokens) + self.cell_embedding(cells, self.grid.width)
+        embedded: Tensor = self.token_embedding(tokens) + self.cell_embedding(cells, self.grid.height, self.grid.width)
         return embedded
 
     def _condition(self, labels: Tensor | None, batch: int) -> Tensor:

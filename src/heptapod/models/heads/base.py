@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import CrossBlock
+from heptapod.models.layers import CrossBlock, Linear
 from heptapod.models.rotary import Rotary, rotary_2d
 
 
@@ -57,12 +57,14 @@ class CellEmbedding(nn.Module):
         super().__init__()
         self.num_frequencies = num_frequencies
         self.base = base
-        self.project = nn.Linear(4 * num_frequencies, width, bias=False)
+        self.project = Linear(4 * num_frequencies, width, bias=False)
 
-    def forward(self, cells: Tensor, grid_width: int) -> Tensor:
+    def forward(self, cells: Tensor, grid_height: int, grid_width: int) -> Tensor:
         """(B, T) int64 cells -> (B, T, D)."""
-        cos, sin = rotary_2d(cells, grid_width, 4 * self.num_frequencies, self.base)
-        out: Tensor = self.project(torch.cat([cos, sin], dim=-1).squeeze(1).to(self.project.weight.dtype))
+        cos, sin = rotary_2d(cells, grid_height, grid_width, 4 * self.num_frequencies, self.base)
+        half = 2 * self.num_frequencies
+        waves = torch.cat([cos[..., half:], sin[..., half:]], dim=-1).squeeze(2)
+        out: Tensor = self.project(waves.to(self.project.weight.dtype))
         return out
 
 
@@ -118,9 +120,31 @@ class Head(nn.Module, ABC):
         """An empty cache for ``capacity`` states; None for a head that keeps nothing between steps."""
         return KVCache(self.depth, batch, self.num_heads, capacity, self.head_width, device, dtype)
 
-    def rotary(self, cells: Tensor, grid_width: int) -> Rotary:
+    def rotary(self, cells: Tensor, states: ReadStates) -> Rotary:
         """Angles of (B, T) cells for this head's attention."""
-        return rotary_2d(cells, grid_width, self.head_width, self.rotary_base)
+        return rotary_2d(cells, states.grid_height, states.grid_width, self.head_width, self.rotary_base)
+
+    def position(self, cells: Tensor, states: ReadStates) -> Tensor:
+        """(B, T) cells -> (B, T, D), where they lie."""
+        embedded: Tensor = self.cell_embedding(cells, states.grid_height, states.grid_width)
+        return embedded
+
+    def cross_memory(
+        self, blocks: nn.ModuleList, states: ReadStates, cache: KVCache | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the hidden states for each cross-attention block, taken from the cache where held."""
+        start = 0 if cache is None else cache.length
+        attentions = [block.attention for block in blocks if isinstance(block, CrossBlock)]
+        hidden = states.hidden[:, start:]
+        if cache is not None and hidden.shape[1] == 0:
+            return [cache.layer(layer) for layer in range(len(attentions))]
+        rotary = self.rotary(states.cells[:, start:], states)
+        fresh = [attention.keys_values(hidden, rotary) for attention in attentions]
+        if cache is None:
+            return fresh
+        memory = [cache.append(layer, key, value) for layer, (key, value) in enumerate(fresh)]
+        cache.advance(hidden.shape[1])
+        return memory
 
 
 def prefix_mask(prefix_lengths: Tensor, num_states: int, queries_per_prefix: int) -> Tensor:
@@ -128,23 +152,3 @@ def prefix_mask(prefix_lengths: Tensor, num_states: int, queries_per_prefix: int
     index = torch.arange(num_states, device=prefix_lengths.device)
     mask = index <= prefix_lengths.repeat_interleave(queries_per_prefix, dim=1).unsqueeze(-1)
     return mask.unsqueeze(1)
-
-
-def cross_memory(
-    blocks: nn.ModuleList, states: ReadStates, rotary_base: float, cache: KVCache | None
-) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of the hidden states for each cross-attention block, taken from the cache where held."""
-    start = 0 if cache is None else cache.length
-    hidden, cells = states.hidden[:, start:], states.cells[:, start:]
-    attentions = [block.attention for block in blocks if isinstance(block, CrossBlock)]
-    if hidden.shape[1] == 0:
-        assert cache is not None
-        return [cache.layer(layer) for layer in range(len(attentions))]
-    head_width = hidden.shape[-1] // attentions[0].num_heads
-    rotary = rotary_2d(cells, states.grid_width, head_width, rotary_base)
-    fresh = [attention.keys_values(hidden, rotary) for attention in attentions]
-    if cache is None:
-        return fresh
-    memory = [cache.append(layer, key, value) for layer, (key, value) in enumerate(fresh)]
-    cache.advance(hidden.shape[1])
-    return memory

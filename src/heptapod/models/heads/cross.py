@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from heptapod.models.heads.base import Head, ReadStates, cross_memory, prefix_mask
+from heptapod.models.heads.base import Head, ReadStates, prefix_mask
 from heptapod.models.kv_cache import KVCache
 from heptapod.models.layers import CrossBlock, RMSNorm
 
@@ -27,10 +27,10 @@ class CrossHead(Head):
         _, S, L = targets.shape
         cells = targets.flatten(1)  # (B, S·L)
         query = states.at(prefix_lengths).unsqueeze(2).expand(-1, -1, L, -1).flatten(1, 2)  # (B, S·L, D)
-        x = query + self.cell_embedding(cells, states.grid_width)
-        memory = cross_memory(self.blocks, states, self.rotary_base, cache)
+        x = query + self.position(cells, states)
+        memory = self.cross_memory(self.blocks, states, cache)
         mask = None if cache is not None else prefix_mask(prefix_lengths, states.hidden.shape[1], L)
-        rotary = self.rotary(cells, states.grid_width)
+        rotary = self.rotary(cells, states)
         for block, (key, value) in zip(self.blocks, memory, strict=True):
             x = block(x, rotary, key, value, mask)
         out: Tensor = self.norm(x).unflatten(1, (S, L))

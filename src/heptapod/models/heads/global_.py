@@ -35,9 +35,9 @@ class GlobalHead(Head):
         x = states.hidden.gather(1, source.unsqueeze(-1).expand(-1, -1, D)).unflatten(1, (S, N))
         x = x + self.mask_token * (~is_read).unsqueeze(-1)
         cells = torch.arange(N, device=targets.device).unsqueeze(0)
-        x = (x + self.cell_embedding(cells, states.grid_width).unsqueeze(1)).flatten(0, 1)  # (B·S, N, D)
+        x = (x + self.position(cells, states).unsqueeze(1)).flatten(0, 1)  # (B·S, N, D)
 
-        rotary = self.rotary(cells, states.grid_width)
+        rotary = self.rotary(cells, states)
         for block in self.blocks:
             x = block(x, rotary)
         x = x.unflatten(0, (B, S)).gather(2, targets.unsqueeze(-1).expand(-1, -1, -1, D))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.heads.base import Head, ReadStates, cross_memory, prefix_mask
+from heptapod.models.heads.base import Head, ReadStates, prefix_mask
 from heptapod.models.kv_cache import KVCache
 from heptapod.models.layers import CrossBlock, RMSNorm, SelfBlock
 
@@ -61,13 +61,12 @@ class LocalHead(Head):
         rank = states.rank().gather(1, cells.flatten(1)).view_as(cells)
         visible = inside & (rank > prefix_lengths.unsqueeze(-1))  # (B, S, Q): unread at its prefix
 
-        x = states.at(prefix_lengths).unsqueeze(2) + self.cell_embedding(cells.flatten(1), states.grid_width).unflatten(
-            1, (S, Q)
-        )
-        memory = cross_memory(self.cross_blocks, states, self.rotary_base, cache)
+        position = self.position(cells.flatten(1), states).unflatten(1, (S, Q))
+        x = states.at(prefix_lengths).unsqueeze(2) + position
+        memory = self.cross_memory(self.cross_blocks, states, cache)
         prefix = None if cache is not None else prefix_mask(prefix_lengths, states.hidden.shape[1], Q)
-        rotary_flat = self.rotary(cells.flatten(1), states.grid_width)  # queries as (B, S·Q)
-        rotary_window = self.rotary(cells.flatten(0, 1), states.grid_width)  # queries as (B·S, Q)
+        rotary_flat = self.rotary(cells.flatten(1), states)  # queries as (B, S·Q)
+        rotary_window = self.rotary(cells.flatten(0, 1), states)  # queries as (B·S, Q)
         mask = visible.flatten(0, 1)[:, None, None, :]
         for cross, own, (key, value) in zip(self.cross_blocks, self.self_blocks, memory, strict=True):
             x = cross(x.flatten(1, 2), rotary_flat, key, value, prefix).unflatten(1, (S, Q))

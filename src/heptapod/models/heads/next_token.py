@@ -34,8 +34,8 @@ class NextTokenHead(Head):
         next_cells = torch.cat([states.cells[:, 1:], targets[:, -1:, 0]], dim=1)
         next_cells = next_cells.scatter(1, prefix_lengths.expand(B, S), targets[..., 0])[:, start:]
 
-        x = states.hidden[:, start:] + self.cell_embedding(next_cells, states.grid_width)
-        rotary = self.rotary(next_cells, states.grid_width)
+        x = states.hidden[:, start:] + self.position(next_cells, states)
+        rotary = self.rotary(next_cells, states)
         causal = start == 0
         mask = None if causal else causal_self_attention_mask(x.shape[1], start, x.device)
         for layer, block in enumerate(self.blocks):
