@@ -123,8 +123,8 @@ class Attention(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), eps=1e-6) * scale.to(x.dtype)
 
 
-class SelfBlock(nn.Module):
-    """Pre-norm Transformer block: self-attention, then SwiGLU."""
+class Block(nn.Module):
+    """The layers of a pre-norm Transformer block."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -132,6 +132,10 @@ class SelfBlock(nn.Module):
         self.attention = Attention(width, num_heads)
         self.mlp_norm = RMSNorm(width)
         self.mlp = SwiGLU(width)
+
+
+class SelfBlock(Block):
+    """Pre-norm Transformer block: self-attention, then SwiGLU."""
 
     def forward(
         self,
@@ -152,15 +156,8 @@ class SelfBlock(nn.Module):
         return out
 
 
-class CrossBlock(nn.Module):
+class CrossBlock(Block):
     """Pre-norm block whose queries attend to given keys and values, then SwiGLU."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(width)
-        self.attention = Attention(width, num_heads)
-        self.mlp_norm = RMSNorm(width)
-        self.mlp = SwiGLU(width)
 
     def forward(self, x: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D), attending to keys and values (B, K, Tk, E)."""
