@@ -163,13 +163,23 @@ def test_non_finite_loss_stops_before_the_update(tmp_path: Path) -> None:
     assert all(torch.isfinite(p).all() for p in task.module.parameters())
 
 
-def test_compile_and_bfloat16(tmp_path: Path) -> None:
+def test_bfloat16_keeps_weights_in_float32(tmp_path: Path) -> None:
     run(tmp_path / "plain")
     run(tmp_path / "bf16", TrainConfig(**{**vars_of(CONFIG), "precision": "bfloat16"}))
     plain, bf16 = (read_tensors(tmp_path / name / "last" / "model.safetensors") for name in ("plain", "bf16"))
     assert all(tensor.dtype == torch.float32 for tensor in bf16.values())
     assert any(not torch.equal(plain[name], bf16[name]) for name in plain)
     assert all(torch.allclose(plain[name], bf16[name], atol=0.05) for name in plain)
+
+
+def test_compiled_training_gives_the_same_weights(tmp_path: Path) -> None:
+    run(tmp_path / "plain")
+    task = Line()
+    run(tmp_path / "compiled", TrainConfig(**{**vars_of(CONFIG), "compile": True}), task)
+    assert task.module._compiled_call_impl is not None, "the switch does something"
+    plain, compiled = (read_tensors(tmp_path / name / "last" / "model.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[name], compiled[name], atol=1e-5) for name in plain)
 
 
 def test_learning_rate_schedule() -> None:
