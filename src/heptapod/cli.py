@@ -42,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments[0] not in COMMANDS:
         return _fail(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}")
-    run, _ = COMMANDS[arguments[0]]
-    warnings.showwarning = _show_warning
     try:
-        run(arguments[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            COMMANDS[arguments[0]][0](arguments[1:])
     except SystemExit as stop:  # help was shown, or the argument parser has said what is wrong
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from the last checkpoint")
+        say("interrupted (training goes on from its last checkpoint when the same command is given again)")
         return INTERRUPTED
     except (ValueError, FileNotFoundError, NonFiniteLossError) as error:
         return _fail(str(error))
