@@ -94,11 +94,7 @@ class HeptapodModel(nn.Module):
     def read(self, tokens: Tensor, cells: Tensor, labels: Tensor | None) -> ReadStates:
         """Backbone states h_0..h_P of tokens (B, P) lying on cells (B, P), in reading order."""
         x = torch.cat([self._condition(labels, tokens.shape[0]), self._embed(tokens, cells)], dim=1)
-        cells = (
-            torch.cat([torch.full_like(cells[:, :1], CONDITION_CELL), cells], dim=1)
-            if cells.shape[1]
-            else (torch.full((tokens.shape[0], 1), CONDITION_CELL, device=tokens.device))
-        )
+        cells = torch.cat([cells.new_full((cells.shape[0], 1), CONDITION_CELL), cells], dim=1)
         hidden = self.backbone(x, cells, self.grid.height, self.grid.width)
         return ReadStates(hidden, cells, self.grid.height, self.grid.width)
 

@@ -33,7 +33,7 @@ FEW_ROWS = 16
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """X Wᵀ + b for x (..., inputs), also fast on a CPU for the few rows of a sampling step.
+    """The product x Wᵀ + b for x (..., inputs), also fast on a CPU for the few rows of a sampling step.
 
     Up to ``FEW_ROWS`` rows the product is taken as (W xᵀ)ᵀ, for which the matrix library has a kernel up to four times
     as fast as for x Wᵀ (not for a single row, which is doubled).

@@ -58,13 +58,12 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
         say(f"tokenizer: already trained, {folder / 'best'}")
         return load_tokenizer(folder / "best")
     tokenizer = build_tokenizer(config, recipe.seed)
-    if images is None:
-        images = load_images(recipe.data)
-        tokenizer.grid(*images[0].size)  # refuses a size that does not fit, before anything is written
-        _start(folder, recipe, images)
+    alone = images is None
+    images = images or load_images(recipe.data)
+    tokenizer.grid(*images[0].size)  # refuses a size that does not fit, before anything is written
+    _start(folder, recipe, images)
+    if alone:
         _report(folder, images)
-    else:
-        _start(folder, recipe, images)
     if isinstance(config, PixelConfig):
         for name in ("best", "last"):
             save_tokenizer(tokenizer, folder / name)
