@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 
 from heptapod import __version__
 from heptapod.commands.demo import demo
+from heptapod.commands.evaluate_tokenizer import evaluate_tokenizer
 from heptapod.commands.info import info
 from heptapod.commands.sample import sample
+from heptapod.commands.tokenize import import_tokenizer, tokenize
 from heptapod.commands.train import train, train_tokenizer
 from heptapod.progress import say
 from heptapod.training.trainer import NonFiniteLossError
@@ -22,9 +24,12 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         "train on real digits, sample 1,000 and have them judged: from nothing to pictures in minutes",
     ),
     "train-tokenizer": (train_tokenizer, "train the tokenizer of a recipe (images <-> token grid)"),
+    "import-tokenizer": (import_tokenizer, "bring a tokenizer that others published into a folder of ours"),
+    "evaluate-tokenizer": (evaluate_tokenizer, "measure how well a tokenizer reconstructs"),
+    "tokenize": (tokenize, "encode a set of images once, into a cache that training reads"),
     "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
     "sample": (sample, "generate images with a trained model"),
-    "info": (info, "tell what a model, tokenizer, run or checkpoint holds"),
+    "info": (info, "tell what a model, tokenizer, cache, run or checkpoint holds"),
 }
 
 USAGE_ERROR = 2

@@ -151,6 +151,13 @@ def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
     module.load_state_dict(dict(tensors))
 
 
+def remove_temporary(folder: Path) -> None:
+    """Removes what a killed process was writing in a folder."""
+    if folder.is_dir():
+        for path in folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:

@@ -62,6 +62,11 @@ class KeyedGenerator:
         rows = [generator.random(num, dtype=np.float32) for generator in self._generators]
         return torch.from_numpy(np.stack(rows))
 
+    def normal(self, num: int) -> Tensor:
+        """The next ``num`` standard normal numbers of every stream: (B, num) float32 on the CPU."""
+        rows = [generator.standard_normal(num, dtype=np.float32) for generator in self._generators]
+        return torch.from_numpy(np.stack(rows))
+
     def permutation(self, num: int) -> Tensor:
         """A random order of 0..num-1 from every stream: (B, num) int64 on the CPU."""
         rows = [generator.permutation(num) for generator in self._generators]

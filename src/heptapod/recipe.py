@@ -14,7 +14,7 @@ from heptapod.data import DataConfig
 from heptapod.models import ModelConfig
 from heptapod.objective import ObjectiveConfig
 from heptapod.sampling import SamplingConfig
-from heptapod.tokenizers import TokenizerConfig, VQConfig
+from heptapod.tokenizers import LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training import TrainConfig
 
 
@@ -26,6 +26,8 @@ class TokenizerStage:
     """Folder of a trained tokenizer (or of its run); if unset one is trained in OUT/tokenizer."""
     model: TokenizerConfig = field(default_factory=VQConfig)
     """Kind and size."""
+    losses: LossesConfig = field(default_factory=LossesConfig)
+    """What its reconstructions are judged by."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
 

@@ -52,13 +52,44 @@ def test_flip_belongs_to_the_image_and_epoch() -> None:
     assert by_image != again
 
 
-def test_token_views_follow_the_same_coin() -> None:
-    tokens = TokenSet(
-        [torch.zeros(40, 4, dtype=torch.int32), torch.ones(40, 4, dtype=torch.int32)],
-        torch.arange(40), [str(i) for i in range(40)], GridSpec(2, 2, 2),
-    )  # fmt: skip
-    batch = batch_at(tokens, 0, 40, seed=0)
-    assert torch.equal(batch.items[:, 0] == 1, flipped(batch.keys))
+def numbered_tokens(shards: list[int], views: int = 2) -> TokenSet:
+    """Image i has the token 10 · i + view in every cell."""
+    total = sum(shards)
+    tokens = (10 * torch.arange(total).view(-1, 1, 1) + torch.arange(views).view(1, -1, 1)).expand(-1, -1, 4).int()
+    names = [str(i) for i in range(total)]
+    grid = GridSpec(2, 2, 10 * total)
+    return TokenSet(list(tokens.split(shards)), torch.arange(total), names, [], grid, list(range(views)))
+
+
+def test_a_view_belongs_to_the_image_and_epoch() -> None:
+    batch = batch_at(numbered_tokens([40]), 0, 40, seed=0)
+    views = batch.items[:, 0] % 10
+    assert torch.equal(views == 0, flipped(batch.keys)), "the same coin, whichever side is called heads"
+    assert torch.equal(batch.items[:, 0] // 10, batch.labels)
+    by_image = {key[2]: int(view) for key, view in zip(batch.keys, views, strict=True)}
+    other = batch_at(numbered_tokens([40]), 40, 40, seed=0)
+    assert by_image != {key[2]: int(v) for key, v in zip(other.keys, other.items[:, 0] % 10, strict=True)}
+
+
+def test_all_views_are_read_alike() -> None:
+    tokens = numbered_tokens([40], views=10)
+    views = torch.cat([batch_at(tokens, 40 * epoch, 40, seed=0).items[:, 0] % 10 for epoch in range(50)])
+    counts = torch.bincount(views, minlength=10)
+    assert counts.min() > 150
+    assert counts.max() < 250
+
+
+def test_shards_do_not_show() -> None:
+    whole, parts = numbered_tokens([40]), numbered_tokens([1, 20, 3, 16])
+    for position in (0, 13, 40):
+        one, other = batch_at(whole, position, 25, seed=3), batch_at(parts, position, 25, seed=3)
+        assert torch.equal(one.items, other.items)
+    assert torch.equal(whole.head(30), parts.head(30))
+    assert whole.sha256() == parts.sha256()
+    subset = parts.subset(np.array([39, 0, 22]))
+    assert subset.head(3)[:, 0].tolist() == [390, 0, 220]
+    assert list(subset.names) == ["39", "0", "22"]
+    assert subset.subset(np.array([2])).head(1)[0, 0] == 220
 
 
 def test_micro_batches_are_the_batch() -> None:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from heptapod.tokenizers import (
+    FSQConfig,
     GridSpec,
+    LossesConfig,
     PixelConfig,
     PixelTokenizer,
+    TrainableTokenizer,
+    VAEConfig,
     VQConfig,
     VQTokenizer,
     build_tokenizer,
@@ -18,8 +23,10 @@ from heptapod.tokenizers import (
     tokenizer_hash,
 )
 from heptapod.tokenizers.base import to_float, to_uint8
-from heptapod.tokenizers.codebook import Codebook
-from heptapod.tokenizers.vq import codebook_usage
+from heptapod.random import KeyedGenerator, Stream
+from heptapod.tokenizers.codebook import Codebook, codebook_usage
+from heptapod.tokenizers.store import build_trainable
+from heptapod.tokenizers.trainable import Reconstruction
 
 SMALL = VQConfig(factor=4, codebook_size=8, code_width=4, width=8)
 
@@ -28,10 +35,29 @@ def images_of(count: int = 6, size: int = 16) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+def pass_through(tokenizer: TrainableTokenizer, images: torch.Tensor) -> Reconstruction:
+    return tokenizer(images, KeyedGenerator(Stream.LOSS, [(0, 0, i) for i in range(len(images))]))
+
+
 def trained_a_little(seed: int = 0) -> VQTokenizer:
     tokenizer = build_tokenizer(SMALL, seed)
     assert isinstance(tokenizer, VQTokenizer)
-    output = tokenizer(images_of())
+    output = pass_through(tokenizer, images_of())
+    assert output.statistics is not None
+    tokenizer.codebook.update(output.statistics, seed, 0)
+    return tokenizer.eval()
+
+
+def make(kind: str, seed: int = 0, **settings: Any) -> TrainableTokenizer:
+    """A small tokenizer of a kind, its codebook started."""
+    if kind == "fsq":
+        return build_trainable(FSQConfig(**{"width": 8, "levels": [5, 4, 3], **settings}), seed).eval()
+    if kind == "vae":
+        return build_trainable(VAEConfig(**{"width": 8, "latent_channels": 4, **settings}), seed).eval()
+    tokenizer = build_trainable(VQConfig(**{"width": 8, "codebook_size": 8, "code_width": 4, **settings}), seed)
+    assert isinstance(tokenizer, VQTokenizer)
+    output = pass_through(tokenizer, images_of(size=16 * tokenizer.factor))
+    assert output.statistics is not None
     tokenizer.codebook.update(output.statistics, seed, 0)
     return tokenizer.eval()
 
@@ -66,12 +92,32 @@ def test_vq_shapes_and_range() -> None:
     assert decoded.abs().max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["vq", "fsq", "vae"])
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
-def test_factors(factor: int) -> None:
-    tokenizer = build_tokenizer(VQConfig(factor=factor, width=8, codebook_size=4))
+def test_factors(factor: int, kind: str) -> None:
+    tokenizer = make(kind, factor=factor, attention=factor == 16, blocks=1 + (factor == 4))
     grid = tokenizer.grid(32, 16)
     assert (grid.height, grid.width) == (32 // factor, 16 // factor)
-    assert tokenizer.decode(torch.zeros(1, grid.num_cells, dtype=torch.long), grid).shape == (1, 3, 32, 16)
+    images = images_of(2, 32)[..., :16]
+    tokens = tokenizer.encode(images)
+    assert tokens.shape == (2, *grid.token_shape)
+    assert tokens.dtype == (torch.int64 if grid.is_discrete else torch.float32)
+    assert tokenizer.decode(tokens, grid).shape == images.shape
+
+
+def test_attention_lets_cells_see_each_other() -> None:
+    """Without it a cell sees its neighbourhood only; with it, a far corner too."""
+    for attention in (False, True):
+        tokenizer = make("vae", attention=attention)
+        with torch.no_grad():
+            for parameter in tokenizer.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        images = images_of(1, 96)
+        changed = images.clone()
+        changed[..., -4:, -4:] *= -1
+        far = (tokenizer.encode(images) - tokenizer.encode(changed))[0, 0].abs().max()
+        # Group norm spreads the means of the whole image; attention moves the far corner a good deal more.
+        assert (float(far) > 1e-3) == attention, float(far)
 
 
 def test_refuses_an_indivisible_size() -> None:
@@ -96,10 +142,12 @@ def test_nearest_is_exact_under_autocast() -> None:
         assert torch.equal(codebook.nearest(x), torch.cdist(x, codebook.vectors).argmin(1))
 
 
-def test_gradient_passes_straight_through() -> None:
-    tokenizer = trained_a_little().train()
-    output = tokenizer(images_of())
-    output.loss.mean().backward()
+@pytest.mark.parametrize("kind", ["vq", "fsq", "vae"])
+@pytest.mark.parametrize("attention", [False, True])
+def test_gradient_reaches_every_weight(kind: str, attention: bool) -> None:
+    tokenizer = make(kind, attention=attention).train()
+    output = pass_through(tokenizer, images_of())
+    ((output.images - images_of()).square().mean() + output.penalty.mean()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in tokenizer.parameters())
 
 
@@ -149,9 +197,9 @@ def test_usage_and_perplexity() -> None:
     assert codebook_usage(torch.tensor([3, 3, 3]), 4) == (0.25, pytest.approx(1.0))
 
 
-@pytest.mark.parametrize("kind", ["vq", "pixel"])
+@pytest.mark.parametrize("kind", ["vq", "pixel", "fsq", "vae"])
 def test_save_and_load(tmp_path: Path, kind: str) -> None:
-    tokenizer = trained_a_little() if kind == "vq" else build_tokenizer(PixelConfig(levels=5))
+    tokenizer = build_tokenizer(PixelConfig(levels=5)) if kind == "pixel" else make(kind)
     save_tokenizer(tokenizer, tmp_path / "t")
     loaded = load_tokenizer(tmp_path / "t")
     assert tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
@@ -189,9 +237,28 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"factor": 3}, "factor: 3"), ({"codebook_size": 1}, "codebook_size: 1"), ({"width": 12}, "width: 12")],
+    ("config", "settings", "message"),
+    [
+        (VQConfig, {"factor": 3}, "factor: 3"),
+        (VQConfig, {"codebook_size": 1}, "codebook_size: 1"),
+        (VQConfig, {"width": 12}, "width: 12"),
+        (FSQConfig, {"levels": [8, 1]}, r"levels: \[8, 1\]"),
+        (FSQConfig, {"levels": []}, r"levels: \[\]"),
+        (FSQConfig, {"levels": [64] * 5}, "product may be at most"),
+        (VAEConfig, {"patch": 0}, "patch: 0"),
+        (VAEConfig, {"kl_weight": -1.0}, "kl_weight: -1.0"),
+        (LossesConfig, {"pixel_weight": 0.0}, "pixel_weight: 0"),
+        (LossesConfig, {"discriminator_width": 12}, "discriminator_width: 12"),
+    ],
 )
-def test_vq_refusals(settings: dict[str, int], message: str) -> None:
+def test_refusals(config: type, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VQConfig(**settings)  # type: ignore[arg-type]
+        config(**settings)
+
+
+def test_a_grid_is_of_codes_or_of_vectors() -> None:
+    assert GridSpec(2, 3, 5).token_shape == (6,)
+    assert GridSpec(2, 3, channels=4).token_shape == (6, 4)
+    for wrong in ({}, {"vocabulary_size": 2, "channels": 2}):
+        with pytest.raises(ValueError, match="one of them must be above 0"):
+            GridSpec(2, 3, **wrong)

@@ -39,6 +39,7 @@ class Line:
     """The smallest task there is: fits y = 3x + 1."""
 
     name = "line"
+    selects_best = True
 
     def __init__(self, poison: str | None = None) -> None:
         with torch.random.fork_rng():
@@ -49,7 +50,7 @@ class Line:
         self.after: list[tuple[Any, int]] = []
         self.seen: list[str] = []
 
-    def step(self, batch: Batch) -> LossOutput:
+    def losses(self, batch: Batch, step: int) -> LossOutput:
         self.seen += batch.names
         out = self.module(batch.items)
         loss = (out - (3 * batch.items + 1)).square().mean(1)
@@ -257,7 +258,7 @@ def test_tensorboard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"steps": 0}, "steps: 0"), ({"ema_decay": 1.0}, "ema_decay: 1.0"), ({"accumulation": 99}, "accumulation: 99")],
+    [({"steps": 0}, "steps: 0"), ({"ema_decay": 1.0}, "ema_decay: 1.0"), ({"accumulation": 3}, "accumulation: 3")],
 )
 def test_refusals(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -11,10 +11,15 @@ import rich.table
 import tyro
 from rich.console import Console
 
+from heptapod.config import to_dict
+from heptapod.data.cache import is_cache, open_cache, verify_cache
+from heptapod.data.cache_picture import contact_sheet, token_statistics
+from heptapod.evaluation.reconstruction import rate
 from heptapod.files import open_tensors, read_json, read_metadata
 from heptapod.models.heptapod import parameters_by_part
+from heptapod.pictures import save_png
 from heptapod.pipeline import Heptapod
-from heptapod.tokenizers import load_tokenizer
+from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
 from heptapod.training.checkpoint import checkpoints
 
@@ -27,14 +32,28 @@ def info(arguments: list[str]) -> None:
 def show(
     path: tyro.conf.Positional[str],
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
+    sheet: str | None = None,
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
-    """Tells what a model, tokenizer, run folder, checkpoint or safetensors file holds.
+    """Tells what a model, tokenizer, cache, run folder, checkpoint or safetensors file holds.
 
     Args:
         path: Folder or file.
         as_json: Print JSON for programs instead of a table.
+        sheet: Where to write the contact sheet of a cache, a .png file; contact_sheet.png in the cache if left out.
+        verify: Compare every shard of a cache with its checksum.
     """
+    if (sheet is not None or verify) and not is_cache(Path(path)):
+        raise ValueError(f"{'verify' if verify else 'sheet'}: given, but {path} is no cache")
+    if sheet is not None and Path(sheet).suffix != ".png":
+        raise ValueError(f"sheet: {sheet} given, pictures are written as .png")
+    if verify:
+        verify_cache(Path(path))
     facts = describe(Path(path))
+    if is_cache(Path(path)):
+        picture = Path(sheet) if sheet else Path(path) / "contact_sheet.png"
+        save_png(contact_sheet(Path(path)), picture)
+        facts["contact_sheet"] = str(picture)
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -55,6 +74,8 @@ def describe(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
         return _tensor_file(path)
+    if is_cache(path):
+        return _cache(path)
     if (path / "state.json").is_file():
         return _checkpoint(path)
     if (path / "config.yaml").is_file() or (path / "tokenizer" / "config.yaml").is_file():
@@ -64,7 +85,7 @@ def describe(path: Path) -> dict[str, Any]:
         if form.startswith("heptapod-tokenizer"):
             return _tokenizer(path)
         return _model(path)
-    raise FileNotFoundError(f"{path}: neither a model, a tokenizer, a run nor a checkpoint")
+    raise FileNotFoundError(f"{path}: neither a model, a tokenizer, a cache, a run nor a checkpoint")
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -84,14 +105,33 @@ def _model(path: Path) -> dict[str, Any]:
     }
 
 
+def _cache(path: Path) -> dict[str, Any]:
+    cache = open_cache(path)
+    index = {name: value for name, value in cache.index.items() if name not in ("shards", "images_per_class")}
+    counts = list(cache.index["images_per_class"].values())
+    if counts:
+        index["images_per_class"] = {"classes": len(counts), "fewest": min(counts), "most": max(counts)}
+    return {
+        "kind": "cache",
+        **index,
+        "tokens": token_statistics(cache),
+        "shards": len(cache.index["shards"]),
+        "bytes": sum(shard["bytes"] for shard in cache.index["shards"]),
+        "settings": to_dict(cache.description.settings),
+        "tokenizer_sha256": cache.description.tokenizer_sha256,
+        "tokenizer": config_of(load_tokenizer(path / "tokenizer")),
+        "class_names": cache.description.class_names,
+    }
+
+
 def _tokenizer(path: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(path)
     return {
         "kind": "tokenizer",
         "parameters": parameters_by_part(tokenizer),
         "factor": tokenizer.factor,
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "bits_per_pixel": math.log2(tokenizer.vocabulary_size) / tokenizer.factor**2,
+        **rate(tokenizer),
+        "sha256": tokenizer_hash(tokenizer),
         "tokenizer": config_of(tokenizer),
         "trained": read_metadata(path / "model.safetensors"),
     }

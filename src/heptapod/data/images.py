@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -118,12 +119,9 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
                 f"data.validation_path: {config.validation_path} has other classes than {config.path} "
                 f"({len(held_out_source.class_names)} and {len(source.class_names)})"
             )
-        train_rows, held_out_rows = np.arange(len(source.names)), np.arange(len(held_out_source.names))
-    else:
-        train_rows, held_out_rows = _split(source, config.validation_fraction)
-    if config.limit is not None:
-        shuffled = numpy_generator(Stream.SPLIT, 1).permutation(len(train_rows))
-        train_rows = train_rows[np.sort(shuffled[: config.limit])]
+    train_rows, held_out_rows = split_rows(source.is_held_out(), config)
+    if config.validation_path is not None:
+        held_out_rows = np.arange(len(held_out_source.names))
     train = decode(source, config, train_rows)
     validation = decode(held_out_source, config, held_out_rows)
     if validation.size != train.size:
@@ -131,26 +129,42 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
             f"data.validation_path: {config.validation_path} holds images of {validation.size[0]}×{validation.size[1]} "
             f"pixels, the training images have {train.size[0]}×{train.size[1]}; set data.image_size"
         )
-    order = numpy_generator(Stream.SPLIT, 2).permutation(len(validation))
-    shuffled_validation = validation.subset(torch.from_numpy(order))
+    shuffled_validation = validation.subset(torch.from_numpy(shuffled(len(validation))))
     shuffled_validation.flip = False
     shuffled_validation.unreadable = validation.unreadable
     train.flip = config.flip
     return train, shuffled_validation
 
 
-def _split(source: Source, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of training and held-out images: the source's own split, or a fixed random share."""
-    count = len(source.names)
-    if source.held_out is not None:
-        is_held_out = np.array([name in source.held_out for name in source.names])
-    else:
+def split_rows(is_held_out: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of training and held-out images, ascending.
+
+    Args:
+        is_held_out: (M,) bool, the set's own split, or (M,) all false where a share is to be held out at random.
+        config: the share, whether held-out images come from elsewhere, and a limit.
+
+    Raises:
+        ValueError: if there are too few images.
+    """
+    count = len(is_held_out)
+    if config.validation_path is not None:
+        is_held_out = np.zeros(count, dtype=bool)
+    elif not is_held_out.any():
         if count < 2:
-            raise ValueError(f"data.path: {source.path} holds {count} image(s); at least 2 are needed")
-        share = min(max(1, round(count * fraction)), count - 1)
+            raise ValueError(f"data.path: {config.path} holds {count} image(s); at least 2 are needed")
+        share = min(max(1, round(count * config.validation_fraction)), count - 1)
         is_held_out = np.zeros(count, dtype=bool)
         is_held_out[numpy_generator(Stream.SPLIT, 0).permutation(count)[:share]] = True
-    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    train_rows = np.flatnonzero(~is_held_out)
+    if config.limit is not None:
+        order = numpy_generator(Stream.SPLIT, 1).permutation(len(train_rows))
+        train_rows = train_rows[np.sort(order[: config.limit])]
+    return train_rows, np.flatnonzero(is_held_out)
+
+
+def shuffled(count: int) -> np.ndarray:
+    """The fixed order in which held-out images are kept, so that the first few of them stand for all."""
+    return numpy_generator(Stream.SPLIT, 2).permutation(count)
 
 
 def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -> ImageSet:
@@ -162,18 +176,11 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
         rows: ascending numbers of the images to decode; None for all.
     """
     rows = np.arange(len(source.names)) if rows is None else rows
-    wanted = set(rows.tolist())
-    openers = (opener for number, opener in enumerate(source.open_all()) if number in wanted)
     images: Tensor | None = None
     kept: list[int] = []
     unreadable: list[str] = []
-    with (
-        Progress(f"reading {len(rows):,} images", len(rows)) as progress,
-        ThreadPoolExecutor() as pool,
-        warnings.catch_warnings(),  # here and not in the threads: it acts on the whole process
-    ):
-        warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
-        for number, result in zip(rows.tolist(), _decode_all(pool, openers, config.image_size), strict=True):
+    with Progress(f"reading {len(rows):,} images", len(rows)) as progress:
+        for number, result in decode_each(source, rows, lambda image: to_rgb(image, config.image_size)):
             progress.advance(1)
             name = source.names[number]
             if isinstance(result, str):
@@ -182,11 +189,7 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
             if images is None:
                 _check_memory(result.nbytes * len(rows), config.memory_gib)
                 images = torch.empty(len(rows), *result.shape, dtype=torch.uint8)
-            if result.shape != images.shape[1:]:
-                raise ValueError(
-                    f"{name} is {result.shape[1]}×{result.shape[2]} pixels, images before it "
-                    f"{images.shape[2]}×{images.shape[3]}: set data.image_size to bring them to one size"
-                )
+            check_size(name, result.shape, images.shape[1:])
             images[len(kept)] = torch.from_numpy(result)
             kept.append(number)
     if images is None:
@@ -196,8 +199,73 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
     return ImageSet(images[: len(kept)], labels, names, source.class_names, False, unreadable)
 
 
+def check_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+    """Refuses an image (…, h, w) of another size than those before it.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: set "
+            "data.image_size to bring them to one size"
+        )
+
+
+def decode_each(
+    source: Source, rows: np.ndarray, transform: Callable[[Image.Image], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Decodes images of a source in order, on all cores, a bounded number ahead.
+
+    Args:
+        source: where they are.
+        rows: ascending numbers of the images.
+        transform: makes pixels of each.
+
+    Yields:
+        The number of an image, and its pixels or why there are none.
+    """
+    wanted = set(rows.tolist())
+    openers = (opener for number, opener in enumerate(source.open_all()) if number in wanted)
+    numbers = iter(rows.tolist())
+    with (
+        ThreadPoolExecutor() as pool,
+        warnings.catch_warnings(),  # here and not in the threads: it acts on the whole process
+    ):
+        warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
+        while window := list(islice(openers, 256)):
+            for result in pool.map(lambda opener: _decode_one(opener, transform), window):
+                yield next(numbers), result
+
+
 def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
-    """Any PIL image as RGB (3, h, w) uint8: upright by its EXIF tag, transparency on white, resized and cropped."""
+    """Any PIL image as RGB (3, h, w) uint8: upright by its EXIF tag, transparency on white, resized and cropped.
+
+    Args:
+        image: of any mode.
+        image_size: side of the centre crop after a bicubic resize of the short side; 0 keeps the image as it is.
+    """
+    image = _upright_rgb(image)
+    return _pixels(_resize(image, image_size) if image_size else image, image_size)
+
+
+def to_crops(image: Image.Image, image_size: int, scale: float) -> np.ndarray:
+    """The centre crop of an image, then its four corner crops from a larger copy: (5, 3, size, size) uint8.
+
+    Args:
+        image: of any mode.
+        image_size: side of the crops.
+        scale: the short side of the larger copy is this many times the crops' side.
+    """
+    image = _upright_rgb(image)
+    large = _resize(image, round(image_size * scale))
+    right, low = large.width - image_size, large.height - image_size
+    corners = [(0, 0), (right, 0), (0, low), (right, low)]
+    crops = [large.crop((x, y, x + image_size, y + image_size)) for x, y in corners]
+    return np.stack([_pixels(_resize(image, image_size), image_size), *(_pixels(crop, 0) for crop in crops)])
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -209,41 +277,36 @@ def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
         raise ValueError(
             f"pixels of mode {image.mode} have no fixed range; save the file with 8 or 16 bits per channel"
         )
-    image = image.convert("RGB")
-    if image_size:
-        scale = image_size / min(image.size)
-        width, height = (max(image_size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - image_size) // 2, (height - image_size) // 2
-        image = image.crop((left, top, left + image_size, top + image_size))
+    return image.convert("RGB")
+
+
+def _resize(image: Image.Image, short_side: int) -> Image.Image:
+    scale = short_side / min(image.size)
+    width, height = (max(short_side, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _pixels(image: Image.Image, crop: int) -> np.ndarray:
+    """(3, h, w), of the centre if ``crop`` gives its side."""
+    if crop:
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        image = image.crop((left, top, left + crop, top + crop))
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _decode_one(opener: Callable[[], bytes | Image.Image], image_size: int) -> np.ndarray | str:
+def _decode_one(
+    opener: Callable[[], bytes | Image.Image], transform: Callable[[Image.Image], np.ndarray]
+) -> np.ndarray | str:
     """The pixels, or why there are none."""
     try:
         content = opener()
-        image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
-        return to_rgb(image, image_size)
+        return transform(Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content)
     except UnidentifiedImageError:
         return "not an image Pillow can read"
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like; each is reported by the file's name
         return str(error) or type(error).__name__
-
-
-def _decode_all(
-    pool: ThreadPoolExecutor, openers: Iterable[Callable[[], bytes | Image.Image]], image_size: int
-) -> Iterable[np.ndarray | str]:
-    """Decodes in order, a bounded number ahead."""
-    window: list[Callable[[], bytes | Image.Image]] = []
-    for opener in openers:
-        window.append(opener)
-        if len(window) == 256:
-            yield from pool.map(lambda one: _decode_one(one, image_size), window)
-            window = []
-    yield from pool.map(lambda one: _decode_one(one, image_size), window)
 
 
 def _check_memory(num_bytes: int, limit_gib: float) -> None:

@@ -6,6 +6,7 @@ knowing how many items it has read, in the middle of an epoch too, and no item i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -18,12 +19,15 @@ from heptapod.random import Stream, numpy_generator
 
 
 class ItemSet(Protocol):
-    """Items held in memory."""
+    """Images or tokens that can be read in any order."""
 
     labels: Tensor
     """(M,) int64, -1 where an item has none."""
-    names: list[str]
-    """A name for each item, for messages."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name for each item, for messages."""
+        ...
 
     def __len__(self) -> int: ...
 

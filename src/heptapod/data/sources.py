@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -50,6 +51,15 @@ class Source:
     """Yields, in order, a function that gives the encoded bytes or a decoded image."""
     held_out: frozenset[str] | None = None
     """Names that belong to the held-out split, where the set has one of its own."""
+
+    def is_held_out(self) -> np.ndarray:
+        """(M,) bool: which images belong to the set's own held-out split."""
+        return np.array([name in (self.held_out or ()) for name in self.names], dtype=bool)
+
+    def sha256(self) -> str:
+        """Hash of the names, labels and classes (not of the pixels, which are not read)."""
+        text = json.dumps([self.names, self.labels, self.class_names])
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_source(path: str, setting: str = "data.path") -> Source:

@@ -1,39 +1,94 @@
-"""Token sets: images seen through a frozen tokenizer, encoded once."""
+"""Token sets: images seen through a frozen tokenizer, encoded once; in memory or memory-mapped from a cache."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.data.images import ImageSet, flipped
+from heptapod.data.images import ImageSet
 from heptapod.progress import Progress
+from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers.base import GridSpec, Tokenizer, to_float
 
 
 @dataclass
 class TokenSet:
-    """Encoded images."""
+    """Encoded images: views (crops, mirrored or not) of each, of which training reads one at random."""
 
-    views: list[Tensor]
-    """(M, N) int32 each: the images as they are and, with flipping, mirrored."""
+    shards: list[Tensor]
+    """(m, views, N) integer codes or (m, views, N, C) numbers each; in memory or memory-mapped."""
     labels: Tensor
     """(M,) int64, -1 where there is no label."""
-    names: list[str]
+    names: Sequence[str]
     """Names of the images."""
+    class_names: list[str]
+    """Name of each class; empty for a set without labels."""
     grid: GridSpec
     """The token grid."""
+    views: list[int]
+    """Which of the stored views training reads; the first is the image as it is."""
+    unreadable: list[str] = field(default_factory=list)
+    """"name: reason" of every image that could not be read."""
+    rows: Tensor | None = None
+    """(M,) int64: positions in the shards, where the set is a part of what they hold; None for all, in order."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        return self.grid.height, self.grid.width
+
+    def sha256(self) -> str:
+        """Hash of the unaugmented tokens and the labels."""
+        digest = hashlib.sha256(self.labels.numpy().data)
+        for start in range(0, len(self), 4096):
+            indices = torch.arange(start, min(start + 4096, len(self)))
+            digest.update(self._read(indices, torch.full_like(indices, self.views[0])).numpy().data)
+        return digest.hexdigest()
+
     def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
-        """Tokens (B, N) int64 by index, of the mirrored view where an image's stream says so."""
-        tokens = self.views[0][indices]
-        if len(self.views) == 2:
-            tokens = torch.where(flipped(keys).unsqueeze(1), self.views[1][indices], tokens)
-        return tokens.long()
+        """Tokens (B, N) int64 or (B, N, C) float32 by index, of the view that an image's stream says."""
+        if len(self.views) == 1:
+            chosen = torch.full((len(indices),), self.views[0])
+        else:
+            drawn = (KeyedGenerator(Stream.AUGMENT, keys).uniform(1).squeeze(1) * len(self.views)).long()
+            chosen = torch.tensor(self.views)[drawn.clamp(max=len(self.views) - 1)]
+        return self._read(indices, chosen)
+
+    def head(self, count: int) -> Tensor:
+        """Tokens of the first images as they are: (count, N) int64 or (count, N, C) float32."""
+        indices = torch.arange(min(count, len(self)))
+        return self._read(indices, torch.full_like(indices, self.views[0]))
+
+    def subset(self, indices: np.ndarray) -> TokenSet:
+        """The images with the given indices, in that order, still read from the same shards."""
+        chosen = torch.from_numpy(indices)
+        rows = chosen if self.rows is None else self.rows[chosen]
+        names = [self.names[i] for i in indices.tolist()]
+        return TokenSet(self.shards, self.labels[chosen], names, self.class_names, self.grid, self.views, [], rows)
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        return torch.tensor([len(shard) for shard in self.shards]).cumsum(0)
+
+    def _read(self, indices: Tensor, views: Tensor) -> Tensor:
+        rows = indices if self.rows is None else self.rows[indices]
+        dtype = torch.int64 if self.grid.is_discrete else torch.float32
+        tokens = torch.empty(len(rows), *self.grid.token_shape, dtype=dtype)
+        owner = torch.searchsorted(self._ends, rows, right=True)
+        for shard in owner.unique().tolist():
+            here = owner == shard
+            first = int(self._ends[shard]) - len(self.shards[shard])
+            tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
+        return tokens
 
 
 @torch.inference_mode()
@@ -44,15 +99,16 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
         ValueError: if the image size does not fit the tokenizer.
     """
     grid = tokenizer.grid(*images.size)
-    views = []
-    for mirrored in [False, True] if images.flip else [False]:
-        what = "mirrored images" if mirrored else "images"
-        tokens = torch.empty(len(images), grid.num_cells, dtype=torch.int32)
-        with Progress(f"tokenizing {len(images):,} {what}", len(images)) as progress:
-            for start in range(0, len(images), batch_size):
-                pixels = to_float(images.images[start : start + batch_size]).to(tokenizer.device)
-                pixels = pixels.flip(-1) if mirrored else pixels
-                tokens[start : start + len(pixels)] = tokenizer.encode(pixels).int().cpu()
-                progress.advance(len(pixels))
-        views.append(tokens)
-    return TokenSet(views, images.labels, images.names, grid)
+    num_views = 2 if images.flip else 1
+    dtype = torch.int32 if grid.is_discrete else torch.float32
+    tokens = torch.empty(len(images), num_views, *grid.token_shape, dtype=dtype)
+    with Progress(f"tokenizing {len(images):,} images", len(images)) as progress:
+        for start in range(0, len(images), batch_size):
+            pixels = to_float(images.images[start : start + batch_size]).to(tokenizer.device)
+            part = tokens[start : start + len(pixels)]
+            for view in range(num_views):
+                part[:, view] = tokenizer.encode(pixels.flip(-1) if view else pixels).to("cpu", dtype)
+            progress.advance(len(pixels))
+    return TokenSet(
+        [tokens], images.labels, images.names, images.class_names, grid, list(range(num_views)), images.unreadable
+    )

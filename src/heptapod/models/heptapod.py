@@ -49,6 +49,11 @@ class HeptapodModel(nn.Module):
         self.config = config
         self.grid = grid
         self.num_classes = num_classes
+        if not grid.is_discrete:
+            raise ValueError(
+                f"tokenizer: its tokens are vectors of {grid.channels} numbers, but this model reads codes; use a "
+                "discrete tokenizer (vq, fsq, pixel or a pretrained one)"
+            )
         self.token_embedding = nn.Embedding(grid.vocabulary_size, config.width)
         self.cell_embedding = CellEmbedding(config.width)
         # Row num_classes is "no label": the BOS of an unconditional model, and where a label is dropped.

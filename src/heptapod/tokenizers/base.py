@@ -1,6 +1,7 @@
 """The interface of a tokenizer: images ↔ a grid of tokens.
 
-Images are float tensors (B, 3, height, width) in [-1, 1], RGB.
+Images are float tensors (B, 3, height, width) in [-1, 1], RGB. Tokens are codes (B, N) int64, or vectors (B, N, C)
+float32; cells in raster order.
 """
 
 from __future__ import annotations
@@ -20,25 +21,46 @@ class GridSpec:
     """Rows."""
     width: int
     """Columns."""
-    vocabulary_size: int
-    """V: tokens are codes in 0..V-1."""
+    vocabulary_size: int = 0
+    """V: tokens are codes in 0..V-1; 0 where they are vectors."""
+    channels: int = 0
+    """C: tokens are vectors of C numbers; 0 where they are codes."""
+
+    def __post_init__(self) -> None:
+        if (self.vocabulary_size > 0) == (self.channels > 0):
+            raise ValueError(
+                f"vocabulary_size: {self.vocabulary_size} and channels: {self.channels} given, one of them must be "
+                "above 0"
+            )
 
     @property
     def num_cells(self) -> int:
         """N = H·W."""
         return self.height * self.width
 
+    @property
+    def is_discrete(self) -> bool:
+        """Whether tokens are codes."""
+        return self.vocabulary_size > 0
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Shape of the tokens of one image: (N,) or (N, C)."""
+        return (self.num_cells,) if self.is_discrete else (self.num_cells, self.channels)
+
 
 class Tokenizer(nn.Module, ABC):
-    """Images to discrete tokens and back.
+    """Images to tokens and back.
 
     Attributes:
         factor: pixels per cell side.
-        vocabulary_size: number of codes V.
+        vocabulary_size: number of codes V; 0 for a continuous tokenizer.
+        channels: numbers per token C; 0 for a discrete tokenizer.
     """
 
     factor: int
-    vocabulary_size: int
+    vocabulary_size: int = 0
+    channels: int = 0
 
     def grid(self, image_height: int, image_width: int) -> GridSpec:
         """The token grid of an image size.
@@ -54,15 +76,20 @@ class Tokenizer(nn.Module, ABC):
                     f"image size {image_height}×{image_width} is not divisible by the tokenizer's factor "
                     f"{self.factor}; try {near} (data.image_size)"
                 )
-        return GridSpec(image_height // self.factor, image_width // self.factor, self.vocabulary_size)
+        return GridSpec(image_height // self.factor, image_width // self.factor, self.vocabulary_size, self.channels)
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, h, w) in [-1, 1] -> tokens (B, N) int64, cells in raster order."""
+        """Images (B, 3, h, w) in [-1, 1] -> tokens (B, N) int64 or (B, N, C) float32, cells in raster order."""
 
     @abstractmethod
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
-        """Tokens (B, N) int64 -> images (B, 3, h, w) in [-1, 1]."""
+        """Tokens (B, N) int64 or (B, N, C) float32 -> images (B, 3, h, w) in [-1, 1]."""
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether its tokens are codes."""
+        return self.vocabulary_size > 0
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heptapod import parallel
 from heptapod.random import Stream, numpy_generator
 
 
@@ -15,15 +16,23 @@ class CodebookStatistics:
     """What a batch tells the codebook; statistics of several micro-batches add up."""
 
     counts: Tensor
-    """(V,) float32: vectors assigned to each code."""
+    """(V,): vectors assigned to each code."""
     sums: Tensor
-    """(V, C) float32: their sums."""
+    """(V, C): their sums."""
     vectors: Tensor
-    """(M, C) float32: the vectors, from which unused codes restart."""
+    """(M, C): the vectors, from which unused codes restart."""
 
     def __add__(self, other: CodebookStatistics) -> CodebookStatistics:
         vectors = torch.cat([self.vectors, other.vectors])
         return CodebookStatistics(self.counts + other.counts, self.sums + other.sums, vectors)
+
+    def across_ranks(self) -> CodebookStatistics:
+        """The statistics of all processes together, the same to the bit in each of them."""
+        gathered = zip(
+            parallel.gather(self.counts), parallel.gather(self.sums), parallel.gather(self.vectors), strict=True
+        )
+        first, *others = (CodebookStatistics(*tensors) for tensors in gathered)
+        return sum(others, first)
 
 
 class Codebook(nn.Module):
@@ -51,13 +60,13 @@ class Codebook(nn.Module):
     def nearest(self, x: Tensor) -> Tensor:
         """Codes (M,) int64 of the nearest vectors to x (M, C), in float32 under autocast too."""
         with torch.autocast(x.device.type, enabled=False):
-            distance = self.vectors.square().sum(-1) - 2 * x.float() @ self.vectors.T
+            distance = self.vectors.square().sum(-1) - 2 * x.to(self.vectors.dtype) @ self.vectors.T
         return distance.argmin(-1)
 
     @torch.no_grad()
     def statistics(self, x: Tensor, codes: Tensor) -> CodebookStatistics:
         """Counts and sums of vectors (M, C) by their codes (M,)."""
-        x = x.detach().float()
+        x = x.detach().to(self.vectors.dtype)
         counts = torch.zeros_like(self.counts).index_add_(0, codes, torch.ones_like(x[:, 0]))
         sums = torch.zeros_like(self.vectors).index_add_(0, codes, x)
         return CodebookStatistics(counts, sums, x)
@@ -94,3 +103,17 @@ class Codebook(nn.Module):
         size = len(self.counts)
         index = numpy_generator(Stream.CODEBOOK, seed, step).choice(len(vectors), size, replace=size > len(vectors))
         return vectors[torch.from_numpy(index).to(vectors.device)]
+
+    def perplexity(self) -> Tensor:
+        """exp(entropy) of the codes' running frequencies: how many are used evenly, up to V."""
+        frequencies = self.counts / self.counts.sum().clamp(min=1e-12)
+        return torch.exp(-(frequencies * frequencies.clamp(min=1e-12).log()).sum())
+
+
+@torch.no_grad()
+def codebook_usage(codes: Tensor, size: int) -> tuple[float, float]:
+    """Fraction of the codes that occur, and the perplexity exp(entropy) of their frequencies."""
+    counts = torch.bincount(codes.flatten(), minlength=size).double()
+    frequencies = counts / counts.sum().clamp(min=1)
+    entropy = -(frequencies * frequencies.clamp(min=1e-12).log()).sum()
+    return float((counts > 0).double().mean()), float(entropy.exp())

@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor
 
 from heptapod.files import (
-    TEMPORARY,
     atomic_folder,
     read_json,
     read_tensors,
@@ -57,13 +56,6 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process was writing."""
-    if folder.is_dir():
-        for path in folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

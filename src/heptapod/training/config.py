@@ -17,7 +17,7 @@ class TrainConfig:
     batch_size: int = 64
     """Images per optimizer step."""
     accumulation: int = 1
-    """Micro-batches an optimizer step is split into, to save memory."""
+    """Micro-batches an optimizer step is split into, to save memory; a divisor of the batch size."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
     warmup_steps: int = 50
@@ -72,8 +72,8 @@ class TrainConfig:
             raise ValueError("tensorboard: true given, but it is not installed: pip install 'heptapod[tensorboard]'")
         if not 0 <= self.final_lr_ratio <= 1:
             raise ValueError(f"final_lr_ratio: {self.final_lr_ratio} given, must lie between 0 and 1")
-        if self.accumulation > self.batch_size:
-            raise ValueError(f"accumulation: {self.accumulation} given, at most batch_size ({self.batch_size})")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation: {self.accumulation} given, must divide batch_size ({self.batch_size})")
 
 
 RESUME_FREELY = {"log_every", "preview_every", "save_every", "keep_last", "tensorboard"}

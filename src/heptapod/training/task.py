@@ -31,6 +31,11 @@ class TrainTask(Protocol):
     """For messages and the progress bar."""
 
     @property
+    def selects_best(self) -> bool:
+        """Whether the weights with the lowest ``val_loss`` are the best; if not, the newest are."""
+        ...
+
+    @property
     def module(self) -> nn.Module:
         """What has the weights."""
         ...
@@ -40,8 +45,8 @@ class TrainTask(Protocol):
         """What it is trained on."""
         ...
 
-    def step(self, batch: Batch) -> LossOutput:
-        """Loss of a micro-batch, through ``module``."""
+    def losses(self, batch: Batch, step: int) -> LossOutput:
+        """Loss of a micro-batch, through ``module``; ``step`` counts the optimizer steps before."""
         ...
 
     def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:

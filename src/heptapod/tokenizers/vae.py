@@ -1,0 +1,70 @@
+"""A convolutional VAE (1312.6114): continuous tokens, kept close to a normal distribution by a small KL term.
+
+Shape legend: B batch, c latent channels, h and w latent positions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from heptapod.config import settings
+from heptapod.random import KeyedGenerator
+from heptapod.tokenizers.continuous import ContinuousTokenizer
+from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
+from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
+
+LOG_VARIANCE = (-30.0, 20.0)
+
+
+@settings
+class VAEConfig(NetworkConfig):
+    """A convolutional VAE: each cell is a vector."""
+
+    kind: Literal["vae"] = "vae"
+    """Kind of tokenizer."""
+    latent_channels: int = 8
+    """Channels of the latent."""
+    patch: int = 1
+    """Latent positions per side that make one token of latent_channels · patch² numbers (2 halves the grid)."""
+    kl_weight: float = 1e-5
+    """Weight of the KL divergence from the standard normal, in nats per number of the latent."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("latent_channels", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
+        if not 0 <= self.kl_weight < float("inf"):
+            raise ValueError(f"kl_weight: {self.kl_weight} given, must be at least 0")
+
+
+class VAETokenizer(ContinuousTokenizer, TrainableTokenizer):
+    """Convolutional encoder to a diagonal Gaussian, convolutional decoder; tokens are the Gaussian's mean."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__(config.factor, config.latent_channels, config.patch)
+        self.config = config
+        self.encoder = build_encoder(config, 2 * config.latent_channels)
+        self.decoder = build_decoder(config, config.latent_channels)
+
+    def reconstruct(self, images: Tensor, generator: KeyedGenerator) -> Reconstruction:
+        """See :meth:`TrainableTokenizer.reconstruct`; decodes a sample of the posterior."""
+        mean, log_variance = at_least_float32(self.encoder(images)).chunk(2, 1)
+        log_variance = log_variance.clamp(*LOG_VARIANCE)
+        noise = generator.normal(mean[0].numel()).view_as(mean).to(mean)
+        sample = mean + (log_variance / 2).exp() * noise
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).mean(1) / 2
+        decoded = at_least_float32(self.decoder(sample))
+        return Reconstruction(decoded, self.config.kl_weight * kl, {"kl": kl})
+
+    def encode_latent(self, images: Tensor) -> Tensor:
+        """See :meth:`ContinuousTokenizer.encode_latent`."""
+        mean: Tensor = self.encoder(images).chunk(2, 1)[0]
+        return mean
+
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        """See :meth:`ContinuousTokenizer.decode_latent`."""
+        decoded: Tensor = self.decoder(latent)
+        return decoded

@@ -1,0 +1,125 @@
+"""Run folders: what a run starts from, and whether it is done. The same command again goes on where it stopped.
+
+OUT/config.yaml     the resolved recipe
+OUT/data.json       images used, held out, and unreadable ones by name
+OUT/tokenizer/      a run of its own, if the tokenizer is trained here
+OUT/metrics.jsonl   figures during training; OUT/training.json the final ones
+OUT/samples/        sample grids
+OUT/checkpoints/    for resuming
+OUT/best, OUT/last  weights for use
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from heptapod import parallel
+from heptapod.config import read_yaml, to_dict, to_yaml
+from heptapod.data import ImageSet, TokenSet
+from heptapod.files import read_json, write_atomically, write_json
+from heptapod.progress import say
+from heptapod.recipe import Recipe
+from heptapod.training.config import RESUME_FREELY
+
+
+def find_tokenizer(path: Path, setting: str = "tokenizer.path") -> Path:
+    """The folder of a trained tokenizer: the path itself, or ``best`` in its run, or in a model's run folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for folder in (path, path / "best", path / "tokenizer" / "best"):
+        if (folder / "config.json").is_file() and "tokenizer" in read_json(folder / "config.json").get("format", ""):
+            return folder
+    raise FileNotFoundError(f"{setting}: {path} holds no trained tokenizer")
+
+
+def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
+    """Whether a run is done; checks that a run begun in the folder has the same settings.
+
+    Raises:
+        ValueError: naming a setting that differs.
+    """
+    config = folder / "config.yaml"
+    if not config.is_file():
+        return False
+    before, now = _relevant(read_yaml(config), tokenizer), _relevant(to_dict(recipe), tokenizer)
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"out: {folder} holds a run with {key} = {before.get(key)}, now {now.get(key)} is given; choose another "
+            "--out, or remove the folder"
+        )
+    return (folder / "training.json").is_file()
+
+
+def _relevant(values: dict[str, Any], tokenizer: bool) -> dict[str, Any]:
+    """The settings that decide what a run gives, as dotted keys."""
+    flat = _flatten(values)
+    groups: tuple[str, ...] = ("data.", "tokenizer.", "seed")
+    if not tokenizer:
+        groups += ("model.", "objective.", "train.", "sampling.")
+    return {
+        key: value
+        for key, value in flat.items()
+        if key.startswith(groups) and key.rpartition(".")[2] not in RESUME_FREELY and key != "data.memory_gib"
+    }
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+Items = ImageSet | TokenSet
+
+
+def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
+    """Writes what a run starts from.
+
+    Raises:
+        ValueError: if the run was begun with other images.
+    """
+    train, validation = items
+    unreadable = [*train.unreadable, *validation.unreadable]
+    facts = {
+        "path": recipe.data.path,
+        "train_images": len(train),
+        "held_out_images": len(validation),
+        "sha256": train.sha256() + validation.sha256(),
+        "size": list(train.size),
+        "class_names": train.class_names,
+        "unreadable_images": len(unreadable),
+        "unreadable": unreadable,
+    }
+    if (folder / "data.json").is_file():
+        before = read_json(folder / "data.json")
+        if before.get("sha256") != facts["sha256"]:
+            raise ValueError(
+                f"data: {len(train):,} training and {len(validation):,} held-out images that are not those (of "
+                f"{before['train_images']:,} and {before['held_out_images']:,}) the run in {folder} began with; choose "
+                "another --out"
+            )
+    parallel.barrier()  # all have looked before one writes
+    if parallel.is_main():
+        text = to_yaml(recipe)
+        write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
+        write_json(folder / "data.json", facts)
+
+
+def report(folder: Path, items: tuple[Items, Items]) -> None:
+    """Tells what images there are, and which could not be read."""
+    train, validation = items
+    unreadable = [*train.unreadable, *validation.unreadable]
+    say(f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes")
+    if unreadable:
+        say(f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):")
+        for line in unreadable[:5]:
+            say(f"  {line}")

@@ -1,0 +1,85 @@
+"""Training a model on tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from heptapod.data.loader import Batch
+from heptapod.data.tokens import TokenSet
+from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.models.heptapod import HeptapodModel
+from heptapod.objective import ObjectiveConfig, draw_supervision, drop_labels, objective_loss
+from heptapod.random import KeyedGenerator, Stream
+from heptapod.training.task import LossOutput
+
+
+class ModelTask:
+    """Trains a Heptapod model on tokens.
+
+    Args:
+        module: the model.
+        train: tokens to train on.
+        validation: held-out tokens.
+        objective: token order and supervision density.
+        preview: draws a picture of samples.
+        export: writes the weights for use.
+    """
+
+    name = "model"
+    selects_best = True
+
+    def __init__(
+        self,
+        module: HeptapodModel,
+        train: TokenSet,
+        validation: TokenSet,
+        objective: ObjectiveConfig,
+        preview: Callable[[HeptapodModel], Image.Image],
+        export: Callable[[HeptapodModel, Path, dict[str, str]], None],
+    ) -> None:
+        self.module = module
+        self.train_items = train
+        self.validation = validation
+        self.objective = objective
+        self._preview = preview
+        self._export = export
+
+    def losses(self, batch: Batch, step: int) -> LossOutput:
+        """The objective's loss of a micro-batch."""
+        device = batch.items.device
+        grid = self.module.grid
+        supervision = draw_supervision(self.objective, grid.height, grid.width, batch.keys, self.module.head.window).to(
+            device
+        )
+        labels = drop_labels(batch.labels, self.objective.label_dropout, batch.keys)
+        generator = KeyedGenerator(Stream.LOSS, batch.keys)
+        return LossOutput(objective_loss(self.module, batch.items, labels, supervision, generator))
+
+    def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
+        """Nothing to do."""
+        return {}
+
+    def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
+        """Held-out negative log-likelihood per token in nats (``val_loss``), by the chain rule."""
+        assert isinstance(module, HeptapodModel)
+        tokens = self.validation.head(max_images)
+        labels = self.validation.labels[:max_images]
+        nll = float(negative_log_likelihood(module, tokens, labels, self.objective.token_order).mean())
+        bits = nll * module.grid.num_cells / math.log(2)
+        return {"val_loss": nll, "val_nats_per_token": nll, "val_bits_per_image": bits}
+
+    def preview(self, module: nn.Module) -> Image.Image:
+        """Samples of the model."""
+        assert isinstance(module, HeptapodModel)
+        return self._preview(module)
+
+    def export(self, module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
+        """Writes a folder that ``Heptapod.from_pretrained`` reads."""
+        assert isinstance(module, HeptapodModel)
+        self._export(module, folder, metadata)
