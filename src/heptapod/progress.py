@@ -8,6 +8,8 @@ from types import TracebackType
 import rich.progress
 from rich.console import Console
 
+from heptapod import parallel
+
 SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -26,7 +28,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self._start_done = self._done = done
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=not parallel.is_main())
         self._started = self._last_line = time.monotonic()
         self._note = ""
         self._bar = rich.progress.Progress(
@@ -74,5 +76,5 @@ class Progress:
 
 
 def say(message: str) -> None:
-    """Prints a line to standard error."""
-    Console(stderr=True).print(message, highlight=False, soft_wrap=True, markup=False)
+    """Prints a line to standard error; of several processes the first one does."""
+    Console(stderr=True, quiet=not parallel.is_main()).print(message, highlight=False, soft_wrap=True, markup=False)

@@ -65,7 +65,7 @@ def demo(arguments: list[str]) -> None:
     results = [_judged(heptapod, judge, steps) for steps in step_counts]
     seconds["this_command"] = time.perf_counter() - started
     metrics = {
-        "judge_accuracy_on_real_held_out": accuracy(judge, held_out.images, held_out.labels),
+        "judge_accuracy_on_real_held_out": accuracy(judge, held_out.in_memory(), held_out.labels),
         "images": IMAGES,
         "guidance": None,
         "results": results,

@@ -44,6 +44,7 @@ def evaluate(
     features: bool = True,
     inception: str | None = None,
     batch_size: int = 32,
+    memory_gib: float = 16.0,
     seed: int = 0,
     device: str = "auto",
     out: str = "tokenizer-evaluation",
@@ -67,6 +68,7 @@ def evaluate(
         features: Measure distances in EfficientNet-Lite0 features.
         inception: torch-fidelity's Inception weights (weights-inception-2015-12-05-6726825d.pth), for rFID and rKID.
         batch_size: Images at a time; results do not depend on it.
+        memory_gib: Refuse more than this many GiB of decoded images.
         seed: Which images are drawn, the blocks of the kernel distance, and the baseline's patches.
         device: auto, cpu, cuda, ...
         out: Folder to write.
@@ -84,11 +86,13 @@ def evaluate(
     extractors: list[FeatureExtractor] = [EfficientNetLite0Features(place)] if features else []
     if inception is not None:
         extractors.append(InceptionFeatures(Path(inception), place))
-    images = _images(data, image_size, count, seed, "data")
+    images = _images(data, image_size, count, seed, memory_gib, "data")
     model.grid(*images.size)  # refused before minutes are spent
-    training = None if baseline_data is None else _images(baseline_data, image_size, None, seed, "baseline_data")
+    training = (
+        None if baseline_data is None else _images(baseline_data, image_size, None, seed, memory_gib, "baseline_data")
+    )
     started = time.perf_counter()
-    report = evaluate_reconstruction(model, images.images, perceptual, extractors, batch_size, seed)
+    report = evaluate_reconstruction(model, images.in_memory(), perceptual, extractors, batch_size, seed)
     figures: dict[str, Any] = {
         "tokenizer": {"path": str(folder), "sha256": tokenizer_hash(model), **config_of(model)},
         "data": {"path": data, "sha256": images.sha256(), "count": len(images), "unreadable": images.unreadable},
@@ -96,7 +100,7 @@ def evaluate(
         **report.figures,
     }
     if training is not None:
-        figures["baseline"] = _baseline(model, training.images, images.images, report.psnr, seed)
+        figures["baseline"] = _baseline(model, training.in_memory(), images.in_memory(), report.psnr, seed)
     figures["seconds"] = time.perf_counter() - started
     write_json(Path(out) / "evaluation.json", figures)
     save_png(report.picture, Path(out) / "reconstructions.png")
@@ -105,10 +109,11 @@ def evaluate(
     print(f"{Path(out) / 'evaluation.json'}, {Path(out) / 'reconstructions.png'}")
 
 
-def _images(data: str, image_size: int, count: int | None, seed: int, setting: str) -> ImageSet:
+def _images(data: str, image_size: int, count: int | None, seed: int, memory_gib: float, setting: str) -> ImageSet:
     """All images of a set, or a random part."""
     source = open_source(data, setting)
-    config = from_dict(DataConfig, {"path": data, "image_size": image_size}, "evaluate-tokenizer")
+    values = {"path": data, "image_size": image_size, "memory_gib": memory_gib}
+    config = from_dict(DataConfig, values, "evaluate-tokenizer")
     rows = numpy_generator(Stream.EVALUATION, seed).permutation(len(source.names))[:count]
     rows.sort()
     images = decode(source, config, rows)

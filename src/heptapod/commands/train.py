@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from heptapod import parallel
 from heptapod.config import to_yaml
 from heptapod.progress import say
 from heptapod.recipe import Recipe, load_recipe, recipe_names
@@ -17,7 +18,10 @@ def train(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train", arguments)
     if recipe is None:
         return
-    figures = run.train_model(recipe)
+    with parallel.process_group():
+        figures = run.train_model(recipe)
+        if not parallel.is_main():
+            return
     out = Path(recipe.out)
     say(f"held-out NLL {figures['best_val_loss']:.4f} nats per token after {figures['seconds']:.0f} s of training")
     print(f"model:   {out / 'best'}\nfigures: {out / 'training.json'}\nsamples: {out / 'samples'}")
@@ -28,7 +32,10 @@ def train_tokenizer(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train-tokenizer", arguments)
     if recipe is None:
         return
-    run.train_tokenizer(recipe)
+    with parallel.process_group():
+        run.train_tokenizer(recipe)
+        if not parallel.is_main():
+            return
     out = Path(recipe.out) / "tokenizer"
     print(f"tokenizer: {out / 'best'}\nfigures:   {out / 'training.json'}\nsamples:   {out / 'samples'}")
 

@@ -1,4 +1,4 @@
-"""Images from a folder, a parquet file or a built-in set, decoded to RGB and held in memory as uint8."""
+"""Images from a folder, a parquet file or a built-in set, decoded to RGB uint8."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from heptapod.config import settings
+from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
 from heptapod.progress import Progress
 from heptapod.random import KeyedGenerator, Stream, numpy_generator
@@ -38,7 +39,8 @@ class DataConfig:
     limit: int | None = None
     """Use the first so many images of a fixed random order (for a quick look)."""
     memory_gib: float = 8.0
-    """Refuse to hold more than this many GiB of decoded images in memory."""
+    """Hold at most this many GiB of decoded images in memory. A larger folder (with an image_size) is decoded as it is
+    read; a larger parquet file is refused."""
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
@@ -53,8 +55,8 @@ class DataConfig:
 class ImageSet:
     """Decoded images."""
 
-    images: Tensor
-    """(M, 3, h, w) uint8 RGB."""
+    images: Tensor | ImagesOnDemand
+    """(M, 3, h, w) uint8 RGB, in memory or decoded when indexed."""
     labels: Tensor
     """(M,) int64, -1 where there is no label."""
     names: list[str]
@@ -75,10 +77,24 @@ class ImageSet:
         return self.images.shape[2], self.images.shape[3]
 
     def sha256(self) -> str:
-        """Hash of the pixels and labels."""
-        digest = hashlib.sha256(self.images.numpy().data)
+        """Hash of the labels and the pixels, or the names where the pixels are not in memory."""
+        on_demand = isinstance(self.images, ImagesOnDemand)
+        digest = hashlib.sha256("\n".join(self.names).encode() if on_demand else self.in_memory().numpy().data)
         digest.update(self.labels.numpy().data)
         return digest.hexdigest()
+
+    def in_memory(self) -> Tensor:
+        """The pixels (M, 3, h, w) of a set that is held in memory.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        if isinstance(self.images, ImagesOnDemand):
+            raise ValueError(
+                f"data: {len(self):,} images of {self.size[0]}×{self.size[1]} pixels are more than memory_gib allows "
+                "to hold; raise it, or use fewer or smaller images"
+            )
+        return self.images
 
     def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
         """Images by index, mirrored by their streams if ``flip`` is set."""
@@ -91,7 +107,8 @@ class ImageSet:
     def subset(self, indices: Tensor) -> ImageSet:
         """The images with the given indices; what was unreadable is not repeated."""
         names = [self.names[i] for i in indices.tolist()]
-        return ImageSet(self.images[indices], self.labels[indices], names, self.class_names, self.flip)
+        images = self.images.take(indices) if isinstance(self.images, ImagesOnDemand) else self.images[indices]
+        return ImageSet(images, self.labels[indices], names, self.class_names, self.flip)
 
 
 def flipped(keys: list[tuple[int, int, int]]) -> Tensor:
@@ -187,7 +204,8 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
                 unreadable.append(f"{name}: {result}")
                 continue
             if images is None:
-                _check_memory(result.nbytes * len(rows), config.memory_gib)
+                if result.nbytes * len(rows) > config.memory_gib * 2**30:
+                    return _on_demand(source, config, rows, result.nbytes * len(rows))
                 images = torch.empty(len(rows), *result.shape, dtype=torch.uint8)
             check_size(name, result.shape, images.shape[1:])
             images[len(kept)] = torch.from_numpy(result)
@@ -309,9 +327,19 @@ def _decode_one(
         return str(error) or type(error).__name__
 
 
-def _check_memory(num_bytes: int, limit_gib: float) -> None:
-    if num_bytes > limit_gib * 2**30:
+def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: int) -> ImageSet:
+    """Images that are decoded as they are read; refuses a source that cannot give them in any order."""
+    if source.open_one is None or not config.image_size:
         raise ValueError(
-            f"data.memory_gib: {limit_gib} given, but the decoded images need {num_bytes / 2**30:.1f} GiB; "
-            "raise it, set a smaller data.image_size or use fewer images (data.limit)"
+            f"data.memory_gib: {config.memory_gib} given, but the decoded images need {num_bytes / 2**30:.1f} GiB; "
+            "raise it, set a smaller data.image_size, use fewer images (data.limit), or give a folder and an image_size"
         )
+    open_one = source.open_one
+
+    def read(row: int) -> np.ndarray | str:
+        return _decode_one(open_one(row), lambda image: to_rgb(image, config.image_size))
+
+    names = [source.names[row] for row in rows]
+    labels = torch.tensor([source.labels[row] for row in rows])
+    images = ImagesOnDemand(read, rows, names, (config.image_size, config.image_size))
+    return ImageSet(images, labels, names, source.class_names)

@@ -7,6 +7,7 @@ knowing how many items it has read, in the middle of an epoch too, and no item i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -72,6 +73,36 @@ def batch_at(items: ItemSet, position: int, batch_size: int, seed: int) -> Batch
     indices = torch.tensor([index for _, _, index in keys])
     names = [items.names[index] for _, _, index in keys]
     return Batch(items.items(indices, keys), items.labels[indices], keys, names)
+
+
+class BatchStream:
+    """The batches of a run, each prepared in the background while the one before it is used.
+
+    Args:
+        items: what is read.
+        batch_size: items per step of all processes together.
+        seed: of the order.
+        share: this process's part of every batch: its number and how many there are.
+    """
+
+    def __init__(self, items: ItemSet, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+        self._items = items
+        self._batch_size = batch_size
+        self._seed = seed
+        self._share = share
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future[Batch]] = {}
+
+    def at(self, step: int) -> Batch:
+        """This process's part of the batch of a step (counted from 0)."""
+        wanted = self._ahead.pop(step, None) or self._pool.submit(self._read, step)
+        self._ahead = {step + 1: self._pool.submit(self._read, step + 1)}
+        return wanted.result()
+
+    def _read(self, step: int) -> Batch:
+        rank, processes = self._share
+        size = self._batch_size // processes
+        return batch_at(self._items, step * self._batch_size + rank * size, size, self._seed)
 
 
 @lru_cache(maxsize=4)

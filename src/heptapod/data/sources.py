@@ -51,6 +51,8 @@ class Source:
     """Yields, in order, a function that gives the encoded bytes or a decoded image."""
     held_out: frozenset[str] | None = None
     """Names that belong to the held-out split, where the set has one of its own."""
+    open_one: Callable[[int], Opener] | None = None
+    """Opens an image by its number, where a source can do that."""
 
     def is_held_out(self) -> np.ndarray:
         """(M,) bool: which images belong to the set's own held-out split."""
@@ -106,7 +108,8 @@ def _folder(path: str, folder: Path) -> Source:
     def open_all() -> Iterator[Opener]:
         return (file.read_bytes for file in files)
 
-    return Source(path, names, labels, [name for name, _ in by_class], open_all)
+    class_names = [name for name, _ in by_class]
+    return Source(path, names, labels, class_names, open_all, open_one=lambda number: files[number].read_bytes)
 
 
 def _parquet(path: str, shards: list[Path]) -> Source:

@@ -53,7 +53,10 @@ def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, 
     for key, value in tensors.items():
         name, _, entry = key.rpartition("/")
         parameter = parameters[name]
-        optimizer.state[parameter][entry] = value.to(parameter.device).clone()
+        if value.shape == parameter.shape:  # laid out in memory like the parameter, as the fused optimizer needs it
+            optimizer.state[parameter][entry] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+        else:
+            optimizer.state[parameter][entry] = value.to(parameter.device).clone()
 
 
 class EMA:

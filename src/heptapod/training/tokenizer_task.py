@@ -142,7 +142,7 @@ class TokenizerTask:
         """Held-out images over their reconstructions."""
         tokenizer = _tokenizer(module)
         originals = self.validation.images[:: max(1, len(self.validation) // 16)][:16]
-        tokens = tokenizer.encode(to_float(originals).to(tokenizer.device))
+        tokens = tokenizer.encode(to_float(originals).to(tokenizer.last_weight))
         decoded = to_uint8(tokenizer.decode(tokens, tokenizer.grid(*self.validation.size))).cpu()
         return image_grid(torch.cat([originals, decoded]), columns=len(originals))
 

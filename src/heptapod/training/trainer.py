@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from heptapod import parallel
-from heptapod.data.loader import Batch, batch_at
+from heptapod.data.loader import Batch, BatchStream
 from heptapod.files import load_strictly, remove_temporary
 from heptapod.pictures import save_png
 from heptapod.progress import Progress
@@ -58,6 +58,7 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.device = device
+        self.stream = BatchStream(task.train_items, config.batch_size, seed, (parallel.rank(), processes))
         self.module = task.module.to(device)
         self.optimizer = build_optimizer(self.module, config)
         self.ema = EMA(self.module, config.ema_decay)
@@ -114,9 +115,7 @@ class Trainer:
         """One optimizer step on the next batch of the stream."""
         config = self.config
         self.module.train()
-        share = config.batch_size // parallel.world_size()
-        position = self.step * config.batch_size + parallel.rank() * share
-        batch = batch_at(self.task.train_items, position, share, self.seed)
+        batch = self.stream.at(self.step)
         lr = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
