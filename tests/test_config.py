@@ -123,14 +123,17 @@ def test_every_setting_is_documented() -> None:
     import re
 
     from heptapod.data import DataConfig
+    from heptapod.data.cache import CacheConfig
     from heptapod.models import HeadConfig, ModelConfig
     from heptapod.objective import ObjectiveConfig
     from heptapod.recipe import TokenizerStage
     from heptapod.sampling import SamplingConfig
+    from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig
     from heptapod.training import TrainConfig
 
     groups = [DataConfig, HeadConfig, ModelConfig, ObjectiveConfig, Recipe, TokenizerStage, SamplingConfig]
-    for cls in [*groups, TrainConfig, VQConfig, PixelConfig]:
-        source = inspect.getsource(cls)
+    tokenizers = [VQConfig, FSQConfig, VAEConfig, PixelConfig, LossesConfig, CacheConfig]
+    for cls in [*groups, TrainConfig, *tokenizers]:
+        source = "".join(inspect.getsource(base) for base in cls.__mro__ if base is not object)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             assert re.search(rf'\n    {field.name}: [^\n]+\n    """', source), f"{cls.__name__}.{field.name}"

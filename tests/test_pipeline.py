@@ -207,10 +207,12 @@ def test_from_pretrained_refuses_what_does_not_fit(heptapod: Heptapod, tmp_path:
 
 
 def test_nothing_is_unpickled() -> None:
-    """No module of the package loads pickles."""
+    """Pickles of others are read as plain tensors only: torch's weights_only, and a reader of numpy arrays."""
     import heptapod
 
     for file in Path(heptapod.__file__).parent.rglob("*.py"):
         source = file.read_text()
-        assert "pickle" not in source, file
-        assert "torch.load" not in source, file
+        for line in source.splitlines():
+            assert "torch.load(" not in line or "weights_only=True" in line, file
+        assert "pickle.load" not in source, file
+        assert "pickle.Unpickler" not in source or "def find_class" in source, file

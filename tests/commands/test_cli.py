@@ -196,7 +196,7 @@ def test_demo_judges_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["sample", "missing"], "missing: no such folder"),
         (["sample", "empty"], "empty: no model there"),
         (["info", "missing"], "missing: no such file or folder"),
-        (["info", "empty"], "empty: neither a model, a tokenizer, a run nor a checkpoint"),
+        (["info", "empty"], "empty: neither a model, a tokenizer, a cache, a run nor a checkpoint"),
     ],
 )
 def test_mistakes(

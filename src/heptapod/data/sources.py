@@ -76,6 +76,8 @@ def open_source(path: str, setting: str = "data.path") -> Source:
     location = Path(path).expanduser()
     if not location.exists():
         raise FileNotFoundError(f"{setting}: {path} does not exist (a folder, a parquet file or mnist5k)")
+    if (location / "cache.json").is_file():
+        raise ValueError(f"{setting}: {path} is a cache of tokens, images are needed here")
     shards = [location] if location.suffix == ".parquet" else sorted(location.glob("*.parquet"))
     if not location.is_dir() and not shards:
         raise ValueError(f"{setting}: {path} is neither a folder, a .parquet file nor mnist5k")
