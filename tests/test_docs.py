@@ -12,11 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from heptapod.cli import main
+from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tutorial.md", "docs/extending.md", "docs/concepts.md", "docs/numbers.md"]
+PAGES = [
+    "README.md",
+    "docs/tutorial.md",
+    "docs/tokenizers.md",
+    "docs/extending.md",
+    "docs/concepts.md",
+    "docs/numbers.md",
+]
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
     "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
@@ -50,7 +59,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(stream, format="PNG")
         rows.append({"bytes": stream.getvalue(), "path": None})
     (folder / "cifar10").mkdir()
-    pq.write_table(pa.table({"image": rows, "label": [i % 10 for i in range(24)]}), folder / "cifar10/train.parquet")
+    for split in ("train", "test"):
+        table = pa.table({"image": rows, "label": [i % 10 for i in range(24)]})
+        pq.write_table(table, folder / "cifar10" / f"{split}.parquet")
+    (folder / "taef2").mkdir()
+    weights = build_pretrained(Taef2Config()).state_dict()
+    for part in ("encoder", "decoder"):  # as published, but untrained
+        own = {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(part)}
+        save_file(own, folder / "taef2" / f"taef2_{part}.safetensors")
     return folder
 
 
@@ -78,7 +94,10 @@ def after_commands(place: Path) -> Path:
 
 
 def test_every_heptapod_command_runs(after_commands: Path) -> None:
-    for file in ("digits.png", "digits.json", "photos.png", "belief.png", "runs/demo/metrics.json"):
+    for file in (
+        "digits.png", "digits.json", "photos.png", "belief.png", "runs/demo/metrics.json", "sheet.png",
+        "vq-evaluation/evaluation.json", "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors",
+    ):  # fmt: skip
         assert (after_commands / file).is_file(), file
 
 
