@@ -135,20 +135,28 @@ def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
     Raises:
         ValueError: naming the first tensors that do not fit.
     """
-    own = module.state_dict()
-    missing = sorted(own.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - own.keys())
+    check_tensors({name: tensor.shape for name, tensor in module.state_dict().items()}, tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Refuses tensors whose names or shapes are not those needed.
+
+    Raises:
+        ValueError: naming the first tensors that do not fit.
+    """
+    missing = sorted(needed.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - needed.keys())
     wrong = [
-        f"{name} is {tuple(tensors[name].shape)}, needed {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and own[name].shape != tensors[name].shape
+        f"{name} is {tuple(tensors[name].shape)}, needed {tuple(shape)}"
+        for name, shape in needed.items()
+        if name in tensors and tensors[name].shape != shape
     ]
     problems = [f"lacks {', '.join(missing[:3])}"] if missing else []
     problems += [f"has unknown {', '.join(extra[:3])}"] if extra else []
     problems += wrong[:2]
     if problems:
         raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
-    module.load_state_dict(dict(tensors))
 
 
 def remove_temporary(folder: Path) -> None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heptapod.config import settings
+from heptapod.files import check_tensors
 from heptapod.tokenizers.pretrained.base import read_published
 from heptapod.tokenizers.pretrained.diffusers_ import KLTokenizer, VQModelTokenizer
 
@@ -169,18 +170,7 @@ def load_renamed(module: nn.Module, tensors: Mapping[str, Tensor], names: Names,
     assert len(published) == len(own), "two layers by one name"
     used = {name: tensor for name, tensor in tensors.items() if not names.is_unused(name)}
     needed = {theirs: _published_shape(ours, own[ours]) for theirs, ours in published.items()}
-    missing = sorted(needed.keys() - used.keys())
-    extra = sorted(used.keys() - needed.keys())
-    wrong = [
-        f"{name} is {tuple(used[name].shape)}, needed {tuple(shape)}"
-        for name, shape in needed.items()
-        if name in used and used[name].shape != shape
-    ]
-    problems = [f"lacks {', '.join(missing[:3])}"] if missing else []
-    problems += [f"has unknown {', '.join(extra[:3])}"] if extra else []
-    problems += wrong[:2]
-    if problems:
-        raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
+    check_tensors(needed, used, source)
     module.load_state_dict({ours: used[theirs].view(own[ours].shape) for theirs, ours in published.items()})
 
 
