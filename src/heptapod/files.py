@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -157,6 +158,26 @@ def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor
     problems += wrong[:2]
     if problems:
         raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes sure that one process at a time works in a folder, which is made if absent; a kill frees the lock.
+
+    Raises:
+        ValueError: if another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{TEMPORARY}lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another process is writing there") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def remove_temporary(folder: Path) -> None:

@@ -75,10 +75,11 @@ def test_evaluate_tokenizer(place: Path, tmp_path: Path, kind: str, capsys: pyte
     assert "lpips" not in figures
     with Image.open(tmp_path / "a" / "reconstructions.png") as picture:
         assert picture.width > 8 * 128
-    assert main([*arguments[:-4], "--out", str(tmp_path / "b"), "--batch_size", "5"]) == 0
+    repeated = [argument if argument != str(tmp_path / "a") else str(tmp_path / "b") for argument in arguments]
+    assert main([*repeated, "--batch_size", "5"]) == 0
     again = json.loads((tmp_path / "b" / "evaluation.json").read_text())
-    if kind == "vae":
-        assert again["psnr"] == pytest.approx(figures["psnr"], abs=1e-3), "batches do not show"
+    assert again["psnr"] == pytest.approx(figures["psnr"], abs=1e-3), "batches do not show"
+    assert again["baseline"] == figures["baseline"]
 
 
 def test_evaluate_tokenizer_in_features(place: Path, tmp_path: Path) -> None:
@@ -115,7 +116,9 @@ def test_tokenize_look_and_train(
     for name in ("best", "last"):
         one, other = (load_file(tmp_path / run / name / "model.safetensors") for run in ("from_cache", "from_images"))
         assert all(torch.equal(one[key], other[key]) for key in one), "the cache changes nothing"
+    cache.rename(tmp_path / "elsewhere")  # the model does not need it any more
     assert main(["sample", str(tmp_path / "from_cache"), "--count", "1", "--out", str(tmp_path / "s.png")]) == 0
+    (tmp_path / "elsewhere").rename(cache)
     assert main([*trained, "--data", str(cache), "--out", str(tmp_path / "from_cache")]) == 0
     assert "already trained" in capsys.readouterr().err
 
@@ -157,15 +160,46 @@ def test_mistakes(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         "not divisible",
     )
     fails(capsys, ["import-tokenizer", "vqgan", images, *out], "kind: 'vqgan' given, must be one of taef2")
+    evaluate = ["evaluate-tokenizer", vq, "--data", images, *out]
+    fails(capsys, evaluate, "images of 16 pixels are too small for LPIPS, which needs 31; give --no_lpips")
+    fails(capsys, [*evaluate, "--image_size", "8", "--no_lpips"], "too small for SSIM, which needs 11; set image_size")
+    fails(capsys, [*evaluate, "--count", "1", "--no_lpips"], "need at least 2; give --no_features")
+    fails(capsys, [*evaluate, "--seed", "-1"], "seed: -1 given")
+    fails(capsys, [*evaluate, "--device", "meta"], "device: meta given")
+    few = tmp_path / "few" / "a"
+    few.mkdir(parents=True)
+    shutil.copy(place / "images" / "cats" / "00.png", few)
+    quick = ["--no_lpips", "--no_features"]
+    fails(capsys, [*evaluate, *quick, "--baseline_data", str(tmp_path / "few")], "16 patches, too few for 64 centroids")
+    imported = ["import-tokenizer", "taef2", images, "--data", images, *out]
+    fails(capsys, [*imported, "--count", "0"], "count: 0 given")
+    fails(capsys, [*imported, "--seed", "-1"], "seed: -1 given")
+    fails(capsys, ["import-tokenizer", "taef2", images, "--out", vq], f"out: {vq} exists")
     fails(capsys, ["info", images, "--verify"], f"verify: given, but {images} is no cache")
     assert not (tmp_path / "o").exists()
     assert main(["tokenize", vq, "--data", images, "--out", cache]) == 0
     fails(capsys, ["train-tokenizer", "demo", "--data", cache, *out], "is a cache of tokens")
+    adversarial = ["--tokenizer.losses.adversarial_weight", "1", "--tokenizer.train.accumulation", "2"]
+    fails(capsys, ["train-tokenizer", "demo", "--data", images, *adversarial, *out], "needs the whole batch at once")
     fails(capsys, ["tokenize", vq, "--data", images, "--out", cache, "--flip"], "holds a cache with flip = False")
     shard = Path(cache) / "shards" / "00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-9])
     fails(capsys, ["train", "demo", "--data", cache, *out], "00000.safetensors: truncated or damaged")
     fails(capsys, ["info", cache], "00000.safetensors: truncated or damaged")
+
+
+def test_a_damaged_parquet_file_is_named(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    rows = [{"bytes": path.read_bytes(), "path": None} for path in sorted((place / "images").rglob("*.png"))] * 40
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": rows}), file, row_group_size=100, compression="none", use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200_000] = b"\xff" * 200_000
+    file.write_bytes(content)
+    arguments = ["tokenize", str(place / "vq"), "--data", str(file), "--out", str(tmp_path / "c")]
+    fails(capsys, arguments, f"{file}: damaged")
 
 
 def test_import_taef2(tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from heptapod.data.cache_picture import contact_sheet, token_statistics
 from heptapod.data.cache_writer import CacheWriter
 from heptapod.data.images import to_crops
 from heptapod.data.sources import Source, open_source
-from heptapod.files import sha256
+from heptapod.files import locked, sha256
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, VAEConfig, VQConfig, VQTokenizer
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.store import build_trainable
@@ -50,7 +50,7 @@ def test_codes_are_those_of_the_tokenizer(image_folder: Path, tmp_path: Path) ->
     index = write(tmp_path / "c", image_folder)
     cache = open_cache(tmp_path / "c")
     assert (index["images"], index["missing"], len(index["shards"])) == (24, 0, 5)
-    assert index["images_per_class"] == {"dark": 12, "light": 12}
+    assert index["images_per_class"] == [12, 12]
     train, held_out = load_images(DataConfig(str(image_folder)))
     by_name = {
         name: vq().encode(to_float(image[None]))[0]
@@ -112,6 +112,49 @@ def test_a_stopped_run_goes_on_without_gaps_or_doubles(
         open_cache(tmp_path / "broken")
     write(tmp_path / "broken", image_folder)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_a_kill_before_the_first_file_is_whole(image_folder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "whole", image_folder)
+    (tmp_path / "broken" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "broken" / ".tmp-cache.json").write_text("{")
+    (tmp_path / "broken" / "tokenizer" / ".tmp-model.safetensors").write_text("half")
+    write(tmp_path / "broken", image_folder)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_one_writer_at_a_time(image_folder: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "c"), pytest.raises(ValueError, match="another process is writing there"):
+        write(tmp_path / "c", image_folder)
+    write(tmp_path / "c", image_folder)
+
+
+def test_a_lost_shard_is_written_again(image_folder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "c", image_folder)
+    before = contents(tmp_path / "c")
+    shard_path(tmp_path / "c", 1).unlink()
+    write(tmp_path / "c", image_folder)
+    assert contents(tmp_path / "c") == before
+
+
+def test_an_image_that_was_replaced_is_another_source(image_folder: Path, tmp_path: Path) -> None:
+    bad = image_folder / "dark" / "07.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:60])
+    write(tmp_path / "c", image_folder)
+    bad.write_bytes(whole)
+    with pytest.raises(ValueError, match="holds a cache with source_sha256"):
+        write(tmp_path / "c", image_folder)
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "0.png").write_bytes(b"no image")
+    write(tmp_path / "c", tmp_path / "images")
+    with pytest.raises(ValueError, match=r"c leaves no image to (hold out|train on)"):
+        load_tokens(DataConfig(str(tmp_path / "c")))
 
 
 def test_a_finished_cache_is_not_written_again(image_folder: Path, tmp_path: Path) -> None:
@@ -234,6 +277,9 @@ def test_damage_names_the_file(image_folder: Path, tmp_path: Path) -> None:
     shutil.copy(shard_path(tmp_path / "c", 0).parent.parent / "tokenizer" / "model.safetensors", shard)
     with pytest.raises(ValueError, match=r"00002\.safetensors: not a shard"):
         open_cache(tmp_path / "c")
+    (tmp_path / "c" / "index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json: images"):
+        open_cache(tmp_path / "c")
 
 
 def test_another_cache_in_the_way_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -269,9 +315,13 @@ def test_an_unmeasured_tokenizer_is_refused(image_folder: Path, tmp_path: Path) 
 
 def test_latents_that_are_not_finite_are_refused(image_folder: Path, tmp_path: Path) -> None:
     tokenizer = vae()
-    tokenizer.latent_std[0] = float("nan")  # type: ignore[index,operator]
-    with pytest.raises(ValueError, match="latents that are not finite"):
+    tokenizer.latent_std[0] = 1e-7  # type: ignore[index,operator]
+    with pytest.raises(ValueError, match="latents that are not finite in float16"):
         write(tmp_path / "c", image_folder, tokenizer)
+    write(tmp_path / "d", image_folder, tokenizer, dtype="float32")
+    tokenizer.latent_std[0] = float("nan")  # type: ignore[index,operator]
+    with pytest.raises(ValueError, match="latents that are not finite in float32"):
+        write(tmp_path / "e", image_folder, tokenizer, dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +359,7 @@ def test_unlabelled_images(tmp_path: Path) -> None:
     for number in range(3):
         Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
     index = write(tmp_path / "c", tmp_path / "images")
-    assert index["images_per_class"] == {}
+    assert index["images_per_class"] == []
     contact_sheet(tmp_path / "c")
     assert open_cache(tmp_path / "c").tokens.labels.tolist() == [-1, -1, -1]
 

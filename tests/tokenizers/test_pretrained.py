@@ -22,6 +22,7 @@ from heptapod.config import from_dict, settings, to_dict
 from heptapod.data.images import to_rgb
 from heptapod.files import load_strictly, read_tensors, write_tensors
 from heptapod.tokenizers.base import GridSpec, to_float
+from heptapod.tokenizers.codebook import nearest
 from heptapod.tokenizers.pretrained import (
     AnyPretrainedConfig,
     DiffusersKLConfig,
@@ -35,7 +36,6 @@ from heptapod.tokenizers.pretrained import (
     build_pretrained,
     import_pretrained,
 )
-from heptapod.tokenizers.pretrained.base import nearest
 
 from ..conftest import SHARED_DATA
 from .published import (

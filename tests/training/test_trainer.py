@@ -50,6 +50,14 @@ class Line:
         self.after: list[tuple[Any, int]] = []
         self.seen: list[str] = []
 
+    @property
+    def averaged(self) -> nn.Module:
+        return self.module
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [self.module]
+
     def losses(self, batch: Batch, step: int) -> LossOutput:
         self.seen += batch.names
         out = self.module(batch.items)

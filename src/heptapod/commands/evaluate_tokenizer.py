@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 from torch import Tensor
 
+from heptapod import parallel
 from heptapod.config import from_dict
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.evaluation.baselines import kmeans_baseline, pca_baseline
 from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor, InceptionFeatures
-from heptapod.evaluation.perceptual import load_lpips
+from heptapod.evaluation.image_metrics import SSIM_WINDOW
+from heptapod.evaluation.perceptual import LPIPS, load_lpips
 from heptapod.evaluation.reconstruction import evaluate_reconstruction
 from heptapod.files import write_json
 from heptapod.pictures import save_png
@@ -77,8 +80,11 @@ def evaluate(
         raise ValueError(f"count: {count} given, must be at least 1")
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
-    if importlib.util.find_spec("torchmetrics") is None:
+    if seed < 0:
+        raise ValueError(f"seed: {seed} given, must be at least 0")
+    if any(importlib.util.find_spec(package) is None for package in ("torchmetrics", "sklearn")):
         raise ValueError("evaluate-tokenizer needs its metrics: pip install 'heptapod[evaluation]'")
+    parallel.refuse_several("evaluate-tokenizer")
     place = resolve_device(device)
     folder = find_tokenizer(Path(tokenizer), "tokenizer")
     model = load_tokenizer(folder).to(place)
@@ -87,10 +93,13 @@ def evaluate(
     if inception is not None:
         extractors.append(InceptionFeatures(Path(inception), place))
     images = _images(data, image_size, count, seed, memory_gib, "data")
-    model.grid(*images.size)  # refused before minutes are spent
+    _check_images(images, perceptual, extractors)  # refused before minutes are spent
+    model.grid(*images.size)
     training = (
         None if baseline_data is None else _images(baseline_data, image_size, None, seed, memory_gib, "baseline_data")
     )
+    if training is not None:
+        _check_baseline(model, training)
     started = time.perf_counter()
     report = evaluate_reconstruction(model, images.in_memory(), perceptual, extractors, batch_size, seed)
     figures: dict[str, Any] = {
@@ -120,6 +129,35 @@ def _images(data: str, image_size: int, count: int | None, seed: int, memory_gib
     for line in images.unreadable[:5]:
         say(f"{setting}: left out, {line}")
     return images
+
+
+def _check_images(images: ImageSet, lpips: LPIPS | None, extractors: Sequence[FeatureExtractor]) -> None:
+    side = min(images.size)
+    if side < SSIM_WINDOW:
+        raise ValueError(
+            f"data: images of {side} pixels are too small for SSIM, which needs {SSIM_WINDOW}; set image_size"
+        )
+    if lpips is not None and side < lpips.architecture.smallest_side:
+        raise ValueError(
+            f"data: images of {side} pixels are too small for LPIPS, which needs {lpips.architecture.smallest_side}; "
+            "give --no_lpips, or set image_size"
+        )
+    if extractors and len(images) < 2:
+        raise ValueError(f"count: {len(images)} image(s), distances of features need at least 2; give --no_features")
+
+
+def _check_baseline(tokenizer: Tokenizer, train: ImageSet) -> None:
+    patches = len(train) * (train.size[0] // tokenizer.factor) * (train.size[1] // tokenizer.factor)
+    if tokenizer.is_discrete and patches < tokenizer.vocabulary_size:
+        raise ValueError(
+            f"baseline_data: {patches:,} patches, too few for {tokenizer.vocabulary_size:,} centroids; give more images"
+        )
+    numbers = 3 * tokenizer.factor**2
+    if tokenizer.channels > numbers:
+        raise ValueError(
+            f"baseline_data: the tokenizer has {tokenizer.channels} numbers per cell, a patch only {numbers}; there is "
+            "no such baseline, leave it out"
+        )
 
 
 def _baseline(tokenizer: Tokenizer, train: Tensor, test: Tensor, reached: Tensor, seed: int) -> dict[str, Any]:

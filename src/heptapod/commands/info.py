@@ -19,6 +19,7 @@ from heptapod.files import open_tensors, read_json, read_metadata
 from heptapod.models.heptapod import parameters_by_part
 from heptapod.pictures import save_png
 from heptapod.pipeline import Heptapod
+from heptapod.progress import say
 from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
 from heptapod.training.checkpoint import checkpoints
@@ -51,9 +52,7 @@ def show(
         verify_cache(Path(path))
     facts = describe(Path(path))
     if is_cache(Path(path)):
-        picture = Path(sheet) if sheet else Path(path) / "contact_sheet.png"
-        save_png(contact_sheet(Path(path)), picture)
-        facts["contact_sheet"] = str(picture)
+        facts["contact_sheet"] = _write_sheet(Path(path), sheet)
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -61,6 +60,19 @@ def show(
     for key, value in _rows(facts):
         table.add_row(key, value)
     Console(width=None).print(table, markup=False)
+
+
+def _write_sheet(cache: Path, sheet: str | None) -> str:
+    """Where the contact sheet is; a cache one may only read still tells the rest."""
+    picture = Path(sheet) if sheet else cache / "contact_sheet.png"
+    try:
+        save_png(contact_sheet(cache), picture)
+    except OSError as error:
+        if sheet is not None:
+            raise
+        say(f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet")
+        return ""
+    return str(picture)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -107,16 +119,16 @@ def _model(path: Path) -> dict[str, Any]:
 
 def _cache(path: Path) -> dict[str, Any]:
     cache = open_cache(path)
-    index = {name: value for name, value in cache.index.items() if name not in ("shards", "images_per_class")}
-    counts = list(cache.index["images_per_class"].values())
+    index = {name: value for name, value in to_dict(cache.index).items() if name not in ("shards", "images_per_class")}
+    counts = cache.index.images_per_class
     if counts:
         index["images_per_class"] = {"classes": len(counts), "fewest": min(counts), "most": max(counts)}
     return {
         "kind": "cache",
         **index,
         "tokens": token_statistics(cache),
-        "shards": len(cache.index["shards"]),
-        "bytes": sum(shard["bytes"] for shard in cache.index["shards"]),
+        "shards": len(cache.index.shards),
+        "bytes": sum(shard.bytes for shard in cache.index.shards),
         "settings": to_dict(cache.description.settings),
         "tokenizer_sha256": cache.description.tokenizer_sha256,
         "tokenizer": config_of(load_tokenizer(path / "tokenizer")),

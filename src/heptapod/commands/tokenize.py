@@ -12,6 +12,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from heptapod import parallel
 from heptapod.config import from_dict
 from heptapod.data import DataConfig
 from heptapod.data.cache import CacheConfig
@@ -19,6 +20,7 @@ from heptapod.data.cache_picture import contact_sheet
 from heptapod.data.cache_writer import CacheWriter
 from heptapod.data.images import decode
 from heptapod.data.sources import open_source
+from heptapod.files import atomic_folder
 from heptapod.pictures import save_png
 from heptapod.progress import Progress, say
 from heptapod.random import Stream, numpy_generator
@@ -88,6 +90,7 @@ def write_cache(
         "batch_size": batch_size,
         "shard_size": shard_size,
     }
+    parallel.refuse_several("tokenize")
     config = from_dict(CacheConfig, values, "tokenize")
     encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
     source = open_source(data, "data")
@@ -131,6 +134,12 @@ def import_published(
         seed: Which images are drawn.
         device: auto, cpu, cuda, ...
     """
+    if count < 1:
+        raise ValueError(f"count: {count} given, must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed: {seed} given, must be at least 0")
+    if Path(out).exists():
+        raise ValueError(f"out: {out} exists; choose another --out, or remove it")
     tokenizer = import_pretrained(kind, Path(source), patch).to(resolve_device(device))
     if isinstance(tokenizer, ContinuousTokenizer):
         if data is None:
@@ -138,7 +147,8 @@ def import_published(
         tokenizer.measure(_sample_images(data, image_size, count, seed))
     elif data is not None:
         raise ValueError(f"data: {data} given, but {kind} has codes; there is nothing to measure")
-    save_tokenizer(tokenizer, Path(out), {"imported_from": Path(source).name})
+    with atomic_folder(Path(out)) as folder:
+        save_tokenizer(tokenizer, folder, {"imported_from": Path(source).name})
     what = f"{tokenizer.vocabulary_size:,} codes" if tokenizer.is_discrete else f"{tokenizer.channels} numbers"
     print(f"{out}: {kind}, {tokenizer.factor} pixels per cell side, {what} per cell, hash {tokenizer_hash(tokenizer)}")
 
@@ -148,7 +158,10 @@ def _sample_images(data: str, image_size: int, count: int, seed: int, batch_size
     source = open_source(data, "data")
     config = from_dict(DataConfig, {"path": data, "image_size": image_size}, "import-tokenizer")
     order = numpy_generator(Stream.SPLIT, seed).permutation(len(source.names))
-    images = decode(source, config, np.sort(order[:count])).images
+    found = decode(source, config, np.sort(order[:count]))
+    for line in found.unreadable[:5]:
+        say(f"data: left out, {line}")
+    images = found.in_memory()
     with torch.inference_mode(), Progress(f"measuring latents of {len(images):,} images", len(images)) as progress:
         for start in range(0, len(images), batch_size):
             batch = to_float(images[start : start + batch_size])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -88,6 +88,42 @@ class CacheDescription:
     """Version of this file."""
 
 
+@settings
+class ShardEntry:
+    """What the index tells of a shard."""
+
+    images: int
+    """Images in it."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Checksum of the file."""
+
+
+@settings
+class CacheIndex:
+    """What ``index.json`` holds."""
+
+    images: int
+    """Images in the cache."""
+    missing: int
+    """Images of the source that could not be read."""
+    views: int
+    """Views of each image."""
+    image_height: int
+    """Pixels."""
+    image_width: int
+    """Pixels."""
+    grid: GridSpec
+    """The token grid."""
+    images_per_class: list[int]
+    """In the order of the class names; empty for a set without labels."""
+    shards: list[ShardEntry]
+    """In their order."""
+    unreadable: list[str]
+    """"name: reason" of the missing images."""
+
+
 def is_cache(path: Path) -> bool:
     """Whether a folder is a cache, finished or not."""
     return (path / "cache.json").is_file()
@@ -110,17 +146,18 @@ def read_description(folder: Path) -> CacheDescription:
     return from_dict(CacheDescription, values, str(folder / "cache.json"))
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> CacheIndex:
     """The index of a finished cache.
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
     """
     if not (folder / "index.json").is_file():
         raise FileNotFoundError(
             f"{folder}: not a finished cache (index.json is missing); give the same heptapod tokenize command again"
         )
-    return read_json(folder / "index.json")
+    return from_dict(CacheIndex, read_json(folder / "index.json"), str(folder / "index.json"))
 
 
 @dataclass
@@ -175,7 +212,7 @@ class Cache:
 
     folder: Path
     description: CacheDescription
-    index: dict[str, Any]
+    index: CacheIndex
     tokens: TokenSet
     rows: np.ndarray
     held_out: np.ndarray
@@ -183,7 +220,7 @@ class Cache:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
-        return self.index["image_height"], self.index["image_width"]
+        return self.index.image_height, self.index.image_width
 
 
 def open_cache(folder: Path) -> Cache:
@@ -194,13 +231,12 @@ def open_cache(folder: Path) -> Cache:
         ValueError: naming a shard that is truncated, damaged or of another size than the index says.
     """
     description, index = read_description(folder), read_index(folder)
-    grid = GridSpec(**index["grid"])
     shards = []
-    for number, facts in enumerate(index["shards"]):
+    for number, entry in enumerate(index.shards):
         path = shard_path(folder, number)
         shard = read_shard(path)
-        if path.stat().st_size != facts["bytes"] or len(shard) != facts["images"]:
-            raise ValueError(f"{path}: damaged, {path.stat().st_size:,} bytes instead of {facts['bytes']:,}")
+        if path.stat().st_size != entry.bytes or len(shard) != entry.images:
+            raise ValueError(f"{path}: damaged, {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
         shards.append(shard)
     full = [shard for shard in shards if len(shard)]
     tokens = TokenSet(
@@ -208,7 +244,7 @@ def open_cache(folder: Path) -> Cache:
         torch.cat([shard.tensors["labels"] for shard in full]),
         [name for shard in full for name in shard.names],
         description.class_names,
-        grid,
+        index.grid,
         list(range(description.settings.num_views)),
         [line for shard in shards for line in shard.unreadable],
     )
@@ -222,13 +258,13 @@ def verify_cache(folder: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: naming the first shard that is missing or damaged.
     """
-    entries = read_index(folder)["shards"]
+    entries = read_index(folder).shards
     with Progress("verifying shards", len(entries), "shards") as progress:
-        for number, facts in enumerate(entries):
+        for number, entry in enumerate(entries):
             path = shard_path(folder, number)
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: missing")
-            if sha256(path) != facts["sha256"]:
+            if sha256(path) != entry.sha256:
                 raise ValueError(f"{path}: damaged (its checksum is not the one in index.json)")
             progress.advance(1)
 
@@ -254,6 +290,15 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
         _check_pair(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
     training = _with_rows(train, train_rows)
+    for setting, part, origin in (
+        ("data.path", training, train),
+        ("data.validation_path", _with_rows(held_out, held_out_rows), held_out),
+    ):
+        if not len(part):
+            raise ValueError(
+                f"{setting}: {origin.folder} leaves no image to {'train on' if part is training else 'hold out'}; "
+                "change data.validation_fraction or the images"
+            )
     if not config.flip:
         training.views = [view for view in training.views if not (train.description.settings.flip and view % 2)]
     validation = _with_rows(held_out, held_out_rows)

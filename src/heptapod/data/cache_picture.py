@@ -13,6 +13,7 @@ from heptapod.pictures import image_grid
 from heptapod.progress import Progress
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.base import to_uint8
+from heptapod.tokenizers.codebook import perplexity_of
 
 ROWS = 8
 COLUMNS = 8
@@ -57,9 +58,7 @@ def token_statistics(cache: Cache) -> dict[str, Any]:
             for shard in shards:
                 counts += torch.bincount(shard.flatten().long(), minlength=len(counts))
                 progress.advance(1)
-            frequencies = counts / counts.sum()
-            entropy = -(frequencies * frequencies.clamp(min=1e-12).log()).sum()
-            return {"codes_used": int((counts > 0).sum()), "perplexity": float(entropy.exp())}
+            return {"codes_used": int((counts > 0).sum()), "perplexity": float(perplexity_of(counts))}
         count, total, square = 0, 0.0, 0.0
         for shard in shards:
             values = shard.double()

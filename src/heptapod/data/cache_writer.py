@@ -17,7 +17,7 @@ from heptapod.config import to_dict
 from heptapod.data.cache import CacheConfig, CacheDescription, read_description, read_shard, shard_path
 from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
 from heptapod.data.sources import Source
-from heptapod.files import read_json, remove_temporary, sha256, write_json, write_tensors
+from heptapod.files import TEMPORARY, locked, read_json, remove_temporary, sha256, write_json, write_tensors
 from heptapod.progress import Progress
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
@@ -68,14 +68,18 @@ class CacheWriter:
             ValueError: if no image can be read, or their sizes differ or do not fit.
             OSError: if the disk is full; shards written before stay as they are.
         """
-        if (self.folder / "index.json").is_file():
+        missing = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
+        if not missing and (self.folder / "index.json").is_file():
             return read_json(self.folder / "index.json")
+        with locked(self.folder):
+            return self._write(missing)
+
+    def _write(self, missing: list[int]) -> dict[str, Any]:
+        """Writes the shards with the given numbers, and the index."""
         if not (self.folder / "cache.json").is_file():
             save_tokenizer(self.tokenizer, self.folder / "tokenizer")
             write_json(self.folder / "cache.json", to_dict(self.description))
-        remove_temporary(self.folder)
         remove_temporary(self.folder / "shards")
-        missing = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
         total = len(self.source.names)
         done = total - sum(len(self._rows(number)) for number in missing)
         self._size = self._known_size()
@@ -87,6 +91,7 @@ class CacheWriter:
             for number in missing:
                 self._write_shard(number, decoded, progress)
         index = self._index()
+        remove_temporary(self.folder)
         write_json(self.folder / "index.json", index)
         return index
 
@@ -94,7 +99,8 @@ class CacheWriter:
         file = self.folder / "cache.json"
         if not file.is_file():
             found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-            if found - {"tokenizer"}:  # that alone: killed before cache.json was written
+            # A run that was killed before it wrote cache.json leaves no more than these.
+            if any(name != "tokenizer" and not name.startswith(TEMPORARY) for name in found):
                 raise ValueError(f"out: {self.folder} exists and is not a cache; choose another --out")
             return
         before, now = to_dict(read_description(self.folder)), to_dict(self.description)
@@ -154,10 +160,11 @@ class CacheWriter:
             views.append(self.tokenizer.encode(pixels))
             if self.config.flip:
                 views.append(self.tokenizer.encode(pixels.flip(-1)))
-        tokens = torch.stack(views, 1).cpu()
-        if not self.tokenizer.is_discrete and not bool(tokens.isfinite().all()):
-            raise ValueError("tokenizer: it gives latents that are not finite for these images")
-        return tokens.to(_stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype))
+        dtype = _stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype)
+        tokens = torch.stack(views, 1).to("cpu", dtype)
+        if dtype.is_floating_point and not bool(tokens.isfinite().all()):
+            raise ValueError(f"tokenizer: it gives latents that are not finite in {self.config.dtype} for these images")
+        return tokens
 
     def _save_shard(self, number: int, rows: list[int], tokens: Tensor | None, unreadable: list[str]) -> None:
         held_out = self.source.is_held_out()[rows]
@@ -205,7 +212,7 @@ class CacheWriter:
             "image_height": self._size[0],
             "image_width": self._size[1],
             "grid": dataclasses.asdict(grid),
-            "images_per_class": dict(zip(self.source.class_names, per_class, strict=True)),
+            "images_per_class": per_class,
             "shards": shards,
             "unreadable": unreadable,
         }

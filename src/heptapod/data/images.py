@@ -47,6 +47,8 @@ class DataConfig:
             raise ValueError(f"image_size: {self.image_size} given, must be positive, or 0 to keep the size")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction: {self.validation_fraction} given, must lie between 0 and 1")
+        if not 0 < self.memory_gib < float("inf"):
+            raise ValueError(f"memory_gib: {self.memory_gib} given, must be above 0")
         if self.limit is not None and self.limit < 2:
             raise ValueError(f"limit: {self.limit} given, must be at least 2")
 
@@ -76,10 +78,17 @@ class ImageSet:
         """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
-    def sha256(self) -> str:
-        """Hash of the labels and the pixels, or the names where the pixels are not in memory."""
-        on_demand = isinstance(self.images, ImagesOnDemand)
-        digest = hashlib.sha256("\n".join(self.names).encode() if on_demand else self.in_memory().numpy().data)
+    def names_sha256(self) -> str:
+        """Hash of the names and labels."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(self.labels.numpy().data)
+        return digest.hexdigest()
+
+    def sha256(self) -> str | None:
+        """Hash of the pixels and labels; None where the pixels are not in memory."""
+        if isinstance(self.images, ImagesOnDemand):
+            return None
+        digest = hashlib.sha256(self.images.numpy().data)
         digest.update(self.labels.numpy().data)
         return digest.hexdigest()
 
@@ -92,7 +101,7 @@ class ImageSet:
         if isinstance(self.images, ImagesOnDemand):
             raise ValueError(
                 f"data: {len(self):,} images of {self.size[0]}×{self.size[1]} pixels are more than memory_gib allows "
-                "to hold; raise it, or use fewer or smaller images"
+                "to hold; raise it, use fewer or smaller images, or train from a cache (heptapod tokenize)"
             )
         return self.images
 
@@ -205,7 +214,7 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
                 continue
             if images is None:
                 if result.nbytes * len(rows) > config.memory_gib * 2**30:
-                    return _on_demand(source, config, rows, result.nbytes * len(rows))
+                    return _on_demand(source, config, rows, result.nbytes * len(rows), unreadable)
                 images = torch.empty(len(rows), *result.shape, dtype=torch.uint8)
             check_size(name, result.shape, images.shape[1:])
             images[len(kept)] = torch.from_numpy(result)
@@ -327,7 +336,7 @@ def _decode_one(
         return str(error) or type(error).__name__
 
 
-def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: int) -> ImageSet:
+def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: int, unreadable: list[str]) -> ImageSet:
     """Images that are decoded as they are read; refuses a source that cannot give them in any order."""
     if source.open_one is None or not config.image_size:
         raise ValueError(
@@ -342,4 +351,4 @@ def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: 
     names = [source.names[row] for row in rows]
     labels = torch.tensor([source.labels[row] for row in rows])
     images = ImagesOnDemand(read, rows, names, (config.image_size, config.image_size))
-    return ImageSet(images, labels, names, source.class_names)
+    return ImageSet(images, labels, names, source.class_names, unreadable=unreadable)

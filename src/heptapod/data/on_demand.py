@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.progress import say
+
 
 class ImagesOnDemand:
     """Stands in for the (M, 3, h, w) uint8 pixels of a set of images: decodes those that are indexed, on all cores.
+
+    In place of an image that cannot be read the next one that can is given, always the same, and said once.
 
     Args:
         read: gives the pixels (3, h, w) of an image by its number, or says why there are none.
@@ -28,6 +32,7 @@ class ImagesOnDemand:
         self._read = read
         self._rows = rows
         self._names = names
+        self._said: set[int] = set()
         self.shape = torch.Size((len(rows), 3, *size))
 
     def __len__(self) -> int:
@@ -37,7 +42,7 @@ class ImagesOnDemand:
         """Pixels (B, 3, h, w) uint8.
 
         Raises:
-            ValueError: naming an image that cannot be read.
+            ValueError: if no image of the set can be read.
         """
         numbers = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         return (
@@ -51,10 +56,15 @@ class ImagesOnDemand:
         return ImagesOnDemand(self._read, self._rows[chosen], names, (self.shape[2], self.shape[3]))
 
     def _one(self, number: int) -> Tensor:
-        pixels = self._read(int(self._rows[number]))
-        if isinstance(pixels, str):
-            raise ValueError(f"{self._names[number]}: {pixels}; remove it and give the same command again")
-        return torch.from_numpy(pixels)
+        for ahead in range(len(self)):
+            place = (number + ahead) % len(self)
+            pixels = self._read(int(self._rows[place]))
+            if not isinstance(pixels, str):
+                return torch.from_numpy(pixels)
+            if place not in self._said:
+                self._said.add(place)
+                say(f"data: {self._names[place]} cannot be read ({pixels}); the next image stands in for it")
+        raise ValueError(f"data: none of {len(self)} image(s) can be read; the first is {self._names[0]}")
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -53,14 +53,16 @@ class Source:
     """Names that belong to the held-out split, where the set has one of its own."""
     open_one: Callable[[int], Opener] | None = None
     """Opens an image by its number, where a source can do that."""
+    file_sizes: Callable[[], list[int]] = list
+    """Sizes of the files in bytes: they tell that an image was replaced."""
 
     def is_held_out(self) -> np.ndarray:
         """(M,) bool: which images belong to the set's own held-out split."""
         return np.array([name in (self.held_out or ()) for name in self.names], dtype=bool)
 
     def sha256(self) -> str:
-        """Hash of the names, labels and classes (not of the pixels, which are not read)."""
-        text = json.dumps([self.names, self.labels, self.class_names])
+        """Hash of the names, labels, classes and sizes of the files (not of the pixels, which are not read)."""
+        text = json.dumps([self.names, self.labels, self.class_names, self.file_sizes()])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -111,7 +113,15 @@ def _folder(path: str, folder: Path) -> Source:
         return (file.read_bytes for file in files)
 
     class_names = [name for name, _ in by_class]
-    return Source(path, names, labels, class_names, open_all, open_one=lambda number: files[number].read_bytes)
+    return Source(
+        path,
+        names,
+        labels,
+        class_names,
+        open_all,
+        open_one=lambda number: files[number].read_bytes,
+        file_sizes=lambda: [file.stat().st_size for file in files],
+    )
 
 
 def _parquet(path: str, shards: list[Path]) -> Source:
@@ -155,11 +165,20 @@ def _parquet(path: str, shards: list[Path]) -> Source:
 
     def open_all() -> Iterator[Opener]:
         for shard in shards:
-            for batch in pq.ParquetFile(shard).iter_batches(batch_size=256, columns=[image_column]):
+            batches = pq.ParquetFile(shard).iter_batches(batch_size=256, columns=[image_column])
+            while True:
+                try:
+                    batch = next(batches, None)
+                except (ArrowException, OSError) as error:
+                    raise ValueError(f"{shard}: damaged ({str(error).splitlines()[0]})") from None
+                if batch is None:
+                    break
                 for value in batch.column(0):
                     yield partial(_parquet_bytes, value.as_py())
 
-    return Source(path, names, labels, class_names, open_all)
+    return Source(
+        path, names, labels, class_names, open_all, file_sizes=lambda: [shard.stat().st_size for shard in shards]
+    )
 
 
 def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[str]]:

@@ -46,6 +46,12 @@ class TokenSet:
         """Rows and columns of the grid."""
         return self.grid.height, self.grid.width
 
+    def names_sha256(self) -> str:
+        """Hash of the names and labels."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(self.labels.numpy().data)
+        return digest.hexdigest()
+
     def sha256(self) -> str:
         """Hash of the unaugmented tokens and the labels."""
         digest = hashlib.sha256(self.labels.numpy().data)

@@ -58,10 +58,8 @@ class Codebook(nn.Module):
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
 
     def nearest(self, x: Tensor) -> Tensor:
-        """Codes (M,) int64 of the nearest vectors to x (M, C), in float32 under autocast too."""
-        with torch.autocast(x.device.type, enabled=False):
-            distance = self.vectors.square().sum(-1) - 2 * x.to(self.vectors.dtype) @ self.vectors.T
-        return distance.argmin(-1)
+        """Codes (M,) int64 of the nearest vectors to x (M, C); see :func:`nearest`."""
+        return nearest(x, self.vectors)
 
     @torch.no_grad()
     def statistics(self, x: Tensor, codes: Tensor) -> CodebookStatistics:
@@ -106,14 +104,29 @@ class Codebook(nn.Module):
 
     def perplexity(self) -> Tensor:
         """exp(entropy) of the codes' running frequencies: how many are used evenly, up to V."""
-        frequencies = self.counts / self.counts.sum().clamp(min=1e-12)
-        return torch.exp(-(frequencies * frequencies.clamp(min=1e-12).log()).sum())
+        return perplexity_of(self.counts)
+
+
+def nearest(x: Tensor, vectors: Tensor) -> Tensor:
+    """Codes (M,) int64 of those of ``vectors`` (V, C) that are nearest to x (M, C), in full precision under autocast.
+
+    Distances are computed for as many x at a time as take 64 MiB.
+    """
+    rows = max(1, 2**24 // len(vectors))
+    with torch.autocast(x.device.type, enabled=False):
+        square = vectors.square().sum(-1)
+        parts = [(square - 2 * part.to(vectors.dtype) @ vectors.T).argmin(-1) for part in x.split(rows)]
+    return torch.cat(parts)
+
+
+def perplexity_of(counts: Tensor) -> Tensor:
+    """exp(entropy) of frequencies, given as counts (V,): how many codes are used evenly, up to V."""
+    frequencies = counts / counts.sum().clamp(min=1e-12)
+    return torch.exp(-(frequencies * frequencies.clamp(min=1e-12).log()).sum())
 
 
 @torch.no_grad()
 def codebook_usage(codes: Tensor, size: int) -> tuple[float, float]:
     """Fraction of the codes that occur, and the perplexity exp(entropy) of their frequencies."""
     counts = torch.bincount(codes.flatten(), minlength=size).double()
-    frequencies = counts / counts.sum().clamp(min=1)
-    entropy = -(frequencies * frequencies.clamp(min=1e-12).log()).sum()
-    return float((counts > 0).double().mean()), float(entropy.exp())
+    return float((counts > 0).double().mean()), float(perplexity_of(counts))

@@ -56,12 +56,14 @@ def pixel_loss(kind: Literal["l1", "l2"], images: Tensor, originals: Tensor) -> 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_weight: Tensor) -> Tensor:
     """Norm of one loss's gradient at the last layer over that of the other (2012.09841), between 0 and 10,000.
 
-    Both are summed over processes first, so that the weight is that of the joint batch.
+    Both losses are means over this process's images; their gradients are averaged over all processes, so that the
+    weight is that of the joint batch.
     """
     gradients = [
         torch.autograd.grad(loss, last_weight, retain_graph=True)[0].detach()
         for loss in (reconstruction_loss, adversarial_loss)
     ]
     parallel.sum_in_place(gradients)
+    gradients = [gradient / parallel.world_size() for gradient in gradients]
     weight: Tensor = gradients[0].norm() / (gradients[1].norm() + 1e-4)
     return weight.clamp(0, 1e4)

@@ -24,6 +24,7 @@ from heptapod.tokenizers.vae import VAEConfig, VAETokenizer
 from heptapod.tokenizers.vq import VQConfig, VQTokenizer
 
 AnyTrainableConfig = VQConfig | FSQConfig | VAEConfig
+AnyConfig = AnyTrainableConfig | PixelConfig | AnyPretrainedConfig
 TokenizerConfig = Annotated[AnyTrainableConfig | PixelConfig, Field(discriminator="kind")]
 """Settings of a tokenizer that a recipe can make; ``kind`` tells which."""
 
@@ -32,7 +33,7 @@ TokenizerConfig = Annotated[AnyTrainableConfig | PixelConfig, Field(discriminato
 class _TokenizerFile:
     """What a tokenizer's ``config.json`` holds."""
 
-    tokenizer: Annotated[AnyTrainableConfig | PixelConfig | AnyPretrainedConfig, Field(discriminator="kind")]
+    tokenizer: Annotated[AnyConfig, Field(discriminator="kind")]
 
 
 def build_trainable(config: AnyTrainableConfig, seed: int = 0) -> TrainableTokenizer:
@@ -50,7 +51,7 @@ def build_trainable(config: AnyTrainableConfig, seed: int = 0) -> TrainableToken
     return tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def build_tokenizer(config: AnyTrainableConfig | PixelConfig | AnyPretrainedConfig, seed: int = 0) -> Tokenizer:
+def build_tokenizer(config: AnyConfig, seed: int = 0) -> Tokenizer:
     """A tokenizer of any kind, a trainable one freshly initialised, a pretrained one without its weights."""
     if isinstance(config, PixelConfig):
         return PixelTokenizer(config)

@@ -24,13 +24,16 @@ from heptapod.training.config import RESUME_FREELY
 
 
 def find_tokenizer(path: Path, setting: str = "tokenizer.path") -> Path:
-    """The folder of a trained tokenizer: the path itself, or ``best`` in its run, or in a model's run folder.
+    """The folder of a trained tokenizer: the path itself, or that in its run, in a model's run or in a cache.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    for folder in (path, path / "best", path / "tokenizer" / "best"):
-        if (folder / "config.json").is_file() and "tokenizer" in read_json(folder / "config.json").get("format", ""):
+    for folder in (path, path / "best", path / "tokenizer" / "best", path / "tokenizer"):
+        file = folder / "config.json"
+        if file.is_file() and str(read_json(file).get("format")).startswith("heptapod-tokenizer"):
+            if folder.name == "best" and not (folder.parent / "training.json").is_file():
+                say(f"{setting}: the training of {folder} is not finished; these are its best weights so far")
             return folder
     raise FileNotFoundError(f"{setting}: {path} holds no trained tokenizer")
 
@@ -93,7 +96,8 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
         "path": recipe.data.path,
         "train_images": len(train),
         "held_out_images": len(validation),
-        "sha256": train.sha256() + validation.sha256(),
+        "names_sha256": train.names_sha256() + validation.names_sha256(),
+        "sha256": _joined(train.sha256(), validation.sha256()),
         "size": list(train.size),
         "class_names": train.class_names,
         "unreadable_images": len(unreadable),
@@ -101,7 +105,8 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
     }
     if (folder / "data.json").is_file():
         before = read_json(folder / "data.json")
-        if before.get("sha256") != facts["sha256"]:
+        pixels = {before.get("sha256"), facts["sha256"]} - {None}  # not known of images that are decoded on demand
+        if before.get("names_sha256") != facts["names_sha256"] or len(pixels) > 1:
             raise ValueError(
                 f"data: {len(train):,} training and {len(validation):,} held-out images that are not those (of "
                 f"{before['train_images']:,} and {before['held_out_images']:,}) the run in {folder} began with; choose "
@@ -123,3 +128,7 @@ def report(folder: Path, items: tuple[Items, Items]) -> None:
         say(f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):")
         for line in unreadable[:5]:
             say(f"  {line}")
+
+
+def _joined(*hashes: str | None) -> str | None:
+    return None if None in hashes else "".join(str(one) for one in hashes)

@@ -50,6 +50,16 @@ class ModelTask:
         self._preview = preview
         self._export = export
 
+    @property
+    def averaged(self) -> HeptapodModel:
+        """The whole model."""
+        return self.module
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The whole model."""
+        return [self.module]
+
     def losses(self, batch: Batch, step: int) -> LossOutput:
         """The objective's loss of a micro-batch."""
         device = batch.items.device

@@ -56,6 +56,12 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     config = recipe.tokenizer.model
     if isinstance(config, PixelConfig):
         return _pixel_tokenizer(config, folder, recipe, images)
+    losses, accumulation = recipe.tokenizer.losses, recipe.tokenizer.train.accumulation
+    if losses.adversarial_weight and losses.adaptive_weight and accumulation > 1:
+        raise ValueError(
+            f"tokenizer.train.accumulation: {accumulation} given, but tokenizer.losses.adaptive_weight needs the whole "
+            "batch at once; set one of them to 1 or false"
+        )
     task = TokenizerTask(build_trainable(config, recipe.seed), recipe.tokenizer.losses, *images, recipe.seed)
     start(folder, recipe, images)
     if alone:
@@ -132,6 +138,8 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     reference = find_tokenizer(Path(given)) if given else None
     tokenizer = load_tokenizer(reference) if reference else None
     images = load_images(recipe.data)
+    for part in images:
+        part.in_memory()  # refuses a set too large to be encoded here
     grid = (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
     model = _model(recipe, grid, len(images[0].class_names))  # refused before anything is written
     start(out, recipe, images)
@@ -144,20 +152,21 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
 def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     """Opens the cache of a recipe; its tokenizer is the cache's own."""
     folder = Path(recipe.data.path)
-    reference = find_tokenizer(Path(recipe.tokenizer.path)) if recipe.tokenizer.path else folder / "tokenizer"
-    tokenizer = load_tokenizer(reference)
-    made_with = read_description(folder).tokenizer_sha256
-    if tokenizer_hash(tokenizer) != made_with:
+    reference = find_tokenizer(Path(recipe.tokenizer.path)) if recipe.tokenizer.path else None
+    place = reference or folder / "tokenizer"
+    tokenizer = load_tokenizer(place)
+    found, made_with = tokenizer_hash(tokenizer), read_description(folder).tokenizer_sha256
+    if found != made_with:
         raise ValueError(
-            f"tokenizer.path: {reference} has the hash {tokenizer_hash(tokenizer)[:16]}…, but {folder} was made with "
-            f"a tokenizer of hash {made_with[:16]}…; its tokens mean something else"
+            f"tokenizer.path: {place} has the hash {found[:16]}…, but {folder} was made with a tokenizer of hash "
+            f"{made_with[:16]}…; its tokens mean something else"
         )
     train, validation = load_tokens(recipe.data)
     model = _model(recipe, train.grid, len(train.class_names))
     start(out, recipe, (train, validation))
     report(out, (train, validation))
     say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}")
-    return tokenizer.to(device), reference, train, validation
+    return tokenizer.to(device), reference, train, validation  # the cache's own is saved with the model
 
 
 def preview_grid(heptapod: Heptapod) -> Image.Image:

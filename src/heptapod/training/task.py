@@ -41,6 +41,16 @@ class TrainTask(Protocol):
         ...
 
     @property
+    def averaged(self) -> nn.Module:
+        """The part of it whose moving average is evaluated and exported."""
+        ...
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Parts of it whose gradients are clipped apart."""
+        ...
+
+    @property
     def train_items(self) -> ItemSet:
         """What it is trained on."""
         ...

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from heptapod.data.images import ImageSet
 from heptapod.data.loader import Batch
+from heptapod.evaluation.image_metrics import psnr
 from heptapod.evaluation.perceptual import load_lpips
 from heptapod.pictures import image_grid
 from heptapod.random import KeyedGenerator, Stream
@@ -72,6 +73,22 @@ class TokenizerTask:
         self.seed = seed
         # Frozen, so not a part of the module: neither averaged nor saved.
         self.lpips = load_lpips(losses.perceptual_network) if losses.perceptual_weight else None
+        if self.lpips is not None and min(train.size) < self.lpips.architecture.smallest_side:
+            raise ValueError(
+                f"losses.perceptual_weight: {losses.perceptual_weight} given, but images of {train.size[0]}×"
+                f"{train.size[1]} pixels are too small for LPIPS ({losses.perceptual_network}: at least "
+                f"{self.lpips.architecture.smallest_side})"
+            )
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The tokenizer without its discriminator."""
+        return self.module.tokenizer
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The two adversaries, whose gradients have nothing to do with each other."""
+        return list(self.module.children())
 
     @property
     def selects_best(self) -> bool:
@@ -105,7 +122,7 @@ class TokenizerTask:
         discriminator.requires_grad_(True)
         weight = torch.ones((), device=loss.device)
         if self.config.adaptive_weight:
-            weight = adaptive_weight(loss.sum(), generated.sum(), self.module.tokenizer.last_weight)
+            weight = adaptive_weight(loss.mean(), generated.mean(), self.module.tokenizer.last_weight)
         judged = discriminator_loss(discriminator(originals), discriminator(images.detach()))
         metrics = {"generator": generated, "discriminator": judged, "adaptive_weight": weight.expand_as(judged)}
         return self.config.adversarial_weight * weight * generated, judged, metrics
@@ -121,7 +138,7 @@ class TokenizerTask:
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
         """Held-out loss without its adversarial part (``val_loss``), PSNR in dB, codebook usage and perplexity."""
         tokenizer = _tokenizer(module)
-        losses, psnr, codes = [], [], []
+        losses, quality, codes = [], [], []
         for images in _batches(self.validation.images[:max_images], tokenizer):
             tokens = tokenizer.encode(images)
             decoded = tokenizer.decode(tokens, tokenizer.grid(*self.validation.size))
@@ -129,10 +146,9 @@ class TokenizerTask:
             if self.lpips is not None:
                 loss = loss + self.config.perceptual_weight * self.lpips.to(loss.device)(decoded, images)
             losses.append(loss)
-            error = (decoded - images).square().flatten(1).mean(1)
-            psnr.append(10 * torch.log10(4 / error.clamp(min=1e-10)))
+            quality.append(psnr(decoded, images))
             codes.append(tokens)
-        figures = {"val_loss": float(torch.cat(losses).mean()), "val_psnr": float(torch.cat(psnr).mean())}
+        figures = {"val_loss": float(torch.cat(losses).mean()), "val_psnr": float(torch.cat(quality).mean())}
         if tokenizer.is_discrete:
             usage, perplexity = codebook_usage(torch.cat(codes), tokenizer.vocabulary_size)
             figures |= {"val_codebook_usage": usage, "val_perplexity": perplexity}
@@ -157,8 +173,8 @@ class TokenizerTask:
 
 
 def _tokenizer(module: nn.Module) -> TrainableTokenizer:
-    assert isinstance(module, TokenizerTraining)
-    return module.tokenizer
+    assert isinstance(module, TrainableTokenizer)
+    return module
 
 
 def _batches(images: Tensor, tokenizer: TrainableTokenizer) -> Iterator[Tensor]:

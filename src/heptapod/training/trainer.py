@@ -61,7 +61,7 @@ class Trainer:
         self.stream = BatchStream(task.train_items, config.batch_size, seed, (parallel.rank(), processes))
         self.module = task.module.to(device)
         self.optimizer = build_optimizer(self.module, config)
-        self.ema = EMA(self.module, config.ema_decay)
+        self.ema = EMA(task.averaged, config.ema_decay)
         self.step = 0
         self.best = float("inf")
         self.seconds = 0.0
@@ -124,7 +124,8 @@ class Trainer:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         parallel.sum_in_place([*gradients, loss, *metrics.values()])
         limit = config.grad_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit)
+        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), limit) for part in self.task.parts]
+        norm = torch.stack(norms).norm()
         loss_value, norm_value = torch.stack([loss, norm]).tolist()  # the one wait for the device in a step
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
@@ -133,7 +134,7 @@ class Trainer:
             )
         self.optimizer.step()
         extra = self.task.after_step(statistics, self.step)
-        self.ema.update(self.module, self.step)
+        self.ema.update(self.task.averaged, self.step)
         return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:

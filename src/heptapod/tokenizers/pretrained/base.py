@@ -5,6 +5,7 @@ Shape legend: B batch, c numbers per vector, M vectors, N cells, V codes.
 
 from __future__ import annotations
 
+import argparse
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,7 @@ from torch import Tensor
 
 from heptapod.files import read_tensors
 from heptapod.tokenizers.base import GridSpec, Tokenizer
-
-ROWS = 1024
-"""Vectors compared with a codebook at a time: with 16,384 codes the distances take 64 MiB."""
+from heptapod.tokenizers.codebook import nearest
 
 
 class PretrainedTokenizer(Tokenizer):
@@ -64,13 +63,6 @@ class QuantisedTokenizer(PretrainedTokenizer):
         return self.decode_vectors(vectors.unflatten(2, (grid.height, grid.width))).float().clamp(-1, 1)
 
 
-def nearest(x: Tensor, codebook: Tensor) -> Tensor:
-    """Codes (M,) int64 of the vectors of the codebook (V, c) nearest to x (M, c), in float32 under autocast too."""
-    with torch.autocast(x.device.type, enabled=False):
-        square = codebook.square().sum(-1)
-        return torch.cat([(square - 2 * rows @ codebook.T).argmin(-1) for rows in x.split(ROWS)])
-
-
 def read_published(path: Path) -> dict[str, Tensor]:
     """Reads a published state dict: ``.safetensors``, or a torch file of nothing but tensors and plain containers.
 
@@ -86,7 +78,8 @@ def read_published(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # settings of a training script, plain values
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
