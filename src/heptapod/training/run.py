@@ -32,7 +32,7 @@ from heptapod.tokenizers.store import build_trainable
 from heptapod.training.folder import find_tokenizer, is_finished, report, start
 from heptapod.training.model_task import ModelTask
 from heptapod.training.tokenizer_task import TokenizerTask
-from heptapod.training.trainer import Trainer
+from heptapod.training.trainer import Trainer, check_processes
 
 PREVIEW_CLASSES = 10
 PREVIEW_PER_CLASS = 8
@@ -56,6 +56,7 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     config = recipe.tokenizer.model
     if isinstance(config, PixelConfig):
         return _pixel_tokenizer(config, folder, recipe, images)
+    check_processes(recipe.tokenizer.train)
     losses, accumulation = recipe.tokenizer.losses, recipe.tokenizer.train.accumulation
     if losses.adversarial_weight and losses.adaptive_weight and accumulation > 1:
         raise ValueError(
@@ -99,6 +100,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     if is_finished(out, recipe):
         say(f"model: already trained, {out / 'best'}")
         return {name: float(value) for name, value in read_json(out / "training.json").items()}
+    check_processes(recipe.train)
     prepare = _from_cache if is_cache(Path(recipe.data.path)) else _from_images
     tokenizer, reference, train, validation = prepare(recipe, out, device)
     class_names, grid = train.class_names, train.grid

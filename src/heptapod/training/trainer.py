@@ -32,6 +32,20 @@ class NonFiniteLossError(RuntimeError):
     """The loss or its gradient became infinite or not a number; the weights are those before the step."""
 
 
+def check_processes(config: TrainConfig) -> None:
+    """Refuses a batch that cannot be shared among the processes.
+
+    Raises:
+        ValueError: saying by what it must be divisible.
+    """
+    processes = parallel.world_size()
+    if config.batch_size % (processes * config.accumulation):
+        raise ValueError(
+            f"train.batch_size: {config.batch_size} given, must be divisible by {processes} processes times "
+            f"{config.accumulation} micro-batches (train.accumulation)"
+        )
+
+
 class Trainer:
     """Trains a task in a run folder, going on from its last checkpoint if it has one.
 
@@ -47,18 +61,13 @@ class Trainer:
     """
 
     def __init__(self, task: TrainTask, config: TrainConfig, folder: Path, seed: int, device: torch.device) -> None:
-        processes = parallel.world_size()
-        if config.batch_size % (processes * config.accumulation):
-            raise ValueError(
-                f"train.batch_size: {config.batch_size} given, must be divisible by {processes} processes times "
-                f"{config.accumulation} micro-batches (train.accumulation)"
-            )
+        check_processes(config)
         self.task = task
         self.config = config
         self.folder = folder
         self.seed = seed
         self.device = device
-        self.stream = BatchStream(task.train_items, config.batch_size, seed, (parallel.rank(), processes))
+        self.stream = BatchStream(task.train_items, config.batch_size, seed, (parallel.rank(), parallel.world_size()))
         self.module = task.module.to(device)
         self.optimizer = build_optimizer(self.module, config)
         self.ema = EMA(task.averaged, config.ema_decay)
