@@ -88,6 +88,7 @@ class Numbers:
 
     labels = torch.arange(10)
     names = [str(i) for i in range(10)]
+    is_slow = True
 
     def __init__(self, poison: int = -1) -> None:
         self.poison = poison
@@ -101,9 +102,10 @@ class Numbers:
         return indices
 
 
-def test_batches_prepared_ahead_are_the_plain_ones() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_prepared_ahead_are_the_plain_ones(ahead: bool) -> None:
     items = Numbers()
-    stream = BatchStream(items, 4, seed=3)
+    stream = BatchStream(items, 4, seed=3, ahead=ahead)
     for step in (0, 1, 2, 7, 8, 3):  # in order, and jumping as a resumed run does
         expected = batch_at(items, step * 4, 4, 3)
         got = stream.at(step)
@@ -120,7 +122,7 @@ def test_processes_share_a_batch() -> None:
 def test_an_error_comes_with_its_own_batch() -> None:
     items = Numbers()
     last = int(batch_at(items, 4, 4, 0).items[-1])
-    stream = BatchStream(Numbers(poison=last), 4, seed=0)
+    stream = BatchStream(Numbers(poison=last), 4, seed=0, ahead=True)
     assert len(stream.at(0).items) == 4
     with pytest.raises(ValueError, match="poison"):
         stream.at(1)

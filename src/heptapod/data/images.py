@@ -78,6 +78,11 @@ class ImageSet:
         """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether images are decoded when they are read."""
+        return isinstance(self.images, ImagesOnDemand)
+
     def names_sha256(self) -> str:
         """Hash of the names and labels."""
         digest = hashlib.sha256("\n".join(self.names).encode())

@@ -46,6 +46,11 @@ class TokenSet:
         """Rows and columns of the grid."""
         return self.grid.height, self.grid.width
 
+    @property
+    def is_slow(self) -> bool:
+        """Tokens are in memory, or mapped into it."""
+        return False
+
     def names_sha256(self) -> str:
         """Hash of the names and labels."""
         digest = hashlib.sha256("\n".join(self.names).encode())

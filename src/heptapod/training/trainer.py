@@ -67,7 +67,8 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.device = device
-        self.stream = BatchStream(task.train_items, config.batch_size, seed, (parallel.rank(), parallel.world_size()))
+        share, ahead = (parallel.rank(), parallel.world_size()), task.train_items.is_slow or device.type != "cpu"
+        self.stream = BatchStream(task.train_items, config.batch_size, seed, share, ahead)
         self.module = task.module.to(device)
         self.optimizer = build_optimizer(self.module, config)
         self.ema = EMA(task.averaged, config.ema_decay)
