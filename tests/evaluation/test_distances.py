@@ -124,7 +124,8 @@ def test_kernel_distance_equals_torchmetrics() -> None:
     metric.update(first, real=True)
     metric.update(second, real=False)
     ours = kernel_distance(Pixels()(first), Pixels()(second), subsets=2, subset_size=150)
-    assert ours.mean == pytest.approx(float(metric.compute()[0]), rel=1e-6)
+    # torchmetrics computes in float32, in a random order of its own
+    assert ours.mean == pytest.approx(float(metric.compute()[0]), rel=1e-4)
     assert ours.standard_error is None
 
 
