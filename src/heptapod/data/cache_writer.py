@@ -51,6 +51,7 @@ class CacheWriter:
             source_images=len(source.names),
             class_names=source.class_names,
         )
+        self._size: tuple[int, int] | None = None  # of the images, known from the first
         self._check_folder()
 
     @property

@@ -134,8 +134,8 @@ class Trainer:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         parallel.sum_in_place([*gradients, loss, *metrics.values()])
         limit = config.grad_clip or float("inf")
-        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), limit) for part in self.task.parts]
-        norm = torch.stack(norms).norm()
+        trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
+        norm = torch.stack([torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]).norm()
         loss_value, norm_value = torch.stack([loss, norm]).tolist()  # the one wait for the device in a step
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
