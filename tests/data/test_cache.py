@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from heptapod.config import to_dict
 from heptapod.data import DataConfig, encode_images, load_images
 from heptapod.data.cache import CacheConfig, is_cache, load_tokens, open_cache, shard_path, verify_cache
 from heptapod.data.cache_picture import contact_sheet, token_statistics
@@ -39,7 +40,7 @@ def vae() -> Tokenizer:
 
 def write(folder: Path, images: Path | str, tokenizer: Tokenizer | None = None, **settings: Any) -> dict[str, Any]:
     config = CacheConfig(**{"shard_size": 5, "batch_size": 3, **settings})
-    return CacheWriter(folder, open_source(str(images)), tokenizer or vq(), config).run()
+    return to_dict(CacheWriter(folder, open_source(str(images)), tokenizer or vq(), config).run())
 
 
 def contents(folder: Path) -> dict[str, str]:

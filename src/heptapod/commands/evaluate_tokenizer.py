@@ -13,10 +13,8 @@ import tyro
 from torch import Tensor
 
 from heptapod import parallel
-from heptapod.config import from_dict
-from heptapod.data import DataConfig, ImageSet
-from heptapod.data.images import decode
-from heptapod.data.sources import open_source
+from heptapod.commands.images import random_images
+from heptapod.data import ImageSet
 from heptapod.evaluation.baselines import kmeans_baseline, pca_baseline
 from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor, InceptionFeatures
 from heptapod.evaluation.image_metrics import SSIM_WINDOW
@@ -25,7 +23,7 @@ from heptapod.evaluation.reconstruction import evaluate_reconstruction
 from heptapod.files import write_json
 from heptapod.pictures import save_png
 from heptapod.progress import say
-from heptapod.random import Stream, numpy_generator
+from heptapod.random import Stream
 from heptapod.recipe import resolve_device
 from heptapod.tokenizers import Tokenizer, load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
@@ -92,12 +90,15 @@ def evaluate(
     extractors: list[FeatureExtractor] = [EfficientNetLite0Features(place)] if features else []
     if inception is not None:
         extractors.append(InceptionFeatures(Path(inception), place))
-    images = _images(data, image_size, count, seed, memory_gib, "data")
+
+    def pictures(setting: str, path: str, count: int | None) -> ImageSet:
+        draw = (Stream.EVALUATION, seed)
+        return random_images("evaluate-tokenizer", setting, path, image_size, count, draw, memory_gib=memory_gib)
+
+    images = pictures("data", data, count)
     _check_images(images, perceptual, extractors)  # refused before minutes are spent
     model.grid(*images.size)
-    training = (
-        None if baseline_data is None else _images(baseline_data, image_size, None, seed, memory_gib, "baseline_data")
-    )
+    training = None if baseline_data is None else pictures("baseline_data", baseline_data, None)
     if training is not None:
         _check_baseline(model, training)
     started = time.perf_counter()
@@ -116,19 +117,6 @@ def evaluate(
     shown = {name: value for name, value in figures.items() if name not in ("tokenizer", "data")}
     print(json.dumps(shown, indent=2))
     print(f"{Path(out) / 'evaluation.json'}, {Path(out) / 'reconstructions.png'}")
-
-
-def _images(data: str, image_size: int, count: int | None, seed: int, memory_gib: float, setting: str) -> ImageSet:
-    """All images of a set, or a random part."""
-    source = open_source(data, setting)
-    values = {"path": data, "image_size": image_size, "memory_gib": memory_gib}
-    config = from_dict(DataConfig, values, "evaluate-tokenizer")
-    rows = numpy_generator(Stream.EVALUATION, seed).permutation(len(source.names))[:count]
-    rows.sort()
-    images = decode(source, config, rows)
-    for line in images.unreadable[:5]:
-        say(f"{setting}: left out, {line}")
-    return images
 
 
 def _check_images(images: ImageSet, lpips: LPIPS | None, extractors: Sequence[FeatureExtractor]) -> None:

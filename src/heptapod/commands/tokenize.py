@@ -7,23 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
 
 from heptapod import parallel
+from heptapod.commands.images import random_images
 from heptapod.config import from_dict
-from heptapod.data import DataConfig
 from heptapod.data.cache import CacheConfig
 from heptapod.data.cache_picture import contact_sheet
 from heptapod.data.cache_writer import CacheWriter
-from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.files import atomic_folder
 from heptapod.pictures import save_png
 from heptapod.progress import Progress, say
-from heptapod.random import Stream, numpy_generator
+from heptapod.random import Stream
 from heptapod.recipe import resolve_device
 from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
@@ -39,11 +37,11 @@ def tokenize(arguments: list[str]) -> None:
 def import_tokenizer(arguments: list[str]) -> None:
     """Parses arguments and imports a tokenizer."""
     kinds = "\n".join(f"  {kind}: {what}" for kind, what in KINDS.items())
-    description = f"{import_published.__doc__}\n\nKinds, and what SOURCE is for each:\n\n{kinds}"
+    about = str(import_published.__doc__).partition("Args:")[0]
     tyro.cli(
         import_published,
         prog="heptapod import-tokenizer",
-        description=description.partition("Args:")[0] + description[description.index("Kinds,") :],
+        description=f"{about}Kinds, and what SOURCE is for each:\n\n{kinds}",
         args=arguments,
         use_underscores=True,
     )
@@ -99,10 +97,10 @@ def write_cache(
     index = CacheWriter(folder, source, encoder, config).run()
     seconds = time.perf_counter() - started
     save_png(contact_sheet(folder), folder / "contact_sheet.png")
-    for line in index["unreadable"][:5]:
+    for line in index.unreadable[:5]:
         say(f"missing: {line}")
     print(
-        f"{index['images']:,} images, {index['views']} view(s) each, {index['missing']} missing, in {seconds:.1f} s\n"
+        f"{index.images:,} images, {index.views} view(s) each, {index.missing} missing, in {seconds:.1f} s\n"
         f"cache:         {folder}\ncontact sheet: {folder / 'contact_sheet.png'}"
     )
 
@@ -155,12 +153,7 @@ def import_published(
 
 def _sample_images(data: str, image_size: int, count: int, seed: int, batch_size: int = 8) -> Iterator[Tensor]:
     """Batches (B, 3, h, w) in [-1, 1] of random images of a set."""
-    source = open_source(data, "data")
-    config = from_dict(DataConfig, {"path": data, "image_size": image_size}, "import-tokenizer")
-    order = numpy_generator(Stream.SPLIT, seed).permutation(len(source.names))
-    found = decode(source, config, np.sort(order[:count]))
-    for line in found.unreadable[:5]:
-        say(f"data: left out, {line}")
+    found = random_images("import-tokenizer", "data", data, image_size, count, (Stream.SPLIT, seed))
     images = found.in_memory()
     with torch.inference_mode(), Progress(f"measuring latents of {len(images):,} images", len(images)) as progress:
         for start in range(0, len(images), batch_size):

@@ -289,10 +289,10 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
         _check_settings(held_out, config, "data.validation_path")
         _check_pair(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
-    training = _with_rows(train, train_rows)
+    training, validation = _with_rows(train, train_rows), _with_rows(held_out, held_out_rows)
     for setting, part, origin in (
         ("data.path", training, train),
-        ("data.validation_path", _with_rows(held_out, held_out_rows), held_out),
+        ("data.validation_path", validation, held_out),
     ):
         if not len(part):
             raise ValueError(
@@ -301,7 +301,6 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
             )
     if not config.flip:
         training.views = [view for view in training.views if not (train.description.settings.flip and view % 2)]
-    validation = _with_rows(held_out, held_out_rows)
     validation = validation.subset(shuffled(len(validation)))
     validation.views = [0]
     training.unreadable = train.tokens.unreadable

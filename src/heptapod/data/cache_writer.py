@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.config import to_dict
-from heptapod.data.cache import CacheConfig, CacheDescription, read_description, read_shard, shard_path
+from heptapod.data.cache import (
+    CacheConfig,
+    CacheDescription,
+    CacheIndex,
+    ShardEntry,
+    read_description,
+    read_index,
+    read_shard,
+    shard_path,
+)
 from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
 from heptapod.data.sources import Source
-from heptapod.files import TEMPORARY, locked, read_json, remove_temporary, sha256, write_json, write_tensors
+from heptapod.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.progress import Progress
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
@@ -42,6 +50,7 @@ class CacheWriter:
             raise ValueError("tokenizer: its latent statistics have not been measured; see heptapod import-tokenizer")
         self.folder = folder
         self.source = source
+        self._held_out = source.is_held_out().astype(np.uint8)
         self.tokenizer = tokenizer.eval()
         self.config = config
         self.description = CacheDescription(
@@ -59,7 +68,7 @@ class CacheWriter:
         """Shards of the whole cache."""
         return -(-len(self.source.names) // self.config.shard_size)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> CacheIndex:
         """Writes what is absent.
 
         Returns:
@@ -71,11 +80,11 @@ class CacheWriter:
         """
         missing = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
         if not missing and (self.folder / "index.json").is_file():
-            return read_json(self.folder / "index.json")
+            return read_index(self.folder)
         with locked(self.folder):
             return self._write(missing)
 
-    def _write(self, missing: list[int]) -> dict[str, Any]:
+    def _write(self, missing: list[int]) -> CacheIndex:
         """Writes the shards with the given numbers, and the index."""
         if not (self.folder / "cache.json").is_file():
             save_tokenizer(self.tokenizer, self.folder / "tokenizer")
@@ -93,7 +102,7 @@ class CacheWriter:
                 self._write_shard(number, decoded, progress)
         index = self._index()
         remove_temporary(self.folder)
-        write_json(self.folder / "index.json", index)
+        write_json(self.folder / "index.json", to_dict(index))
         return index
 
     def _check_folder(self) -> None:
@@ -168,11 +177,10 @@ class CacheWriter:
         return tokens
 
     def _save_shard(self, number: int, rows: list[int], tokens: Tensor | None, unreadable: list[str]) -> None:
-        held_out = self.source.is_held_out()[rows]
         tensors = {
             "labels": torch.tensor([self.source.labels[row] for row in rows], dtype=torch.int64),
             "rows": torch.tensor(rows, dtype=torch.int64),
-            "held_out": torch.from_numpy(held_out.astype(np.uint8)),
+            "held_out": torch.from_numpy(self._held_out[rows]),
         }
         if tokens is not None:
             tensors["tokens"] = tokens
@@ -188,7 +196,7 @@ class CacheWriter:
                 return size
         return None
 
-    def _index(self) -> dict[str, Any]:
+    def _index(self) -> CacheIndex:
         """Counts of the finished cache."""
         shards, unreadable, total = [], [], 0
         per_class = [0] * len(self.source.class_names)
@@ -200,23 +208,22 @@ class CacheWriter:
             for label in shard.tensors["labels"].tolist():
                 if label >= 0:
                     per_class[label] += 1
-            shards.append({"images": len(shard), "bytes": path.stat().st_size, "sha256": sha256(path)})
+            shards.append(ShardEntry(len(shard), path.stat().st_size, sha256(path)))
         if self._size is None:
             raise ValueError(
                 f"data: none of {len(self.source.names)} image(s) can be read; the first is {unreadable[0]}"
             )
-        grid = self.tokenizer.grid(*self._size)
-        return {
-            "images": total,
-            "missing": len(unreadable),
-            "views": self.config.num_views,
-            "image_height": self._size[0],
-            "image_width": self._size[1],
-            "grid": dataclasses.asdict(grid),
-            "images_per_class": per_class,
-            "shards": shards,
-            "unreadable": unreadable,
-        }
+        return CacheIndex(
+            images=total,
+            missing=len(unreadable),
+            views=self.config.num_views,
+            image_height=self._size[0],
+            image_width=self._size[1],
+            grid=self.tokenizer.grid(*self._size),
+            images_per_class=per_class,
+            shards=shards,
+            unreadable=unreadable,
+        )
 
 
 def _stored_dtype(vocabulary_size: int, continuous: str) -> torch.dtype:

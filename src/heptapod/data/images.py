@@ -83,12 +83,6 @@ class ImageSet:
         """Whether images are decoded when they are read."""
         return isinstance(self.images, ImagesOnDemand)
 
-    def names_sha256(self) -> str:
-        """Hash of the names and labels."""
-        digest = hashlib.sha256("\n".join(self.names).encode())
-        digest.update(self.labels.numpy().data)
-        return digest.hexdigest()
-
     def sha256(self) -> str | None:
         """Hash of the pixels and labels; None where the pixels are not in memory."""
         if isinstance(self.images, ImagesOnDemand):

@@ -6,6 +6,7 @@ knowing how many items it has read, in the middle of an epoch too, and no item i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ class ItemSet(Protocol):
     def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
         """The items with the given indices, augmented by the streams of the keys."""
         ...
+
+
+def names_sha256(items: ItemSet) -> str:
+    """Hash of the names and labels of items."""
+    digest = hashlib.sha256("\n".join(items.names).encode())
+    digest.update(items.labels.numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass

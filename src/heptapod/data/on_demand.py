@@ -45,9 +45,8 @@ class ImagesOnDemand:
             ValueError: if no image of the set can be read.
         """
         numbers = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        return (
-            torch.stack(list(self._pool.map(self._one, numbers))) if len(numbers) else torch.zeros(0, *self.shape[1:])
-        )
+        pixels = list(self._pool.map(self._one, numbers))
+        return torch.stack(pixels) if pixels else torch.empty(0, *self.shape[1:], dtype=torch.uint8)
 
     def take(self, indices: Tensor) -> ImagesOnDemand:
         """The images with the given indices, none decoded."""

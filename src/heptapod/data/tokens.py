@@ -51,12 +51,6 @@ class TokenSet:
         """Tokens are in memory, or mapped into it."""
         return False
 
-    def names_sha256(self) -> str:
-        """Hash of the names and labels."""
-        digest = hashlib.sha256("\n".join(self.names).encode())
-        digest.update(self.labels.numpy().data)
-        return digest.hexdigest()
-
     def sha256(self) -> str:
         """Hash of the unaugmented tokens and the labels."""
         digest = hashlib.sha256(self.labels.numpy().data)

@@ -17,6 +17,7 @@ from typing import Any
 from heptapod import parallel
 from heptapod.config import read_yaml, to_dict, to_yaml
 from heptapod.data import ImageSet, TokenSet
+from heptapod.data.loader import names_sha256
 from heptapod.files import read_json, write_atomically, write_json
 from heptapod.progress import say
 from heptapod.recipe import Recipe
@@ -96,7 +97,7 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
         "path": recipe.data.path,
         "train_images": len(train),
         "held_out_images": len(validation),
-        "names_sha256": train.names_sha256() + validation.names_sha256(),
+        "names_sha256": names_sha256(train) + names_sha256(validation),
         "sha256": _joined(train.sha256(), validation.sha256()),
         "size": list(train.size),
         "class_names": train.class_names,
