@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def tokenize(arguments: list[str]) -> None:
 def import_tokenizer(arguments: list[str]) -> None:
     """Parses arguments and imports a tokenizer."""
     kinds = "\n".join(f"  {kind}: {what}" for kind, what in KINDS.items())
-    about = str(import_published.__doc__).partition("Args:")[0]
+    about = str(inspect.getdoc(import_published)).partition("Args:")[0]
     tyro.cli(
         import_published,
         prog="heptapod import-tokenizer",
