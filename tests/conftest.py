@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from heptapod.distributions import DistributionConfig
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.tokenizers import GridSpec
@@ -16,6 +17,7 @@ from heptapod.tokenizers import GridSpec
 HEADS = ["global", "local", "cross", "next_token"]
 ORDERS = ["raster", "random", "mixed"]
 GRID = GridSpec(4, 5, 7)
+VECTORS = GridSpec(4, 5, channels=3)
 
 # The tests are many small steps: two threads on two cores spin more than they help.
 torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", "2")))
@@ -33,9 +35,18 @@ def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:
 
 @pytest.fixture
 def make_model() -> Callable[..., HeptapodModel]:
-    def make(head: str, grid: GridSpec = GRID, num_classes: int = 3, seed: int = 0, window: int = 3) -> HeptapodModel:
+    def make(
+        head: str,
+        grid: GridSpec = GRID,
+        num_classes: int = 3,
+        seed: int = 0,
+        window: int = 3,
+        distribution: str | None = None,
+    ) -> HeptapodModel:
         head_config = HeadConfig(head, 2, window if head == "local" else None)  # type: ignore[arg-type]
-        config = ModelConfig(width=32, depth=2, num_heads=2, head=head_config)
+        kind = distribution or ("categorical" if grid.is_discrete else "flow")
+        cells = DistributionConfig(kind, mlp_depth=2, mlp_width=24)  # type: ignore[arg-type]
+        config = ModelConfig(width=32, depth=2, num_heads=2, head=head_config, distribution=cells)
         return randomized(build_model(config, grid, num_classes, seed), seed)
 
     return make

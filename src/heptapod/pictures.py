@@ -63,21 +63,22 @@ def heat_map(values: Tensor, highest: float) -> Tensor:
 
 
 def belief_picture(
-    read: Tensor, believed: Tensor, uncertainty: Tensor, titles: Sequence[str], highest: float
+    read: Tensor, believed: Tensor, uncertainty: Tensor, titles: Sequence[str], uncertainty_name: str
 ) -> Image.Image:
-    """Three rows over the steps: what was read, the most likely whole picture, the uncertainty of every cell.
+    """Three rows over the steps: what was read, the most likely or mean whole picture, the uncertainty of every cell.
 
     Args:
         read: (T, 3, h, w) uint8.
         believed: (T, 3, h, w) uint8.
-        uncertainty: (T, rows, columns) entropy in nats.
+        uncertainty: (T, rows, columns), at least 0.
         titles: one per step.
-        highest: end of the colour scale in nats.
+        uncertainty_name: what the uncertainty is, and its unit in brackets: "entropy (nats)".
     """
+    highest = float(uncertainty.max())
     cell = read.shape[2] // uncertainty.shape[1], read.shape[3] // uncertainty.shape[2]
     maps = torch.stack([heat_map(values, highest) for values in uncertainty])
     maps = maps.repeat_interleave(cell[0], 2).repeat_interleave(cell[1], 3)
-    names = ["read so far", "believed", "entropy"]
+    names = ["read so far", "believed", uncertainty_name.partition(" (")[0]]
     grid = image_grid(torch.cat([read, believed, maps]), len(read), names, min_size=112)
     top, font = 26, ImageFont.load_default(14)
     canvas = Image.new("RGB", (grid.width, grid.height + top + 34), BACKGROUND)
@@ -90,7 +91,7 @@ def belief_picture(
     bar = heat_map(torch.linspace(0, highest, 160).expand(10, -1), highest)
     y = grid.height + top + 10
     canvas.paste(to_pil(bar), (left, y))
-    draw.text((left + 168, y + 5), f"0 to {highest:.1f} nats per cell", INK, font=font, anchor="lm")
+    draw.text((left + 168, y + 5), f"{uncertainty_name}, 0 to {highest:.2f}", INK, font=font, anchor="lm")
     return canvas
 
 

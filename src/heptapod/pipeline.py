@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import numbers
 import os
 import re
@@ -15,16 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.config import from_dict, settings, to_dict
+from heptapod.evaluation.likelihood import negative_log_likelihood
 from heptapod.files import load_strictly, read_json, read_metadata, read_tensors, write_json, write_tensors
 from heptapod.models import HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.pictures import belief_picture, to_pil
 from heptapod.progress import Progress
-from heptapod.sampling import Known, SamplingConfig, check_plan, sample_stream, sample_tokens
+from heptapod.sampling import Known, SamplingConfig, cells_per_step, check_plan, sample_stream, sample_tokens
 from heptapod.tokenizers import GridSpec, Tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
-from heptapod.tokenizers.base import to_uint8
+from heptapod.tokenizers.base import to_float, to_uint8
+from heptapod.tokenizers.continuous import ContinuousTokenizer
 
-FORMAT = "heptapod-model-1"
+FORMAT = "heptapod-model-2"
 DEFAULT_BATCH = 64
 
 
@@ -34,12 +37,8 @@ class PretrainedConfig:
 
     model: ModelConfig
     """Sizes and kinds."""
-    grid_height: int
-    """Rows of the token grid."""
-    grid_width: int
-    """Columns of the token grid."""
-    vocabulary_size: int
-    """Codes of the tokenizer."""
+    grid: GridSpec
+    """The token grid, and what a token is."""
     class_names: list[str]
     """Names of the classes; empty for an unconditional model."""
     token_order: Literal["raster", "random", "mixed"]
@@ -99,8 +98,9 @@ class Heptapod:
         tokenizer = load_tokenizer(folder / config.tokenizer)
         if tokenizer_hash(tokenizer) != config.tokenizer_sha256:
             raise ValueError(f"{folder / config.tokenizer}: another tokenizer than the one the model was trained with")
-        grid = GridSpec(config.grid_height, config.grid_width, config.vocabulary_size)
-        model = build_model(config.model, grid, len(config.class_names), seed=0)
+        if (tokenizer.vocabulary_size, tokenizer.channels) != (config.grid.vocabulary_size, config.grid.channels):
+            raise ValueError(f"{source}: its grid {to_dict(config.grid)} is not one of its tokenizer's")
+        model = build_model(config.model, config.grid, len(config.class_names), seed=0)
         weights = folder / "model.safetensors"
         load_strictly(model, read_tensors(weights), weights)
         return cls(
@@ -129,9 +129,7 @@ class Heptapod:
             save_tokenizer(self.tokenizer, folder / "tokenizer")
         config = PretrainedConfig(
             model=self.model.config,
-            grid_height=self.model.grid.height,
-            grid_width=self.model.grid.width,
-            vocabulary_size=self.model.grid.vocabulary_size,
+            grid=self.model.grid,
             class_names=self.class_names,
             token_order=self.token_order,
             sampling=self.sampling,
@@ -163,7 +161,7 @@ class Heptapod:
                 last bits of its arithmetic.
             progress: show a progress bar.
             **settings: fields of :class:`~heptapod.sampling.SamplingConfig` (steps, temperature, top_k, top_p,
-                token_order, schedule); the model's own defaults otherwise.
+                token_order, schedule, preset, cell_solver, cell_steps); the model's own defaults otherwise.
 
         Raises:
             ValueError: for a label, seed or setting out of range.
@@ -184,7 +182,7 @@ class Heptapod:
         known: Known | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Token grids (M, N) int64; ``known`` gives cells to keep, other arguments as for :meth:`generate`."""
+        """Token grids (M, N) int64 or (M, N, C) float32; ``known`` gives cells to keep, else as :meth:`generate`."""
         indices = self.label_indices(labels, count)
         seeds = _seeds(seed, len(indices))
         config = self.sampling_config(**settings)
@@ -205,7 +203,7 @@ class Heptapod:
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, batch_size: int | None = None) -> Tensor:
-        """Tokens (M, N) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as for :meth:`generate`."""
+        """Tokens (M, N) or (M, N, C) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as for :meth:`generate`."""
         parts = [
             self.tokenizer.decode(tokens[rows], self.model.grid)[:kept]
             for rows, kept in _batches(len(tokens), batch_size)
@@ -220,17 +218,59 @@ class Heptapod:
         """
         indices = self.label_indices(None if label is None else [label], 1)
         config = self.sampling_config(**settings)
-        trace = list(sample_stream(self.model, torch.tensor(indices), [seed], config, belief=True))
-        chosen = [trace[round(i * (len(trace) - 1) / (columns - 1))] for i in range(columns)]
+        last = len(cells_per_step(config, self.model.grid.num_cells))
+        shown_steps = [round(i * last / (columns - 1)) for i in range(columns)]
+        trace = list(sample_stream(self.model, torch.tensor(indices), [seed], config, belief=shown_steps))
+        chosen = [trace[step] for step in shown_steps]
         read = self.decode(torch.cat([step.tokens for step in chosen]))
         grid, factor = self.model.grid, self.tokenizer.factor
         shown = torch.cat([step.is_read for step in chosen]).view(-1, 1, grid.height, grid.width).cpu()
         shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         read = torch.where(shown, read, torch.full_like(read, 205))
-        believed = self.decode(torch.cat([_given(step.most_likely) for step in chosen]))
-        entropy = torch.cat([_given(step.uncertainty) for step in chosen]).view(-1, grid.height, grid.width)
+        believed = self.decode(torch.cat([_given(step.believed) for step in chosen]))
+        uncertainty = torch.cat([_given(step.uncertainty) for step in chosen]).view(-1, grid.height, grid.width)
         titles = [f"{int(step.is_read.sum())} of {grid.num_cells} cells" for step in chosen]
-        return belief_picture(read, believed, entropy, titles, highest=float(entropy.max()))
+        return belief_picture(read, believed, uncertainty, titles, self.model.distribution.uncertainty_name)
+
+    def negative_log_likelihood(
+        self, images: Tensor, labels: Sequence[int | str] | None = None, batch_size: int = 32, progress: bool = False
+    ) -> Tensor:
+        """−log p of the tokens of images by the chain rule, in nats per token.
+
+        Exact for codes; for a flow by an ODE, and then of the latents as the tokenizer's network gives them, that is,
+        with the Jacobian of their normalisation.
+
+        Args:
+            images: (M, 3, h, w) uint8.
+            labels: a class index or name per image; None for no label.
+            batch_size: images at a time; the result does not depend on it but for rounding.
+            progress: show a progress bar.
+
+        Returns:
+            (M,) float32 on the CPU.
+
+        Raises:
+            ValueError: for a diffusion model, which has no likelihood, or images of another size than the model's.
+        """
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"labels: {len(labels)} given for {len(images)} images")
+        indices = torch.tensor(self.label_indices(labels, None if labels else len(images)))
+        grid, factor = self.model.grid, self.tokenizer.factor
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, grid.height * factor, grid.width * factor):
+            raise ValueError(
+                f"images: {tuple(images.shape)} of {images.dtype} given, must be (M, 3, {grid.height * factor}, "
+                f"{grid.width * factor}) of uint8"
+            )
+        log_scale = self.tokenizer.log_scale if isinstance(self.tokenizer, ContinuousTokenizer) else 0.0
+        parts = []
+        with Progress(f"likelihood of {len(images):,} images", len(images)) if progress else _Silent() as bar:
+            for rows in torch.arange(len(images)).split(batch_size):
+                with torch.inference_mode():
+                    tokens = self.tokenizer.encode(to_float(images[rows]).to(self.tokenizer.device))
+                nll = negative_log_likelihood(self.model, tokens.clone(), indices[rows], self.token_order, rows)
+                parts.append(nll + log_scale)
+                bar.advance(len(rows))
+        return torch.cat(parts)
 
     def label_indices(self, labels: Sequence[int | str] | None, count: int | None = None) -> list[int]:
         """Class indices of labels given as indices or names; -1 for each image without a label.
@@ -266,6 +306,8 @@ class Heptapod:
         """The model's sampling defaults with changes, its token order filled in; warns for an order not trained."""
         config = from_dict(SamplingConfig, {**to_dict(self.sampling), **changes}, "sampling")
         config = config.with_token_order(self.token_order)
+        planned = self.model.distribution.plan(config.cell())
+        config = dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
         if self.token_order not in ("mixed", config.token_order):
             warnings.warn(
                 f"token_order: sampling in {config.token_order} order, but the model was trained on "

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     SPLIT = 8
     EVALUATION = 9
     INIT = 10
+    BELIEF = 11
 
 
 def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:

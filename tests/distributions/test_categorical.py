@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from heptapod.distributions import Categorical, Filter
+from heptapod.distributions import Categorical, CellSampling
 from heptapod.random import KeyedGenerator, Stream
 
 
@@ -17,7 +17,7 @@ class Fixed(Categorical):
             self.logits.bias.zero_()
 
 
-def frequencies(how: Filter, count: int = 20_000) -> torch.Tensor:
+def frequencies(how: CellSampling, count: int = 20_000) -> torch.Tensor:
     distribution = Fixed([0.0, 1.0, 2.0, -1.0])
     generator = KeyedGenerator(Stream.SAMPLE, [(0,)])
     drawn = distribution.sample(torch.ones(1, count, 1), generator, how)
@@ -29,26 +29,26 @@ LOGITS = torch.tensor([0.0, 1.0, 2.0, -1.0])
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_temperature(temperature: float) -> None:
-    assert torch.allclose(frequencies(Filter(temperature)), (LOGITS / temperature).softmax(0), atol=0.012)
+    assert torch.allclose(frequencies(CellSampling(temperature)), (LOGITS / temperature).softmax(0), atol=0.012)
 
 
 def test_zero_temperature_takes_the_most_likely() -> None:
-    assert frequencies(Filter(0.0)).tolist() == [0, 0, 1, 0]
+    assert frequencies(CellSampling(0.0)).tolist() == [0, 0, 1, 0]
 
 
 def test_top_k() -> None:
     expected = torch.tensor([-torch.inf, 1.0, 2.0, -torch.inf]).softmax(0)
-    assert torch.allclose(frequencies(Filter(top_k=2)), expected, atol=0.012)
-    assert torch.allclose(frequencies(Filter(top_k=99)), LOGITS.softmax(0), atol=0.012)
+    assert torch.allclose(frequencies(CellSampling(top_k=2)), expected, atol=0.012)
+    assert torch.allclose(frequencies(CellSampling(top_k=99)), LOGITS.softmax(0), atol=0.012)
 
 
 def test_top_p_keeps_the_smallest_set_that_suffices() -> None:
     p = LOGITS.softmax(0)  # 0.087, 0.237, 0.644, 0.032
-    assert frequencies(Filter(top_p=0.5)).tolist() == [0, 0, 1, 0]
+    assert frequencies(CellSampling(top_p=0.5)).tolist() == [0, 0, 1, 0]
     two = torch.tensor([0, p[1], p[2], 0]) / (p[1] + p[2])
-    assert torch.allclose(frequencies(Filter(top_p=0.7)), two, atol=0.012)
-    assert frequencies(Filter(top_p=0.95))[3] == 0
-    assert torch.allclose(frequencies(Filter(top_p=1.0)), p, atol=0.012)
+    assert torch.allclose(frequencies(CellSampling(top_p=0.7)), two, atol=0.012)
+    assert frequencies(CellSampling(top_p=0.95))[3] == 0
+    assert torch.allclose(frequencies(CellSampling(top_p=1.0)), p, atol=0.012)
 
 
 def test_log_prob_and_belief() -> None:
@@ -56,7 +56,7 @@ def test_log_prob_and_belief() -> None:
     features = torch.ones(1, 4, 1)
     log_p = distribution.log_prob(features, torch.arange(4).unsqueeze(0))
     assert torch.allclose(log_p[0], LOGITS.log_softmax(0), atol=1e-6)
-    value, entropy = distribution.belief(features)
+    value, entropy = distribution.belief(features, KeyedGenerator(Stream.BELIEF, [(0, 0)]), CellSampling())
     assert (value == 2).all()
     assert torch.allclose(entropy, torch.distributions.Categorical(logits=LOGITS).entropy().expand(1, 4), atol=1e-6)
 
@@ -73,4 +73,4 @@ def test_log_prob_and_belief() -> None:
 )
 def test_refusals(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Filter(**settings)  # type: ignore[arg-type]
+        CellSampling(**settings)  # type: ignore[arg-type]

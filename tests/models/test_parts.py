@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
-from heptapod.models.config import SIZES, continuous_cell_parameters
+from heptapod.distributions import DistributionConfig
+from heptapod.models.config import SIZES
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.models.kv_cache import KVCache
@@ -69,14 +70,12 @@ def test_window_cells() -> None:
 
 
 def test_h_has_the_size_of_the_paper() -> None:
-    """Heptapod-H: 941M parameters with the MLP of its continuous cells (16 channels) counted."""
+    """Heptapod-H: 941M parameters, 12 blocks of width 1,536 in the MLP of its cells of 16 channels."""
+    config = ModelConfig(size="H", head=HeadConfig("global"), distribution=DistributionConfig("diffusion", modulation="joint"))
     with torch.device("meta"):
-        model = HeptapodModel(ModelConfig(size="H", head=HeadConfig("global")), GridSpec(16, 16, 1), 1000)
-    parts = parameters_by_part(model)
-    own = parts["total"] - parts["token_embedding"] - parts["distribution"]
-    projection = 16 * 1280 + 1280  # a latent of 16 channels to the width
-    total = own + projection + continuous_cell_parameters("H")
-    assert abs(total / 941e6 - 1) < 0.01
+        model = HeptapodModel(config, GridSpec(16, 16, channels=16), 1000)
+    assert (config.distribution.mlp_depth, config.distribution.mlp_width) == (12, 1536)
+    assert abs(parameters_by_part(model)["total"] / 941e6 - 1) < 0.01
 
 
 def test_named_sizes() -> None:

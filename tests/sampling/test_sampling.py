@@ -68,9 +68,9 @@ def test_stream(make_model: Make, head: str, order: str, steps: int) -> None:
         assert torch.equal(filled, after.is_read), "a step fills the cells it names"
         assert torch.equal(before.tokens[before.is_read], after.tokens[before.is_read]), "and changes no other"
     for state in trace:
-        assert state.most_likely is not None
+        assert state.believed is not None
         assert state.uncertainty is not None
-        assert torch.equal(state.most_likely[state.is_read], state.tokens[state.is_read])
+        assert torch.equal(state.believed[state.is_read], state.tokens[state.is_read])
         assert (state.uncertainty[state.is_read] == 0).all()
         assert (state.uncertainty[~state.is_read] > 0).all()
     plain = sample_tokens(model, torch.tensor([0, 1]), [1, 2], config)
@@ -87,9 +87,9 @@ def test_belief_is_the_model_s_own_prediction(make_model: Make) -> None:
     with torch.no_grad():
         states = model.read(state.tokens[:, :6], cells[:, :6], torch.tensor([1]))
         logits = model.distribution.logits(model.predict(states, cells[:, 6:]))
-    assert state.most_likely is not None
+    assert state.believed is not None
     assert state.uncertainty is not None
-    assert torch.equal(state.most_likely[:, 6:], logits.argmax(-1))
+    assert torch.equal(state.believed[:, 6:], logits.argmax(-1))
     entropy = torch.distributions.Categorical(logits=logits).entropy()
     assert torch.allclose(state.uncertainty[:, 6:], entropy, atol=1e-4)
 

@@ -106,8 +106,7 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "kind": "model",
         "parameters": parameters_by_part(model),
-        "grid": [model.grid.height, model.grid.width],
-        "vocabulary_size": model.grid.vocabulary_size,
+        "grid": to_dict(model.grid),
         "model": read_json(path / "config.json")["model"],
         "token_order": heptapod.token_order,
         "sampling": read_json(path / "config.json")["sampling"],

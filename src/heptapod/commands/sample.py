@@ -9,6 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from heptapod.config import to_dict
+from heptapod.distributions.base import Solver
 from heptapod.files import write_json
 from heptapod.pictures import image_grid, save_png, to_pil
 from heptapod.pipeline import Heptapod, find_pretrained
@@ -30,6 +31,9 @@ def generate(
     top_p: float | None = None,
     token_order: Literal["raster", "random"] | None = None,
     schedule: Literal["cosine", "constant"] | None = None,
+    preset: Literal["default", "fast"] | None = None,
+    cell_solver: Solver | None = None,
+    cell_steps: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     device: str = "auto",
@@ -45,11 +49,15 @@ def generate(
         labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
         count: Images per class.
         steps: Sampling steps; the model's default if left out (usually one cell per step).
-        temperature: Below 1 sharpens the distribution of every cell; 0 takes the most likely code.
+        temperature: Below 1 sharpens the distribution of every cell; 0 takes the most likely code. Of a continuous
+            model it scales the noise.
         top_k: Keep only the k most likely codes of each cell.
         top_p: Keep only the most likely codes that together have this probability.
         token_order: Order in which cells are filled; the trained one if left out.
         schedule: Cells per step: few at first and many at the end (cosine), or constant.
+        preset: How a continuous model draws its vectors: default, or fast for some loss of quality.
+        cell_solver: Instead of the preset's: ancestral or ddim for diffusion, euler or heun for a flow.
+        cell_steps: Instead of the preset's: steps in which each vector is drawn.
         seed: Image i is drawn with seed + i.
         batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
@@ -73,6 +81,9 @@ def generate(
         "top_p": top_p,
         "token_order": token_order,
         "schedule": schedule,
+        "preset": preset,
+        "cell_solver": cell_solver,
+        "cell_steps": cell_steps,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     rows = list(labels) or heptapod.class_names[:10]

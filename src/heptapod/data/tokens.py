@@ -93,6 +93,9 @@ class TokenSet:
             here = owner == shard
             first = int(self._ends[shard]) - len(self.shards[shard])
             tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
+        if not self.grid.is_discrete and not (finite := tokens.isfinite().flatten(1).all(1)).all():
+            name = self.names[int(indices[~finite][0])]
+            raise ValueError(f"{name}: its tokens hold numbers that are not finite; tokenize its images again")
         return tokens
 
 

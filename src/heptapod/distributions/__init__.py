@@ -1,6 +1,18 @@
-"""Distributions of one cell given the head's feature. A distribution never knows the grid."""
+"""Cell distributions: what a token in one cell may be, given the head's feature for it."""
 
-from heptapod.distributions.base import CellDistribution, Filter
+from heptapod.distributions.base import CellDistribution, CellSampling
+from heptapod.distributions.build import build_distribution
 from heptapod.distributions.categorical import Categorical
+from heptapod.distributions.config import DistributionConfig
+from heptapod.distributions.diffusion import DiffusionDistribution
+from heptapod.distributions.flow import FlowDistribution
 
-__all__ = ["Categorical", "CellDistribution", "Filter"]
+__all__ = [
+    "Categorical",
+    "CellDistribution",
+    "CellSampling",
+    "DiffusionDistribution",
+    "DistributionConfig",
+    "FlowDistribution",
+    "build_distribution",
+]

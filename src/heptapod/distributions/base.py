@@ -1,26 +1,38 @@
-"""The interface of a cell distribution."""
+"""What every cell distribution promises.
+
+Shape legend: B batch, L cells, D width of a feature, C numbers per token.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from heptapod.random import KeyedGenerator
 
+Solver = Literal["ancestral", "ddim", "euler", "heun"]
+
 
 @dataclass(frozen=True)
-class Filter:
+class CellSampling:
     """How a cell is drawn from its distribution."""
 
     temperature: float = 1.0
-    """Divides the logits; 0 takes the most likely value."""
+    """Divides the logits (0 takes the most likely code), or scales the noise of a vector."""
     top_k: int | None = None
     """Keep the k most likely codes only."""
     top_p: float | None = None
     """Keep the smallest set of most likely codes that holds this probability."""
+    preset: Literal["default", "fast"] = "default"
+    """Which solver and steps a vector is drawn with, where they are not given."""
+    solver: Solver | None = None
+    """How a vector is drawn."""
+    steps: int | None = None
+    """Steps of the solver."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.temperature) or self.temperature < 0:
@@ -29,10 +41,17 @@ class Filter:
             raise ValueError(f"top_k: {self.top_k} given, must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: {self.top_p} given, must be above 0 and at most 1")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"cell_steps: {self.steps} given, must be at least 1")
 
 
 class CellDistribution(nn.Module, ABC):
     """p(x_n | feature): how one cell is learned, drawn and judged."""
+
+    loss_is_likelihood: bool = False
+    """Whether the loss is −log p in nats."""
+    uncertainty_name: str
+    """What :meth:`belief` measures, with its unit, as a picture says it."""
 
     @abstractmethod
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
@@ -48,17 +67,25 @@ class CellDistribution(nn.Module, ABC):
         """
 
     @abstractmethod
-    def sample(self, features: Tensor, generator: KeyedGenerator, how: Filter) -> Tensor:
-        """Draws one value per feature (B, L, D), image b with the b-th stream: (B, L) or (B, L, C)."""
+    def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
+        """Draws one value per feature (B, L, D), image b with the b-th stream: (B, L) int64 or (B, L, C) float32."""
 
     @abstractmethod
     def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
         """Log p(target | feature) in nats, float32, (B, ...).
 
         Raises:
-            NotImplementedError: if the distribution has no likelihood.
+            ValueError: if the distribution has no likelihood.
         """
 
     @abstractmethod
-    def belief(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The most likely value and the uncertainty (entropy in nats, or spread) for each feature (B, L, D)."""
+    def belief(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> tuple[Tensor, Tensor]:
+        """The most likely code or the mean, and the uncertainty (entropy or spread), for each feature (B, L, D)."""
+
+    @abstractmethod
+    def plan(self, how: CellSampling) -> CellSampling:
+        """The same with solver and steps filled in.
+
+        Raises:
+            ValueError: naming a setting that this distribution cannot follow.
+        """

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, Filter
+from heptapod.distributions.base import CellDistribution, CellSampling
 from heptapod.models.layers import Linear
 from heptapod.random import KeyedGenerator
 
@@ -19,12 +19,17 @@ class Categorical(CellDistribution):
         vocabulary_size: V, number of codes.
     """
 
+    loss_is_likelihood = True
+    uncertainty_name = "entropy (nats)"
+
     def __init__(self, width: int, vocabulary_size: int) -> None:
         super().__init__()
         self.logits = Linear(width, vocabulary_size)
 
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Cross-entropy in nats, see :meth:`CellDistribution.loss`."""
+        if targets.is_floating_point():
+            raise ValueError(f"tokens: {targets.dtype} given, but this distribution is over codes (int64)")
         logits = self.logits(features).float()
         nats: Tensor = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
         return nats.view(targets.shape)
@@ -33,7 +38,7 @@ class Categorical(CellDistribution):
         """Exact, see :meth:`CellDistribution.log_prob`."""
         return -self.loss(features, targets)
 
-    def sample(self, features: Tensor, generator: KeyedGenerator, how: Filter) -> Tensor:
+    def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
         """Inverts the cumulative distribution at one uniform number per cell."""
         logits = self.logits(features).float()  # (B, L, V)
         uniform = generator.uniform(logits.shape[1]).to(logits.device).unsqueeze(-1)
@@ -46,14 +51,23 @@ class Categorical(CellDistribution):
         drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
         return drawn
 
-    def belief(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def belief(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> tuple[Tensor, Tensor]:
         """Most likely code and entropy in nats, (B, L) each."""
         log_probabilities = self.logits(features).float().log_softmax(-1)
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
         return log_probabilities.argmax(-1), entropy
 
+    def plan(self, how: CellSampling) -> CellSampling:
+        """See :meth:`CellDistribution.plan`."""
+        for name, value in (("cell_steps", how.steps), ("cell_solver", how.solver)):
+            if value is not None:
+                raise ValueError(f"{name}: {value} given, but this model draws codes, each in one go")
+        if how.preset != "default":
+            raise ValueError(f"preset: {how.preset} given, but this model draws codes, each in one go")
+        return how
 
-def _filtered(logits: Tensor, how: Filter) -> Tensor:
+
+def _filtered(logits: Tensor, how: CellSampling) -> Tensor:
     """Probabilities after top-k and top-p, not renormalised."""
     if how.top_k is not None and how.top_k < logits.shape[-1]:
         threshold = logits.topk(how.top_k, dim=-1).values[..., -1:]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import field
 from typing import Literal, NamedTuple
 
 from heptapod.config import settings
+from heptapod.distributions.config import DistributionConfig
 
 
 class Size(NamedTuple):
@@ -64,15 +66,20 @@ class ModelConfig:
     """Ratio of the highest to the lowest rotary frequency."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """The 2D prediction head."""
-    distribution: Literal["categorical"] = "categorical"
-    """Distribution of one cell: categorical over the codes of a discrete tokenizer."""
+    distribution: DistributionConfig = field(default_factory=DistributionConfig)
+    """Distribution of one cell."""
 
     def __post_init__(self) -> None:
         size = SIZES[self.size]
         self.width = self.width or size.width
         self.depth = self.depth or size.depth
         self.num_heads = self.num_heads or size.num_heads
-        self.head = HeadConfig(self.head.kind, self.head.depth or size.head_depth, self.head.window)
+        self.head = dataclasses.replace(self.head, depth=self.head.depth or size.head_depth)
+        self.distribution = dataclasses.replace(
+            self.distribution,
+            mlp_depth=self.distribution.mlp_depth or size.cell_mlp_depth,
+            mlp_width=self.distribution.mlp_width or size.cell_mlp_width,
+        )
         for name in ("width", "depth", "num_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
@@ -82,20 +89,3 @@ class ModelConfig:
             )
         if self.rotary_base <= 1:
             raise ValueError(f"rotary_base: {self.rotary_base} given, must be above 1")
-
-
-def continuous_cell_parameters(size: str, channels: int = 16) -> int:
-    """Parameters of the per-cell MLP that a continuous distribution of a named size has (after MAR, 2406.11838).
-
-    Input, condition and output projections, a time embedding of two layers on 256 sines, and residual blocks of
-    LayerNorm, two linear layers and an adaptive scale, shift and gate; the output has mean and variance.
-    """
-    _, _, condition, _, depth, width = SIZES[size]
-
-    def linear(inputs: int, outputs: int) -> int:
-        return inputs * outputs + outputs
-
-    block = 2 * width + 2 * linear(width, width) + linear(width, 3 * width)
-    final = linear(width, 2 * width) + linear(width, 2 * channels)
-    time = linear(256, width) + linear(width, width)
-    return linear(channels, width) + linear(condition, width) + time + depth * block + final

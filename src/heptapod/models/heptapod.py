@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heptapod.distributions import Categorical
+from heptapod.distributions.build import build_distribution
+from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.models.backbone import Backbone
 from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import init_weights
+from heptapod.models.layers import Linear, init_weights
 from heptapod.models.rotary import CONDITION_CELL
 from heptapod.random import KeyedGenerator, seeded_initialization
-from heptapod.tokenizers.base import GridSpec
+from heptapod.tokenizers.base import GridSpec, tokens_at
 
 
 @dataclass
@@ -39,7 +40,7 @@ class HeptapodModel(nn.Module):
 
     Args:
         config: sizes and kinds.
-        grid: the grid it is trained on and its vocabulary.
+        grid: the grid it is trained on and the kind of its tokens.
         num_classes: classes of the condition; 0 for an unconditional model.
         head: a head of your own in place of the one that ``config.head`` names; its weights are left as they are.
     """
@@ -49,21 +50,18 @@ class HeptapodModel(nn.Module):
         self.config = config
         self.grid = grid
         self.num_classes = num_classes
-        if not grid.is_discrete:
-            raise ValueError(
-                f"tokenizer: its tokens are vectors of {grid.channels} numbers, but this model reads codes; use a "
-                "discrete tokenizer (vq, fsq, pixel or a pretrained one)"
-            )
-        self.token_embedding = nn.Embedding(grid.vocabulary_size, config.width)
+        self.token_embedding = (
+            nn.Embedding(grid.vocabulary_size, config.width) if grid.is_discrete else Linear(grid.channels, config.width)
+        )
         self.cell_embedding = CellEmbedding(config.width)
         # Row num_classes is "no label": the BOS of an unconditional model, and where a label is dropped.
         self.condition_embedding = nn.Embedding(num_classes + 1, config.width)
         self.backbone = Backbone(config.width, config.depth, config.num_heads, config.rotary_base)
         self.head: Head = head or build_head(config)
         self.has_own_head = head is not None
-        self.distribution = Categorical(config.width, grid.vocabulary_size)
+        self.distribution = build_distribution(config.distribution, config.width, grid.vocabulary_size, grid.channels)
         for part in self.children():
-            if part is not head:
+            if part is not head and not isinstance(part, ContinuousDistribution):  # these have a start of their own
                 init_weights(part, config.depth + config.head.depth)
 
     # --- training: whole sequences at once ---
@@ -80,7 +78,7 @@ class HeptapodModel(nn.Module):
         """The loss of every supervised cell.
 
         Args:
-            tokens: (B, N) int64, by cell.
+            tokens: (B, N) int64 or (B, N, C) float32, by cell.
             labels: (B,) int64 with -1 for "no label", or None for none at all.
             token_order: (B, N) int64, the permutation σ.
             prefix_lengths: (B or 1, S) int64 in 0..N-1.
@@ -90,14 +88,21 @@ class HeptapodModel(nn.Module):
         Returns:
             (B, S, L) float32.
         """
-        # The last token of the sequence is never part of a prefix that still has a cell to predict.
-        states = self.read(tokens.gather(1, token_order[:, :-1]), token_order[:, :-1], labels)
-        features = self.head(states, prefix_lengths, targets)
-        values = tokens.gather(1, targets.flatten(1)).view_as(targets)
+        features = self.features(tokens, labels, token_order, prefix_lengths, targets)
+        values = tokens_at(tokens, targets.flatten(1)).unflatten(1, targets.shape[1:])
         return self.distribution.loss(features, values, generator)
 
+    def features(
+        self, tokens: Tensor, labels: Tensor | None, token_order: Tensor, prefix_lengths: Tensor, targets: Tensor
+    ) -> Tensor:
+        """The head's feature (B, S, L, D) for every supervised cell; arguments as for :meth:`forward`."""
+        # The last token of the sequence is never part of a prefix that still has a cell to predict.
+        states = self.read(tokens_at(tokens, token_order[:, :-1]), token_order[:, :-1], labels)
+        features: Tensor = self.head(states, prefix_lengths, targets)
+        return features
+
     def read(self, tokens: Tensor, cells: Tensor, labels: Tensor | None) -> ReadStates:
-        """Backbone states h_0..h_P of tokens (B, P) lying on cells (B, P), in reading order."""
+        """Backbone states h_0..h_P of tokens (B, P) or (B, P, C) lying on cells (B, P), in reading order."""
         x = torch.cat([self._condition(labels, tokens.shape[0]), self._embed(tokens, cells)], dim=1)
         cells = torch.cat([cells.new_full((cells.shape[0], 1), CONDITION_CELL), cells], dim=1)
         hidden = self.backbone(x, cells, self.grid.height, self.grid.width)
@@ -120,7 +125,7 @@ class HeptapodModel(nn.Module):
         return self._extend(cache, self._condition(labels, batch), cache.cells[:, :1])
 
     def read_more(self, cache: ReadCache, tokens: Tensor, cells: Tensor) -> ReadStates:
-        """Reads the next tokens (B, k) lying on cells (B, k); returns the states of all read so far."""
+        """Reads the next tokens (B, k) or (B, k, C) on cells (B, k); returns the states of all read so far."""
         return self._extend(cache, self._embed(tokens, cells), cells)
 
     def predict(self, states: ReadStates, targets: Tensor, cache: ReadCache | None = None) -> Tensor:

@@ -5,17 +5,19 @@ Shape legend: B batch, N cells, k cells filled in a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from heptapod.distributions import CellSampling
 from heptapod.models.heads import ReadStates
 from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.random import KeyedGenerator, Stream
 from heptapod.sampling.order import fill_order
 from heptapod.sampling.schedule import SamplingConfig, cells_per_step
+from heptapod.tokenizers.base import tokens_at, with_tokens_at
 
 
 @dataclass
@@ -23,15 +25,15 @@ class Known:
     """Cells that are given: a prefix of the sequence, kept as they are."""
 
     tokens: Tensor
-    """(B, N) int64; only the known cells are read."""
+    """(B, N) int64 or (B, N, C) float32; only the known cells are read."""
     mask: Tensor
     """(N,) bool: which cells are known."""
 
     def __post_init__(self) -> None:
-        if self.mask.dtype != torch.bool or self.mask.ndim != 1 or self.tokens.shape[1:] != self.mask.shape:
+        if self.mask.dtype != torch.bool or self.mask.ndim != 1 or self.tokens.shape[1:2] != self.mask.shape:
             raise ValueError(
                 f"known: tokens {tuple(self.tokens.shape)}, mask {tuple(self.mask.shape)} of {self.mask.dtype} given; "
-                "they must be (B, N) and (N,) of bool"
+                "they must be (B, N) or (B, N, C), and (N,) of bool"
             )
 
 
@@ -42,15 +44,16 @@ class SamplingStep:
     step: int
     """Steps done."""
     tokens: Tensor
-    """(B, N) int64: tokens by cell; 0 where unread."""
+    """(B, N) int64 or (B, N, C) float32: tokens by cell; 0 where unread."""
     is_read: Tensor
     """(B, N) bool."""
     cells: Tensor
     """(B, k) int64: cells filled next."""
-    most_likely: Tensor | None = None
-    """(B, N): on request, the most likely token of every cell (of a read cell, its token)."""
+    believed: Tensor | None = None
+    """As ``tokens``: on request, the most likely code or the mean vector of every unread cell, the token of a read
+    one."""
     uncertainty: Tensor | None = None
-    """(B, N): on request, the entropy in nats of every unread cell, 0 of a read one."""
+    """(B, N): on request, the entropy in nats or the spread of every unread cell, 0 of a read one."""
 
 
 @torch.inference_mode()
@@ -60,7 +63,7 @@ def sample_stream(
     seeds: Sequence[int],
     config: SamplingConfig,
     known: Known | None = None,
-    belief: bool = False,
+    belief: bool | Collection[int] = False,
     use_cache: bool = True,
 ) -> Iterator[SamplingStep]:
     """Samples token grids step by step.
@@ -71,7 +74,7 @@ def sample_stream(
         seeds: one per image: an image depends on its label, its seed and the settings, not on its batch.
         config: order, schedule and filter; ``token_order`` must be set.
         known: cells that are given.
-        belief: also predict the whole grid at every step.
+        belief: also predict the whole grid, at every step or at the given ones.
         use_cache: keep keys and values between steps; without, the whole prefix is read again at every step.
 
     Yields:
@@ -84,16 +87,16 @@ def sample_stream(
     order = fill_order(config.token_order or "raster", seeds, N, None if known is None else known.mask.cpu())
     num_known = 0 if known is None else int(known.mask.sum())
     counts = cells_per_step(config, N - num_known)
-    if known is not None and not 0 <= int(known.tokens.min()) <= int(known.tokens.max()) < model.grid.vocabulary_size:
-        raise ValueError(f"known: tokens must lie between 0 and {model.grid.vocabulary_size - 1}")
-    _check_reach(model, order, num_known, counts, belief)
+    if known is not None:
+        _check_known(model, known, batch)
+    _check_reach(model, order, num_known, counts, belief is not False)
     order = order.to(device)
     generator = KeyedGenerator(Stream.SAMPLE, [(seed,) for seed in seeds])
-    how = config.filter()
+    how = model.distribution.plan(config.cell())
 
-    tokens = torch.zeros(batch, N, dtype=torch.long, device=device)
+    tokens = model.grid.empty_tokens(batch).to(device)
     if known is not None:
-        tokens = torch.where(known.mask.to(device), known.tokens.to(device), tokens)
+        tokens = with_tokens_at(tokens, order[:, :num_known], tokens_at(known.tokens.to(tokens), order[:, :num_known]))
     is_read = torch.zeros(batch, N, dtype=torch.bool, device=device)
     reader = _Reader(model, labels, batch, use_cache)
     start, end = 0, num_known
@@ -103,15 +106,15 @@ def sample_stream(
         start, end = end, end + count
         cells = order[:, start:end]
         state = SamplingStep(step, tokens, is_read, cells)
-        if belief:
-            _add_belief(model, states, order, start, state, reader.cache)
+        if belief is True or (belief is not False and step in belief):
+            _add_belief(model, states, order, start, state, reader.cache, seeds, how)
         yield state
         features = model.predict(states, cells, reader.cache)
-        tokens = tokens.scatter(1, cells, model.distribution.sample(features, generator, how))
+        tokens = with_tokens_at(tokens, cells, model.distribution.sample(features, generator, how))
     is_read = torch.ones_like(is_read)
     done = SamplingStep(len(counts), tokens, is_read, order[:, N:])
-    if belief:
-        done.most_likely, done.uncertainty = tokens, torch.zeros(batch, N, device=device)
+    if belief is not False:
+        done.believed, done.uncertainty = tokens, torch.zeros(batch, N, device=device)
     yield done
 
 
@@ -123,7 +126,7 @@ def sample_tokens(
     known: Known | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Token grids (B, N) int64; arguments as for :func:`sample_stream`."""
+    """Token grids (B, N) int64 or (B, N, C) float32; arguments as for :func:`sample_stream`."""
     *_, last = sample_stream(model, labels, seeds, config, known, use_cache=use_cache)
     return last.tokens
 
@@ -141,12 +144,12 @@ class _Reader:
         """Reads the tokens on further cells (B, k); the first call also reads the condition."""
         self.cells = torch.cat([self.cells, cells], dim=1)
         if self.cache is None:
-            return self.model.read(tokens.gather(1, self.cells), self.cells, self.labels)
+            return self.model.read(tokens_at(tokens, self.cells), self.cells, self.labels)
         if self.cache.backbone.length == 0:
             states = self.model.read_condition(self.cache, self.labels)
             if cells.shape[1] == 0:
                 return states
-        return self.model.read_more(self.cache, tokens.gather(1, cells), cells)
+        return self.model.read_more(self.cache, tokens_at(tokens, cells), cells)
 
 
 def _add_belief(
@@ -156,14 +159,29 @@ def _add_belief(
     num_read: int,
     state: SamplingStep,
     cache: ReadCache | None,
+    seeds: Sequence[int],
+    how: CellSampling,
 ) -> None:
-    """The most likely token and the uncertainty of every cell."""
-    targets = torch.cat([order[:, num_read:], order[:, :num_read]], dim=1)  # the next cell first
-    value, spread = model.distribution.belief(model.predict(states, targets, cache))
-    value = torch.zeros_like(value).scatter(1, targets, value)
-    spread = torch.zeros_like(spread).scatter(1, targets, spread)
-    state.most_likely = torch.where(state.is_read, state.tokens, value)
-    state.uncertainty = spread.masked_fill(state.is_read, 0)
+    """What every unread cell may be, and how uncertain that is; the numbers drawn for it change no image."""
+    unread = order[:, num_read:]
+    generator = KeyedGenerator(Stream.BELIEF, [(seed, state.step) for seed in seeds])
+    value, spread = model.distribution.belief(model.predict(states, unread, cache), generator, how)
+    state.believed = with_tokens_at(state.tokens, unread, value)
+    state.uncertainty = torch.zeros(order.shape, device=order.device).scatter(1, unread, spread)
+
+
+def _check_known(model: HeptapodModel, known: Known, batch: int) -> None:
+    """Refuses tokens of another kind, shape or range than the model's."""
+    grid, tokens = model.grid, known.tokens
+    if tokens.shape != (batch, *grid.token_shape) or tokens.is_floating_point() == grid.is_discrete:
+        raise ValueError(
+            f"known: tokens {tuple(tokens.shape)} of {tokens.dtype} given, but this model reads "
+            f"{(batch, *grid.token_shape)} of {'int64' if grid.is_discrete else 'float32'}"
+        )
+    if grid.is_discrete and not 0 <= int(tokens.min()) <= int(tokens.max()) < grid.vocabulary_size:
+        raise ValueError(f"known: tokens must lie between 0 and {grid.vocabulary_size - 1}")
+    if not tokens[:, known.mask].isfinite().all():
+        raise ValueError("known: tokens hold numbers that are not finite")
 
 
 def check_plan(model: HeptapodModel, config: SamplingConfig) -> None:
@@ -173,6 +191,7 @@ def check_plan(model: HeptapodModel, config: SamplingConfig) -> None:
         ValueError: naming the setting.
     """
     counts = cells_per_step(config, model.grid.num_cells)
+    model.distribution.plan(config.cell())
     _check_reach(model, fill_order(config.token_order or "raster", [0], model.grid.num_cells), 0, counts, False)
 
 

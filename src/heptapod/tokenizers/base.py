@@ -48,6 +48,23 @@ class GridSpec:
         """Shape of the tokens of one image: (N,) or (N, C)."""
         return (self.num_cells,) if self.is_discrete else (self.num_cells, self.channels)
 
+    def empty_tokens(self, batch: int) -> Tensor:
+        """Zeros (B, N) int64 or (B, N, C) float32 on the CPU."""
+        return torch.zeros(batch, *self.token_shape, dtype=torch.int64 if self.is_discrete else torch.float32)
+
+
+def tokens_at(tokens: Tensor, cells: Tensor) -> Tensor:
+    """Tokens (B, N) or (B, N, C) on cells (B, k): (B, k) or (B, k, C)."""
+    if tokens.ndim == 2:
+        return tokens.gather(1, cells)
+    return tokens.gather(1, cells.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def with_tokens_at(tokens: Tensor, cells: Tensor, values: Tensor) -> Tensor:
+    """A copy of tokens (B, N) or (B, N, C) with values (B, k) or (B, k, C) on cells (B, k)."""
+    index = cells if tokens.ndim == 2 else cells.unsqueeze(-1).expand_as(values)
+    return tokens.scatter(1, index, values)
+
 
 class Tokenizer(nn.Module, ABC):
     """Images to tokens and back.

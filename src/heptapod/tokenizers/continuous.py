@@ -60,6 +60,14 @@ class ContinuousTokenizer(Tokenizer):
         latent = normalised * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
         return self.decode_latent(latent).float().clamp(-1, 1)
 
+    @property
+    def log_scale(self) -> float:
+        """Σ log σ over the numbers of a token.
+
+        The log-density of a latent is that of the normalised token minus this, per token.
+        """
+        return float(self.latent_std.double().log().sum()) * self.patch**2
+
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
         """Measures mean and standard deviation of every latent channel over batches of images (B, 3, h, w).

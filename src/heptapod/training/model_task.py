@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heptapod.data.loader import Batch
 from heptapod.data.tokens import TokenSet
-from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.evaluation.likelihood import next_cell_loss
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import ObjectiveConfig, draw_supervision, drop_labels, objective_loss
 from heptapod.random import KeyedGenerator, Stream
@@ -76,13 +76,15 @@ class ModelTask:
         return {}
 
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
-        """Held-out negative log-likelihood per token in nats (``val_loss``), by the chain rule."""
+        """Held-out loss of the next cells (``val_loss``): of codes, the negative log-likelihood in nats per token."""
         assert isinstance(module, HeptapodModel)
         tokens = self.validation.head(max_images)
         labels = self.validation.labels[:max_images]
-        nll = float(negative_log_likelihood(module, tokens, labels, self.objective.token_order).mean())
-        bits = nll * module.grid.num_cells / math.log(2)
-        return {"val_loss": nll, "val_nats_per_token": nll, "val_bits_per_image": bits}
+        loss = float(next_cell_loss(module, tokens, labels, self.objective.token_order).mean())
+        if not module.distribution.loss_is_likelihood:
+            return {"val_loss": loss}
+        bits = loss * module.grid.num_cells / math.log(2)
+        return {"val_loss": loss, "val_nats_per_token": loss, "val_bits_per_image": bits}
 
     def preview(self, module: nn.Module) -> Image.Image:
         """Samples of the model."""

@@ -1,0 +1,122 @@
+"""What the distributions over vectors have in common.
+
+Shape legend: B images, M cells of an image, R noise levels, C numbers per token, D width of a feature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from heptapod.distributions.base import CellDistribution, CellSampling, Solver
+from heptapod.distributions.cell_mlp import CellMLP
+from heptapod.random import KeyedGenerator
+
+BELIEF_DRAWS = 8
+"""Vectors drawn per cell to know mean and spread of its distribution."""
+
+
+class Preset(NamedTuple):
+    """A way to draw a vector."""
+
+    solver: Solver
+    steps: int
+
+
+class ContinuousDistribution(CellDistribution):
+    """A distribution over vectors that turns noise into a token with a per-cell MLP.
+
+    All cells of a step are drawn at once, in float32 also under autocast. In training the products of the MLP follow
+    autocast; noise, targets and losses are float32.
+
+    Args:
+        mlp: the network.
+        channels: C, numbers per token.
+        noise_levels: R, noise levels at which every cell is trained in a step; those of an image are shared by its
+            cells, one from each of R equally likely ranges.
+    """
+
+    uncertainty_name = "spread (standard deviation)"
+    presets: Mapping[Literal["default", "fast"], Preset]
+    solvers: tuple[Solver, ...]
+    most_steps: int | None = None
+
+    def __init__(self, mlp: CellMLP, channels: int, noise_levels: int) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.channels = channels
+        self.noise_levels = noise_levels
+
+    def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
+        """Mean over noise levels and channels, see :meth:`CellDistribution.loss`."""
+        if generator is None:
+            raise ValueError("generator: None given, but the loss of a continuous distribution draws noise")
+        self._check(targets)
+        B, R, C = len(targets), self.noise_levels, self.channels
+        x = targets.reshape(B, -1, 1, C).float()
+        M = x.shape[1]
+        noise = generator.normal(M * R * C).view(B, M, R, C).to(x.device)
+        quantiles = ((torch.arange(R) + generator.uniform(R)) / R).view(B, 1, R).to(x.device)
+        condition = self.mlp.of_features(features.reshape(B, M, 1, -1))
+        return self._losses(x, noise, quantiles, condition).mean(-1).view(targets.shape[:-1])
+
+    @abstractmethod
+    def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
+        """Losses (B, M, R) of x (B, M, 1, C) with noise (B, M, R, C) at levels of quantiles (B, 1, R) in [0, 1)."""
+
+    def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
+        """Draws (B, L, C) float32, see :meth:`CellDistribution.sample`."""
+        how = self.plan(how)
+        B, L, _ = features.shape
+        with torch.autocast(features.device.type, enabled=False):
+            # All noise at once, so that nothing waits for the host within the loop over the steps.
+            noise = generator.normal(L * self._num_noises(how) * self.channels).view(B, L, -1, self.channels)
+            noise = noise.permute(2, 0, 1, 3).flatten(1, 2).contiguous().to(features.device)  # (steps, B·L, C)
+            condition = self.mlp.of_features(features.float().flatten(0, 1))
+            return self._draw(noise, condition, how).view(B, L, self.channels)
+
+    @abstractmethod
+    def _num_noises(self, how: CellSampling) -> int:
+        """Normal vectors needed to draw one token."""
+
+    @abstractmethod
+    def _draw(self, noise: Tensor, condition: list[Tensor], how: CellSampling) -> Tensor:
+        """Tokens (B·L, C) from noise (``_num_noises``, B·L, C)."""
+
+    def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
+        """None, see :meth:`CellDistribution.log_prob`."""
+        raise ValueError(f"{type(self).__name__} has no likelihood; flow and categorical distributions have")
+
+    def belief(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> tuple[Tensor, Tensor]:
+        """Mean (B, L, C) and spread (B, L) of a few draws; the spread is the root mean square over the channels."""
+        draws = self.sample(features.repeat(1, BELIEF_DRAWS, 1), generator, how)
+        draws = draws.unflatten(1, (BELIEF_DRAWS, -1))  # (B, draws, L, C)
+        variance, mean = torch.var_mean(draws, dim=1)
+        return mean, variance.mean(-1).sqrt()
+
+    def plan(self, how: CellSampling) -> CellSampling:
+        """See :meth:`CellDistribution.plan`."""
+        for name in ("top_k", "top_p"):
+            if getattr(how, name) is not None:
+                raise ValueError(f"{name}: {getattr(how, name)} given, but this model draws vectors, not codes")
+        preset = self.presets[how.preset]
+        solver, steps = how.solver or preset.solver, how.steps or preset.steps
+        if solver not in self.solvers:
+            raise ValueError(
+                f"cell_solver: {solver} given, but a {type(self).__name__} is drawn by {' or '.join(self.solvers)}"
+            )
+        if self.most_steps is not None and steps > self.most_steps:
+            raise ValueError(f"cell_steps: {steps} given, must be at most {self.most_steps}")
+        return dataclasses.replace(how, solver=solver, steps=steps)
+
+    def _check(self, targets: Tensor) -> None:
+        if not targets.is_floating_point() or targets.shape[-1] != self.channels:
+            raise ValueError(
+                f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over vectors of "
+                f"{self.channels} numbers"
+            )
