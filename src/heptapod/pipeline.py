@@ -203,7 +203,7 @@ class Heptapod:
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, batch_size: int | None = None) -> Tensor:
-        """Tokens (M, N) or (M, N, C) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as for :meth:`generate`."""
+        """Tokens (M, N) or (M, N, C) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as in :meth:`generate`."""
         parts = [
             self.tokenizer.decode(tokens[rows], self.model.grid)[:kept]
             for rows, kept in _batches(len(tokens), batch_size)

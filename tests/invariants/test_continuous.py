@@ -1,4 +1,4 @@
-"""What must hold for models of vectors, for every head: the same as for codes, to float32 rounding where noise flows."""
+"""What must hold for models of vectors, for every head: what holds for codes, to float32 rounding."""
 
 from __future__ import annotations
 

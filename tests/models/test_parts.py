@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.distributions import DistributionConfig
+from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.config import SIZES
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import build_model, parameters_by_part
@@ -71,7 +71,8 @@ def test_window_cells() -> None:
 
 def test_h_has_the_size_of_the_paper() -> None:
     """Heptapod-H: 941M parameters, 12 blocks of width 1,536 in the MLP of its cells of 16 channels."""
-    config = ModelConfig(size="H", head=HeadConfig("global"), distribution=DistributionConfig("diffusion", modulation="joint"))
+    cells = DistributionConfig("diffusion", modulation="joint")
+    config = ModelConfig(size="H", head=HeadConfig("global"), distribution=cells)
     with torch.device("meta"):
         model = HeptapodModel(config, GridSpec(16, 16, channels=16), 1000)
     assert (config.distribution.mlp_depth, config.distribution.mlp_width) == (12, 1536)

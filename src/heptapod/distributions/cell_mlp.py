@@ -156,7 +156,7 @@ class CellMLP(nn.Module):
         return out.float()
 
     def _initialize(self) -> None:
-        """As MAR: Xavier, small noise embeddings; modulations and output begin at 0, so that blocks begin as nothing."""
+        """As MAR: Xavier; modulations and output begin at 0, so that blocks do nothing at first."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)

@@ -63,7 +63,8 @@ class DiffusionDistribution(ContinuousDistribution):
         predicted, interpolation = output.chunk(2, -1)
         step = _Backwards(signal, before)
         bound = step.bound(x, noisy, predicted.detach(), interpolation)
-        return ((predicted - noise).square() + bound).mean(-1)
+        losses: Tensor = ((predicted - noise).square() + bound).mean(-1)
+        return losses
 
     def _num_noises(self, how: CellSampling) -> int:
         """See :meth:`ContinuousDistribution._num_noises`: the first noise, and one for each step but the last."""

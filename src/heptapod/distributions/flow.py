@@ -38,7 +38,8 @@ class FlowDistribution(ContinuousDistribution):
         level = torch.special.ndtri(quantiles.double().clamp(1e-6, 1 - 1e-6)).sigmoid().float()  # (B, 1, R)
         noisy = torch.lerp(x, noise, level.unsqueeze(-1))
         velocity = self.mlp(noisy, self.mlp.of_levels(level), condition)
-        return (velocity - (noise - x)).square().mean(-1)
+        losses: Tensor = (velocity - (noise - x)).square().mean(-1)
+        return losses
 
     def _num_noises(self, how: CellSampling) -> int:
         """See :meth:`ContinuousDistribution._num_noises`."""
@@ -95,10 +96,11 @@ class FlowDistribution(ContinuousDistribution):
     def _velocity_and_divergence(
         self, x: Tensor, levels: list[Tensor], condition: list[Tensor], directions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """v (M, C) and Σ_i u_iᵀ (∂v/∂x) u_i (M,) over directions u (U, C)."""
+        """V (M, C) and Σ_i u_iᵀ (∂v/∂x) u_i (M,) over directions u (U, C)."""
 
         def velocity(at: Tensor) -> Tensor:
-            return self.mlp(at, levels, condition)
+            out: Tensor = self.mlp(at, levels, condition)
+            return out
 
         def along(direction: Tensor) -> Tensor:
             tangent = direction.expand_as(x)

@@ -51,7 +51,9 @@ class HeptapodModel(nn.Module):
         self.grid = grid
         self.num_classes = num_classes
         self.token_embedding = (
-            nn.Embedding(grid.vocabulary_size, config.width) if grid.is_discrete else Linear(grid.channels, config.width)
+            nn.Embedding(grid.vocabulary_size, config.width)
+            if grid.is_discrete
+            else Linear(grid.channels, config.width)
         )
         self.cell_embedding = CellEmbedding(config.width)
         # Row num_classes is "no label": the BOS of an unconditional model, and where a label is dropped.
@@ -59,7 +61,7 @@ class HeptapodModel(nn.Module):
         self.backbone = Backbone(config.width, config.depth, config.num_heads, config.rotary_base)
         self.head: Head = head or build_head(config)
         self.has_own_head = head is not None
-        self.distribution = build_distribution(config.distribution, config.width, grid.vocabulary_size, grid.channels)
+        self.distribution = build_distribution(config.distribution, config.width, codes, grid.channels)
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # these have a start of their own
                 init_weights(part, config.depth + config.head.depth)

@@ -50,9 +50,7 @@ class SamplingConfig:
 
     def cell(self) -> CellSampling:
         """How each cell is drawn."""
-        return CellSampling(
-            self.temperature, self.top_k, self.top_p, self.preset, self.cell_solver, self.cell_steps
-        )
+        return CellSampling(self.temperature, self.top_k, self.top_p, self.preset, self.cell_solver, self.cell_steps)
 
 
 def cells_per_step(config: SamplingConfig, num_cells: int) -> list[int]:

@@ -1,0 +1,253 @@
+"""Diffusion and flow against mixtures whose density is known, and against their own algebra."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from heptapod.distributions import CellDistribution, CellSampling, DistributionConfig, build_distribution
+from heptapod.distributions.diffusion import (
+    HIGHEST_LEVEL,
+    NUM_LEVELS,
+    DiffusionDistribution,
+    cosine_signal,
+    respaced_levels,
+)
+from heptapod.distributions.flow import FlowDistribution
+from heptapod.random import KeyedGenerator, Stream, seeded_initialization
+
+from .mixture import CONDITIONS, FEATURES, Mixture, energy_distance
+
+BATCH, CELLS = 64, 16
+
+
+def build(kind: str, channels: int, modulation: str = "separable", width: int = 128) -> CellDistribution:
+    with seeded_initialization(0):
+        config = DistributionConfig(kind, 3, width, modulation, 4)  # type: ignore[arg-type]
+        return build_distribution(config, FEATURES, channels=channels)
+
+
+def train(distribution: CellDistribution, truth: Mixture, steps: int, learning_rate: float = 3e-3) -> CellDistribution:
+    """AdamW on fresh samples, a cosine to zero; the average of the weights is returned."""
+    average = copy.deepcopy(distribution)
+    optimizer = torch.optim.AdamW(distribution.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        conditions = torch.randint(CONDITIONS, (BATCH, CELLS), generator=generator)
+        noise = KeyedGenerator(Stream.LOSS, [(0, step, i) for i in range(BATCH)])
+        loss = distribution.loss(truth.features[conditions], truth.sample(conditions, generator), noise).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1, (step + 1) / 100) * (1 + math.cos(math.pi * step / steps)) / 2
+        nn.utils.clip_grad_norm_(distribution.parameters(), 1.0)
+        optimizer.step()
+        decay = min(0.995, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), distribution.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+    return average
+
+
+@pytest.mark.parametrize("channels", [2, 16])
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_learns_a_mixture(kind: str, channels: int) -> None:
+    """Samples as far from the truth as true samples are (energy distance, at most 1.5 times), and a true density."""
+    truth = Mixture(channels)
+    distribution = train(build(kind, channels), truth, steps=1200)
+    for condition in range(CONDITIONS):
+        conditions = torch.full((2048,), condition)
+        true = [truth.sample(conditions, torch.Generator().manual_seed(100 + i)) for i in range(6)]
+        floor = np.mean([energy_distance(true[0], other) for other in true[1:]])
+        generator = KeyedGenerator(Stream.SAMPLE, [(7,)])
+        with torch.inference_mode():
+            drawn = distribution.sample(truth.features[conditions][None], generator, CellSampling())[0]
+        distance = np.mean([energy_distance(drawn, other) for other in true])
+        print(f"{kind}, R^{channels}, condition {condition}: {distance / floor:.2f} times")
+        assert distance <= 1.5 * floor
+    if isinstance(distribution, FlowDistribution):
+        conditions = torch.randint(CONDITIONS, (1500,), generator=torch.Generator().manual_seed(2))
+        x = truth.sample(conditions, torch.Generator().manual_seed(3))
+        found = distribution.log_prob(truth.features[conditions], x)
+        missing = float((truth.log_prob(conditions, x) - found).mean()) / channels
+        print(f"flow, R^{channels}: log-density {missing:.4f} nats per dimension too low")
+        assert abs(missing) <= 0.03
+
+
+def randomized(distribution: CellDistribution, scale: float = 0.3) -> CellDistribution:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in distribution.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale / parameter.shape[1] ** 0.5)
+    return distribution
+
+
+@pytest.mark.parametrize("modulation", ["joint", "separable"])
+def test_log_prob_is_that_of_the_map(modulation: str) -> None:
+    """log p(T(ε)) = log N(ε) − log|det ∂T/∂ε| where T is the flow's own fine solution, its Jacobian by autograd."""
+    flow = randomized(build("flow", 3, modulation, 32)).double()
+    assert isinstance(flow, FlowDistribution)
+    feature = torch.randn(1, 1, FEATURES, generator=torch.Generator().manual_seed(1))
+    condition = [part.double() for part in flow.mlp.of_features(feature.double().flatten(0, 1))]
+
+    def draw(noise: Tensor) -> Tensor:
+        return flow._draw(noise.view(1, 1, 3), condition, CellSampling(solver="heun", steps=400)).flatten()
+
+    noise = torch.tensor([0.3, -1.1, 0.7], dtype=torch.float64)
+    with torch.no_grad():
+        jacobian = torch.func.jacfwd(draw)(noise)
+        x = draw(noise)
+    expected = -(noise.square().sum() + 3 * math.log(2 * math.pi)) / 2 - torch.linalg.slogdet(jacobian).logabsdet
+    single = randomized(build("flow", 3, modulation, 32))
+    found = single.log_prob(feature, x.float().view(1, 1, 3))
+    assert abs(float(found) - float(expected)) < 1e-3
+
+
+def test_hutchinson_estimates_the_same_divergence() -> None:
+    flow = randomized(build("flow", 40, width=32), 0.6)
+    assert isinstance(flow, FlowDistribution)
+    x = torch.randn(64, 40, generator=torch.Generator().manual_seed(2))
+    features = torch.randn(64, FEATURES, generator=torch.Generator().manual_seed(3))
+    levels = [part[0] for part in flow.mlp.of_levels(torch.tensor([0.4]))]
+    condition = flow.mlp.of_features(features)
+    with torch.no_grad():
+        _, exact = flow._velocity_and_divergence(x, levels, condition, torch.eye(40))
+        signs = flow._directions(x)
+        assert signs.shape == (16, 40)
+        _, estimate = flow._velocity_and_divergence(x, levels, condition, signs)
+    assert float((estimate - exact).mean().abs()) < 0.2 * float(exact.std() + exact.mean().abs())
+    assert torch.isfinite(flow.log_prob(features, x)).all()
+
+
+def test_the_default_solvers_follow_the_probability_flow() -> None:
+    """Euler and Heun approach one solution, Heun faster; DDIM approaches one too."""
+    for kind, solvers in (("flow", ("euler", "heun")), ("diffusion", ("ddim",))):
+        distribution = randomized(build(kind, 4, width=32), 0.5)
+        features = torch.randn(1, 8, FEATURES, generator=torch.Generator().manual_seed(1))
+
+        def draw(solver: str, steps: int, of: CellDistribution = distribution, z: Tensor = features) -> Tensor:
+            how = CellSampling(solver=solver, steps=steps)  # type: ignore[arg-type]
+            with torch.no_grad():
+                return of.sample(z, KeyedGenerator(Stream.SAMPLE, [(0,)]), how)
+
+        fine = draw(solvers[-1], 900)
+        error = {(s, k): float((draw(s, k) - fine).abs().mean() / fine.std()) for s in solvers for k in (10, 40)}
+        for solver in solvers:
+            assert error[solver, 40] < 0.5 * error[solver, 10]
+        if kind == "flow":
+            assert error["heun", 10] < 0.3 * error["euler", 10]
+
+
+def test_diffusion_of_a_known_normal() -> None:
+    """With the exact noise predictor of N(2, 0.5²), ancestral sampling and DDIM give that normal."""
+    distribution = build("diffusion", 1)
+    assert isinstance(distribution, DiffusionDistribution)
+    signal = torch.from_numpy(cosine_signal(NUM_LEVELS)).float()
+
+    class Exact(nn.Module):
+        def of_features(self, features: Tensor) -> list[Tensor]:
+            return [features]
+
+        def of_levels(self, levels: Tensor) -> list[Tensor]:
+            return [signal[(levels * NUM_LEVELS).round().long()]]
+
+        def forward(self, x: Tensor, levels: list[Tensor], features: list[Tensor]) -> Tensor:
+            share = levels[0]
+            variance = share * 0.25 + 1 - share
+            epsilon = (1 - share).sqrt() * (x - share.sqrt() * 2) / variance
+            return torch.cat([epsilon, torch.full_like(epsilon, -1)], -1)
+
+    distribution.mlp = Exact()  # type: ignore[assignment]
+    for solver, steps, tolerance in (("ancestral", 250, 0.02), ("ddim", 250, 0.02), ("ancestral", HIGHEST_LEVEL, 0.02)):
+        how = CellSampling(solver=solver, steps=steps)  # type: ignore[arg-type]
+        x = distribution.sample(torch.zeros(1, 20_000, FEATURES), KeyedGenerator(Stream.SAMPLE, [(1,)]), how)
+        assert abs(float(x.mean()) - 2) < tolerance
+        assert abs(float(x.std()) - 0.5) < tolerance
+    how = CellSampling(solver="ancestral", steps=250, temperature=0.7)
+    assert float(distribution.sample(torch.zeros(1, 5000, 16), KeyedGenerator(Stream.SAMPLE, [(1,)]), how).std()) < 0.45
+
+
+def test_levels_of_sampling() -> None:
+    assert respaced_levels(1) == [HIGHEST_LEVEL]
+    for steps in (2, 4, 50, 100, HIGHEST_LEVEL + 1):
+        levels = respaced_levels(steps)
+        assert len(set(levels)) == steps
+        assert (levels[0], levels[-1]) == (HIGHEST_LEVEL, 0)
+        assert levels == sorted(levels, reverse=True)
+    signal = cosine_signal(NUM_LEVELS)
+    assert (np.diff(signal) < 0).all()
+    assert 0.99 < signal[0] < 1
+    assert signal[HIGHEST_LEVEL] > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_loss(kind: str) -> None:
+    """Keyed noise, several levels per cell, any shape of cells; the first loss is that of knowing nothing."""
+    distribution = build(kind, 3)
+    features = torch.randn(2, 5, 4, FEATURES, generator=torch.Generator().manual_seed(0))
+    targets = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(1))
+
+    def loss(*keys: int) -> Tensor:
+        return distribution.loss(features, targets, KeyedGenerator(Stream.LOSS, [(key,) for key in keys]))
+
+    together = loss(1, 2)
+    assert together.shape == (2, 5, 4)
+    assert together.dtype == torch.float32
+    assert torch.equal(together, loss(1, 2))
+    assert torch.allclose(
+        together[1:], distribution.loss(features[1:], targets[1:], KeyedGenerator(Stream.LOSS, [(2,)]))
+    )
+    assert not torch.equal(together, loss(1, 3))
+    if kind == "flow":
+        assert 1 < float(together.mean()) < 3  # E|ε − x|² = 2
+    with pytest.raises(ValueError, match="draws noise"):
+        distribution.loss(features, targets)
+    with pytest.raises(ValueError, match="vectors of 3 numbers"):
+        distribution.loss(features, targets[..., :2], KeyedGenerator(Stream.LOSS, [(1,), (2,)]))
+    with pytest.raises(ValueError, match="vectors of 3 numbers"):
+        distribution.loss(features, targets.long(), KeyedGenerator(Stream.LOSS, [(1,), (2,)]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(loss(1, 2), together, rtol=0.05, atol=0.02)
+
+
+def test_plans_and_refusals() -> None:
+    flow, diffusion = build("flow", 2), build("diffusion", 2)
+    for distribution in (flow, diffusion):
+        default, fast = distribution.plan(CellSampling()), distribution.plan(CellSampling(preset="fast"))
+        assert default.steps is not None
+        assert fast.steps is not None
+        assert fast.steps < default.steps
+        assert distribution.plan(CellSampling(steps=3)).steps == 3
+        for wrong in (CellSampling(top_k=3), CellSampling(top_p=0.5)):
+            with pytest.raises(ValueError, match="this model draws vectors, not codes"):
+                distribution.plan(wrong)
+    with pytest.raises(ValueError, match="cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"):
+        flow.plan(CellSampling(solver="ddim"))
+    with pytest.raises(ValueError, match="cell_steps: 5000 given, must be at most"):
+        diffusion.plan(CellSampling(steps=5000))
+    with pytest.raises(ValueError, match="cell_steps: 0 given, must be at least 1"):
+        CellSampling(steps=0)
+    with pytest.raises(ValueError, match="DiffusionDistribution has no likelihood"):
+        diffusion.log_prob(torch.zeros(1, FEATURES), torch.zeros(1, 2))
+    codes = build_distribution(DistributionConfig(), FEATURES, vocabulary_size=5)
+    for how in (CellSampling(steps=3), CellSampling(solver="heun"), CellSampling(preset="fast")):
+        with pytest.raises(ValueError, match="this model draws codes"):
+            codes.plan(how)
+
+
+def test_kinds_must_go_together() -> None:
+    with pytest.raises(ValueError, match="categorical given, but the tokenizer's tokens are vectors of 8 numbers"):
+        build_distribution(DistributionConfig(), FEATURES, channels=8)
+    with pytest.raises(ValueError, match="flow given, but the tokenizer's tokens are 256 codes: use categorical"):
+        build_distribution(DistributionConfig("flow", 2, 16), FEATURES, vocabulary_size=256)
+    for name in ("mlp_depth", "mlp_width"):
+        with pytest.raises(ValueError, match=f"{name}: -1 given"):
+            DistributionConfig(**{name: -1})
+    with pytest.raises(ValueError, match="noise_levels: 0 given, must be at least 1"):
+        DistributionConfig(noise_levels=0)
