@@ -50,11 +50,8 @@ class HeptapodModel(nn.Module):
         self.config = config
         self.grid = grid
         self.num_classes = num_classes
-        self.token_embedding = (
-            nn.Embedding(grid.vocabulary_size, config.width)
-            if grid.is_discrete
-            else Linear(grid.channels, config.width)
-        )
+        codes = grid.vocabulary_size
+        self.token_embedding = nn.Embedding(codes, config.width) if codes else Linear(grid.channels, config.width)
         self.cell_embedding = CellEmbedding(config.width)
         # Row num_classes is "no label": the BOS of an unconditional model, and where a label is dropped.
         self.condition_embedding = nn.Embedding(num_classes + 1, config.width)
