@@ -91,38 +91,38 @@ def randomized(distribution: CellDistribution, scale: float = 0.3) -> CellDistri
 @pytest.mark.parametrize("modulation", ["joint", "separable"])
 def test_log_prob_is_that_of_the_map(modulation: str) -> None:
     """log p(T(ε)) = log N(ε) − log|det ∂T/∂ε| where T is the flow's own fine solution, its Jacobian by autograd."""
-    flow = randomized(build("flow", 3, modulation, 32)).double()
+    flow = randomized(build("flow", 3, modulation, 32))
     assert isinstance(flow, FlowDistribution)
     feature = torch.randn(1, 1, FEATURES, generator=torch.Generator().manual_seed(1))
-    condition = [part.double() for part in flow.mlp.of_features(feature.double().flatten(0, 1))]
+    condition = flow.mlp.of_features(feature.flatten(0, 1))
 
     def draw(noise: Tensor) -> Tensor:
-        return flow._draw(noise.view(1, 1, 3), condition, CellSampling(solver="heun", steps=400)).flatten()
+        return flow._draw(noise.view(1, 1, 3), condition, CellSampling(solver="heun", steps=60)).flatten()
 
-    noise = torch.tensor([0.3, -1.1, 0.7], dtype=torch.float64)
+    noise = torch.tensor([0.3, -1.1, 0.7])
     with torch.no_grad():
         jacobian = torch.func.jacfwd(draw)(noise)
         x = draw(noise)
     expected = -(noise.square().sum() + 3 * math.log(2 * math.pi)) / 2 - torch.linalg.slogdet(jacobian).logabsdet
-    single = randomized(build("flow", 3, modulation, 32))
-    found = single.log_prob(feature, x.float().view(1, 1, 3))
-    assert abs(float(found) - float(expected)) < 1e-3
+    assert abs(float(flow.log_prob(feature, x.view(1, 1, 3))) - float(expected)) < 1e-3
 
 
-def test_hutchinson_estimates_the_same_divergence() -> None:
+def test_hutchinson_estimates_the_same_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = randomized(build("flow", 40, width=32), 0.6)
-    assert isinstance(flow, FlowDistribution)
-    x = torch.randn(64, 40, generator=torch.Generator().manual_seed(2))
-    features = torch.randn(64, FEATURES, generator=torch.Generator().manual_seed(3))
-    levels = [part[0] for part in flow.mlp.of_levels(torch.tensor([0.4]))]
-    condition = flow.mlp.of_features(features)
-    with torch.no_grad():
-        _, exact = flow._velocity_and_divergence(x, levels, condition, torch.eye(40))
-        signs = flow._directions(x)
-        assert signs.shape == (16, 40)
-        _, estimate = flow._velocity_and_divergence(x, levels, condition, signs)
-    assert float((estimate - exact).mean().abs()) < 0.2 * float(exact.std() + exact.mean().abs())
-    assert torch.isfinite(flow.log_prob(features, x)).all()
+    x = torch.randn(4, 16, 40, generator=torch.Generator().manual_seed(2))
+    features = torch.randn(4, 16, FEATURES, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(ValueError, match="likelihood of 40 numbers is an estimate"):
+        flow.log_prob(features, x)
+
+    def estimate(rows: slice) -> Tensor:
+        return flow.log_prob(features[rows], x[rows], KeyedGenerator(Stream.EVALUATION, [(i,) for i in range(4)[rows]]))
+
+    found = estimate(slice(0, 4))
+    assert torch.allclose(found[2:], estimate(slice(2, 4)), atol=1e-3), "whatever the batch"
+    monkeypatch.setattr("heptapod.distributions.flow.EXACT_CHANNELS", 40)
+    exact = flow.log_prob(features, x)
+    assert not torch.equal(found, exact)
+    assert float((found - exact).mean().abs()) < 3 * float((found - exact).std()) / 8  # 64 independent cells
 
 
 def test_the_default_solvers_follow_the_probability_flow() -> None:
@@ -141,7 +141,7 @@ def test_the_default_solvers_follow_the_probability_flow() -> None:
         for solver in solvers:
             assert error[solver, 40] < 0.5 * error[solver, 10]
         if kind == "flow":
-            assert error["heun", 10] < 0.3 * error["euler", 10]
+            assert error["heun", 40] < 0.5 * error["euler", 40]
 
 
 def test_diffusion_of_a_known_normal() -> None:
@@ -205,7 +205,7 @@ def test_loss(kind: str) -> None:
     )
     assert not torch.equal(together, loss(1, 3))
     if kind == "flow":
-        assert 1 < float(together.mean()) < 3  # E|ε − x|² = 2
+        assert 1 < float(together.detach().mean()) < 3  # E|ε − x|² = 2
     with pytest.raises(ValueError, match="draws noise"):
         distribution.loss(features, targets)
     with pytest.raises(ValueError, match="vectors of 3 numbers"):

@@ -71,11 +71,11 @@ class CellDistribution(nn.Module, ABC):
         """Draws one value per feature (B, L, D), image b with the b-th stream: (B, L) int64 or (B, L, C) float32."""
 
     @abstractmethod
-    def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Log p(target | feature) in nats, float32, (B, ...).
+    def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
+        """Log p(target | feature) in nats, float32, (B, ...); arguments as for :meth:`loss`.
 
         Raises:
-            ValueError: if the distribution has no likelihood.
+            ValueError: if the distribution has no likelihood, or estimates it and is given no generator.
         """
 
     @abstractmethod

@@ -34,7 +34,7 @@ class Categorical(CellDistribution):
         nats: Tensor = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
         return nats.view(targets.shape)
 
-    def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Exact, see :meth:`CellDistribution.log_prob`."""
         return -self.loss(features, targets)
 

@@ -88,7 +88,7 @@ class ContinuousDistribution(CellDistribution):
     def _draw(self, noise: Tensor, condition: list[Tensor], how: CellSampling) -> Tensor:
         """Tokens (B·L, C) from noise (``_num_noises``, B·L, C)."""
 
-    def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """None, see :meth:`CellDistribution.log_prob`."""
         raise ValueError(f"{type(self).__name__} has no likelihood; flow and categorical distributions have")
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from heptapod.distributions.base import CellSampling
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
-from heptapod.random import Stream, numpy_generator
+from heptapod.random import KeyedGenerator
 
 EXACT_CHANNELS = 32
 """Up to so many numbers per token the trace of the Jacobian is exact; above, it is estimated."""
 PROBES = 16
-"""Random sign vectors of the estimate (Hutchinson)."""
+"""Random sign vectors per cell of the estimate (Hutchinson)."""
 LIKELIHOOD_STEPS = 25
 """Steps of the classical Runge-Kutta method along which a likelihood is integrated."""
 CELLS_AT_ONCE = 2048
@@ -61,22 +61,33 @@ class FlowDistribution(ContinuousDistribution):
         return x
 
     @torch.no_grad()
-    def log_prob(self, features: Tensor, targets: Tensor) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """By the instantaneous change of variables, see :meth:`CellDistribution.log_prob`.
 
         log p(x) = log N(x_1; 0, 1) + ∫₀¹ div v(x_t, t) dt along dx/dt = v. The divergence is exact for up to 32 numbers
-        per token, and estimated with 16 fixed random sign vectors above. The density is that of the token as given,
-        that is, of the normalised latent; :attr:`ContinuousTokenizer.log_scale` leads to the latent itself.
+        per token; above, it is estimated with 16 random sign vectors per cell, the same along its way. The density is
+        that of the token as given, that is, of the normalised latent; :attr:`ContinuousTokenizer.log_scale` leads to
+        the latent itself.
         """
         self._check(targets)
         x, z = targets.reshape(-1, self.channels).float(), features.reshape(-1, features.shape[-1]).float()
-        directions = self._directions(x)
+        directions = self._directions(len(x), generator).to(x.device)
         with torch.autocast(x.device.type, enabled=False):
             parts = [
-                self._log_prob(x[rows], self.mlp.of_features(z[rows]), directions)
+                self._log_prob(x[rows], self.mlp.of_features(z[rows]), directions[:, rows])
                 for rows in torch.arange(len(x)).split(CELLS_AT_ONCE)
             ]
         return torch.cat(parts).view(targets.shape[:-1])
+
+    def _directions(self, cells: int, generator: KeyedGenerator | None) -> Tensor:
+        """(U, M, C): the axes for every cell, or random signs divided by √U."""
+        if self.channels <= EXACT_CHANNELS:
+            return torch.eye(self.channels).unsqueeze(1).expand(-1, cells, -1)
+        if generator is None:
+            raise ValueError(f"generator: None given, but the likelihood of {self.channels} numbers is an estimate")
+        numbers = generator.uniform(cells // len(generator) * PROBES * self.channels)
+        signs = (numbers < 0.5).float().view(cells, PROBES, self.channels) * 2 - 1
+        return signs.transpose(0, 1) / math.sqrt(PROBES)
 
     def _log_prob(self, x: Tensor, condition: list[Tensor], directions: Tensor) -> Tensor:
         """(M,) for x (M, C): classical Runge-Kutta from the token to the noise."""
@@ -96,22 +107,15 @@ class FlowDistribution(ContinuousDistribution):
     def _velocity_and_divergence(
         self, x: Tensor, levels: list[Tensor], condition: list[Tensor], directions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """V (M, C) and Σ_i u_iᵀ (∂v/∂x) u_i (M,) over directions u (U, C)."""
+        """Velocity (M, C) and Σ_i u_iᵀ (∂v/∂x) u_i (M,) over directions u (U, M, C)."""
 
         def velocity(at: Tensor) -> Tensor:
             out: Tensor = self.mlp(at, levels, condition)
             return out
 
-        def along(direction: Tensor) -> Tensor:
-            tangent = direction.expand_as(x)
-            moved: Tensor = torch.func.jvp(velocity, (x,), (tangent,))[1]
-            return (moved * tangent).sum(-1)
+        def along(direction: Tensor) -> tuple[Tensor, Tensor]:
+            value, moved = torch.func.jvp(velocity, (x,), (direction,))  # type: ignore[misc]
+            return value, (moved * direction).sum(-1)
 
-        return velocity(x), torch.func.vmap(along)(directions).sum(0)
-
-    def _directions(self, x: Tensor) -> Tensor:
-        """(U, C): the axes, or random signs divided by √U."""
-        if self.channels <= EXACT_CHANNELS:
-            return torch.eye(self.channels, device=x.device)
-        signs = numpy_generator(Stream.EVALUATION, 0).integers(2, size=(PROBES, self.channels)) * 2.0 - 1
-        return (torch.from_numpy(signs).float() / math.sqrt(PROBES)).to(x.device)
+        value, divergence = torch.func.vmap(along)(directions)
+        return value[0], divergence.sum(0)

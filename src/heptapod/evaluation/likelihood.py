@@ -85,5 +85,5 @@ def _next_cell_nats(
 ) -> Tensor:
     features = model.features(tokens, labels, ask.token_order, ask.prefix_lengths, ask.targets)
     values = tokens_at(tokens, ask.token_order)
-    nats: Tensor = -model.distribution.log_prob(features.squeeze(2), values).mean(-1)
+    nats: Tensor = -model.distribution.log_prob(features.squeeze(2), values, generator).mean(-1)
     return nats
