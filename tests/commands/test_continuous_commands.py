@@ -84,7 +84,6 @@ def test_likelihood_counts_the_normalisation(place: Path) -> None:
     assert torch.allclose(nats, heptapod.negative_log_likelihood(images, [0, 1, 0], batch_size=2), atol=1e-3)
     tokens = heptapod.tokenizer.encode(images.float() / 127.5 - 1)
     latent_nats = nats[0] - heptapod.tokenizer.log_scale  # type: ignore[operator]
-    assert abs(float(tokens[0].std()) - 1) < 1.5
     heptapod.tokenizer.latent_std.mul_(2)  # type: ignore[union-attr, operator]
     # The same tokens now stand for latents twice as wide.
     heptapod.tokenizer.encode = lambda _: tokens[:1]  # type: ignore[method-assign]

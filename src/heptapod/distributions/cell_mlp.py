@@ -23,69 +23,101 @@ LEVEL_SCALE = 1000.0
 
 
 class Modulation(nn.Module, ABC):
-    """Shift, scale and gate of every block from a feature z and a noise level t.
+    """Shift, scale and (in blocks) gate of every layer from a feature z and a noise level t.
 
     What depends on z alone is computed once per cell, what depends on t alone once per schedule.
+
+    Args:
+        width: W.
+        counts: for each layer, how many vectors of W numbers steer it: 3 (shift, scale, gate) or 2.
     """
+
+    def __init__(self, width: int, counts: list[int]) -> None:
+        super().__init__()
+        self.width = width
+        self.counts = counts
 
     @abstractmethod
     def of_features(self, z: Tensor) -> list[Tensor]:
-        """The part of z (..., W), one entry per modulated layer."""
+        """The part of z (..., W)."""
 
     @abstractmethod
     def of_levels(self, t: Tensor) -> list[Tensor]:
-        """The part of t (..., W), one entry per modulated layer."""
+        """The part of t (..., W)."""
 
     @abstractmethod
-    def forward(self, layer: int, z: Tensor, t: Tensor) -> Tensor:
-        """The two parts joined, for one layer."""
+    def forward(self, layer: int, z: list[Tensor], t: list[Tensor]) -> list[Tensor]:
+        """The vectors (..., W) of one layer from the two parts."""
+
+    @abstractmethod
+    def initialize(self) -> None:
+        """Shifts and gates begin at 0 and scales at 1, whatever z and t."""
 
 
 class JointModulation(Modulation):
-    """W·SiLU(z + t), a matrix per layer: MAR's, recomputed for every cell at every step."""
+    """M_l·SiLU(z + t), a matrix per layer: MAR's, recomputed for every cell at every step."""
 
-    def __init__(self, width: int, sizes: list[int]) -> None:
-        super().__init__()
-        self.maps = nn.ModuleList(Linear(width, size) for size in sizes)
+    def __init__(self, width: int, counts: list[int]) -> None:
+        super().__init__(width, counts)
+        self.maps = nn.ModuleList(Linear(width, count * width) for count in counts)
 
     def of_features(self, z: Tensor) -> list[Tensor]:
-        """Z itself."""
-        return [z] * len(self.maps)
+        """See :meth:`Modulation.of_features`."""
+        return [z]
 
     def of_levels(self, t: Tensor) -> list[Tensor]:
-        """T itself."""
-        return [t] * len(self.maps)
+        """See :meth:`Modulation.of_levels`."""
+        return [t]
 
-    def forward(self, layer: int, z: Tensor, t: Tensor) -> Tensor:
+    def forward(self, layer: int, z: list[Tensor], t: list[Tensor]) -> list[Tensor]:
         """See :meth:`Modulation.forward`."""
-        out: Tensor = self.maps[layer](F.silu(z + t))
-        return out
+        return list(self.maps[layer](F.silu(z[0] + t[0])).chunk(self.counts[layer], -1))
+
+    def initialize(self) -> None:
+        """See :meth:`Modulation.initialize`."""
+        for linear in self.maps:
+            assert isinstance(linear, Linear)
+            nn.init.zeros_(linear.weight)
+            nn.init.ones_(linear.bias[self.width : 2 * self.width])
 
 
 class SeparableModulation(Modulation):
     """A·SiLU(z) + B·SiLU(t): nothing but a sum is left at a step."""
 
-    def __init__(self, width: int, sizes: list[int]) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.features = Linear(width, sum(sizes))
-        self.levels = Linear(width, sum(sizes), bias=False)
+    def __init__(self, width: int, counts: list[int]) -> None:
+        super().__init__(width, counts)
+        # A matrix for each vector: one large one would have to be split, and its gradients joined again.
+        self.features = nn.ModuleList(Linear(width, width) for _ in range(sum(counts)))
+        self.levels = nn.ModuleList(Linear(width, width, bias=False) for _ in range(sum(counts)))
 
     def of_features(self, z: Tensor) -> list[Tensor]:
-        """A·SiLU(z)."""
-        return list(self.features(F.silu(z)).split(self.sizes, -1))
+        """See :meth:`Modulation.of_features`."""
+        active = F.silu(z)
+        return [linear(active) for linear in self.features]
 
     def of_levels(self, t: Tensor) -> list[Tensor]:
-        """B·SiLU(t)."""
-        return list(self.levels(F.silu(t)).split(self.sizes, -1))
+        """See :meth:`Modulation.of_levels`."""
+        active = F.silu(t)
+        return [linear(active) for linear in self.levels]
 
-    def forward(self, layer: int, z: Tensor, t: Tensor) -> Tensor:
+    def forward(self, layer: int, z: list[Tensor], t: list[Tensor]) -> list[Tensor]:
         """See :meth:`Modulation.forward`."""
-        return z + t
+        first = sum(self.counts[:layer])
+        return [z[i] + t[i] for i in range(first, first + self.counts[layer])]
+
+    def initialize(self) -> None:
+        """See :meth:`Modulation.initialize`."""
+        for linear in (*self.features, *self.levels):
+            assert isinstance(linear, Linear)
+            nn.init.zeros_(linear.weight)
+        for layer in range(len(self.counts)):
+            scale = self.features[sum(self.counts[:layer]) + 1]
+            assert isinstance(scale, Linear)
+            nn.init.ones_(scale.bias)
 
 
 class CellBlock(nn.Module):
-    """x + gate · MLP(LayerNorm(x) · (1 + scale) + shift)."""
+    """x + gate · MLP(LayerNorm(x) · scale + shift)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -93,12 +125,10 @@ class CellBlock(nn.Module):
         self.up = Linear(width, width)
         self.down = Linear(width, width)
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """(..., W) with a modulation (..., 3W)."""
-        shift, scale, gate = modulation.chunk(3, -1)
-        h = torch.addcmul(shift, self.norm(x).to(shift.dtype), 1 + scale)
-        out: Tensor = x + gate * self.down(F.silu(self.up(h)))
-        return out
+    def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+        """(..., W), all of them."""
+        h = torch.addcmul(shift, self.norm(x).to(shift.dtype), scale)
+        return torch.addcmul(x, gate, self.down(F.silu(self.up(h))))
 
 
 class CellMLP(nn.Module):
@@ -127,10 +157,8 @@ class CellMLP(nn.Module):
         self.condition = Linear(condition_width, width)
         self.level = nn.Sequential(Linear(NUM_SINES, width), nn.SiLU(), Linear(width, width))
         self.blocks = nn.ModuleList(CellBlock(width) for _ in range(depth))
-        sizes = [3 * width] * depth + [2 * width]
-        self.modulation: Modulation = {"joint": JointModulation, "separable": SeparableModulation}[modulation](
-            width, sizes
-        )
+        kind = {"joint": JointModulation, "separable": SeparableModulation}[modulation]
+        self.modulation: Modulation = kind(width, [3] * depth + [2])
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.output = Linear(width, outputs)
         self._initialize()
@@ -150,21 +178,21 @@ class CellMLP(nn.Module):
         """(..., C) -> (..., outputs) float32; levels and features broadcast against x."""
         h = self.input(x)
         for layer, block in enumerate(self.blocks):
-            h = block(h, self.modulation(layer, features[layer], levels[layer]))
-        shift, scale = self.modulation(len(self.blocks), features[-1], levels[-1]).chunk(2, -1)
-        out: Tensor = self.output(torch.addcmul(shift, self.norm(h).to(shift.dtype), 1 + scale))
+            h = block(h, *self.modulation(layer, features, levels))
+        shift, scale = self.modulation(len(self.blocks), features, levels)
+        out: Tensor = self.output(torch.addcmul(shift, self.norm(h).to(shift.dtype), scale))
         return out.float()
 
     def _initialize(self) -> None:
-        """As MAR: Xavier; modulations and output begin at 0, so that blocks do nothing at first."""
+        """As MAR: Xavier, small noise embeddings; blocks and output begin as nothing."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        for layer in (*self.modulation.modules(), self.output):
-            if isinstance(layer, nn.Linear):
-                nn.init.zeros_(layer.weight)
         for layer in (self.level[0], self.level[2]):
             assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=0.02)
+        with torch.no_grad():
+            self.modulation.initialize()
+        nn.init.zeros_(self.output.weight)

@@ -61,13 +61,16 @@ class ContinuousDistribution(CellDistribution):
         x = targets.reshape(B, -1, 1, C).float()
         M = x.shape[1]
         noise = generator.normal(M * R * C).view(B, M, R, C).to(x.device)
-        quantiles = ((torch.arange(R) + generator.uniform(R)) / R).view(B, 1, R).to(x.device)
+        quantiles = ((torch.arange(R) + generator.uniform(R).double()) / R).view(B, 1, R)
         condition = self.mlp.of_features(features.reshape(B, M, 1, -1))
         return self._losses(x, noise, quantiles, condition).mean(-1).view(targets.shape[:-1])
 
     @abstractmethod
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
-        """Losses (B, M, R) of x (B, M, 1, C) with noise (B, M, R, C) at levels of quantiles (B, 1, R) in [0, 1)."""
+        """Losses (B, M, R) of x (B, M, 1, C) with noise (B, M, R, C) at levels of quantiles (B, 1, R) in [0, 1).
+
+        The quantiles are float64 on the CPU, so that what follows from them is exact and needs no float64 on a device.
+        """
 
     def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
         """Draws (B, L, C) float32, see :meth:`CellDistribution.sample`."""

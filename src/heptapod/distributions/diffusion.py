@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from heptapod.distributions.base import CellSampling
-from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
 
 NUM_LEVELS = 1000
@@ -28,7 +27,8 @@ def cosine_signal(num_levels: int) -> np.ndarray:
     return np.cumprod(1 - beta)
 
 
-HIGHEST_LEVEL = int(np.flatnonzero(cosine_signal(NUM_LEVELS) >= LEAST_SIGNAL)[-1])
+SIGNAL = torch.from_numpy(cosine_signal(NUM_LEVELS))
+HIGHEST_LEVEL = int(torch.nonzero(SIGNAL >= LEAST_SIGNAL)[-1])
 
 
 class DiffusionDistribution(ContinuousDistribution):
@@ -47,23 +47,17 @@ class DiffusionDistribution(ContinuousDistribution):
     presets = {"default": Preset("ancestral", 50), "fast": Preset("ddim", 8)}
     solvers = ("ancestral", "ddim")
     most_steps = HIGHEST_LEVEL + 1
-    signal: Tensor
-
-    def __init__(self, mlp: CellMLP, channels: int, noise_levels: int) -> None:
-        super().__init__(mlp, channels, noise_levels)
-        self.register_buffer("signal", torch.from_numpy(cosine_signal(NUM_LEVELS)), persistent=False)  # ᾱ, float64
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
         level = (quantiles * NUM_LEVELS).long().clamp(max=NUM_LEVELS - 1)  # (B, 1, R)
-        signal = self.signal[level].unsqueeze(-1)
-        before = torch.where(level > 0, self.signal[(level - 1).clamp(min=0)], 1.0).unsqueeze(-1)
-        noisy = signal.sqrt().float() * x + (1 - signal).sqrt().float() * noise
-        output = self.mlp(noisy, self.mlp.of_levels(level / NUM_LEVELS), condition)
-        predicted, interpolation = output.chunk(2, -1)
-        step = _Backwards(signal, before)
-        bound = step.bound(x, noisy, predicted.detach(), interpolation)
-        losses: Tensor = ((predicted - noise).square() + bound).mean(-1)
+        before = torch.where(level > 0, SIGNAL[(level - 1).clamp(min=0)], 1.0)
+        step = Backwards(SIGNAL[level].unsqueeze(-1), before.unsqueeze(-1), x.device)
+        noisy = step.root_signal * x + step.root_noise * noise
+        output = self.mlp(noisy, self.mlp.of_levels(level.to(x.device) / NUM_LEVELS), condition)
+        epsilon, interpolation = output.chunk(2, -1)
+        bound = step.bound(x, noisy, epsilon.detach(), interpolation)
+        losses: Tensor = ((epsilon - noise).square() + bound).mean(-1)
         return losses
 
     def _num_noises(self, how: CellSampling) -> int:
@@ -73,49 +67,56 @@ class DiffusionDistribution(ContinuousDistribution):
     def _draw(self, noise: Tensor, condition: list[Tensor], how: CellSampling) -> Tensor:
         """See :meth:`ContinuousDistribution._draw`; temperature scales the noise of every step (DDIM: the first)."""
         assert how.steps is not None
-        signal = cosine_signal(NUM_LEVELS)
         levels = respaced_levels(how.steps)
         parts = self.mlp.of_levels(torch.tensor(levels, device=noise.device) / NUM_LEVELS)
+        signals = torch.cat([SIGNAL[levels], torch.ones(1, dtype=torch.float64)])
         x = noise[0] * (how.temperature if how.solver == "ddim" else 1.0)
-        for i, level in enumerate(levels):
-            now, then = float(signal[level]), float(signal[levels[i + 1]]) if i + 1 < len(levels) else 1.0
-            output = self.mlp(x, [part[i] for part in parts], condition)
-            epsilon, interpolation = output.chunk(2, -1)
+        for i in range(len(levels)):
+            step = Backwards(signals[i], signals[i + 1], torch.device("cpu"))  # numbers, which any device takes
+            epsilon, interpolation = self.mlp(x, [part[i] for part in parts], condition).chunk(2, -1)
             if how.solver == "ddim":
-                clean = (x - math.sqrt(1 - now) * epsilon) / math.sqrt(now)
-                x = math.sqrt(then) * clean + math.sqrt(1 - then) * epsilon
+                x = step.deterministic(x, epsilon)
                 continue
-            step = _Backwards(torch.tensor(now, dtype=torch.float64), torch.tensor(then, dtype=torch.float64))
             x = step.mean(x, epsilon)
             if i + 1 < len(levels):
                 x = x + how.temperature * (step.log_variance(interpolation) / 2).exp() * noise[i + 1]
         return x
 
 
-class _Backwards:
-    """The Gaussian step from the level with signal ᾱ to that with more signal ᾱ' (2102.09672).
+class Backwards:
+    """The Gaussian step from the level with signal ᾱ to one with more signal ᾱ' (2102.09672), in float32.
 
     Args:
-        signal: ᾱ, float64, of any shape that broadcasts against tokens.
-        before: ᾱ', the same.
+        signal: ᾱ, float64 on the CPU, of any shape that broadcasts against tokens.
+        before: ᾱ', the same; 1 for the last step.
+        device: where the step is made.
     """
 
-    def __init__(self, signal: Tensor, before: Tensor) -> None:
+    def __init__(self, signal: Tensor, before: Tensor, device: torch.device) -> None:
+        def there(value: Tensor) -> Tensor:
+            return value.float().to(device)
+
         alpha = signal / before
-        beta = 1 - alpha
-        self.beta, self.alpha, self.noise = beta, alpha, 1 - signal
-        self.clean_share = (before.sqrt() * beta / (1 - signal)).float()
-        self.noisy_share = (alpha.sqrt() * (1 - before) / (1 - signal)).float()
-        self.is_last = before >= 1
-        posterior = beta * (1 - before) / (1 - signal)
-        self.upper = beta.log().float()
+        beta, noise = 1 - alpha, 1 - signal
+        posterior = beta * (1 - before) / noise
+        self.root_signal, self.root_noise = there(signal.sqrt()), there(noise.sqrt())
+        self.root_signal_before, self.root_noise_before = there(before.sqrt()), there((1 - before).sqrt())
+        self.root_alpha, self.noise_share = there(alpha.sqrt()), there(beta / noise.sqrt())
+        self.clean_share = there(before.sqrt() * beta / noise)
+        self.noisy_share = there(alpha.sqrt() * (1 - before) / noise)
         # The last step has no variance of its own; as a density it takes the upper bound.
-        self.lower = torch.where(self.is_last, beta, posterior).log().float()
+        self.is_last = (before >= 1).to(device)
+        self.upper = there(beta.log())
+        self.lower = there(torch.where(before >= 1, beta, posterior).log())
 
     def mean(self, noisy: Tensor, epsilon: Tensor) -> Tensor:
         """Mean of the step, from the predicted noise."""
-        mean: Tensor = (noisy - (self.beta / self.noise.sqrt()).float() * epsilon) / self.alpha.sqrt().float()
-        return mean
+        return (noisy - self.noise_share * epsilon) / self.root_alpha
+
+    def deterministic(self, noisy: Tensor, epsilon: Tensor) -> Tensor:
+        """The step without noise (DDIM, 2010.02502)."""
+        clean = (noisy - self.root_noise * epsilon) / self.root_signal
+        return self.root_signal_before * clean + self.root_noise_before * epsilon
 
     def log_variance(self, interpolation: Tensor) -> Tensor:
         """Log-variance where −1 stands for the lower and 1 for the upper bound."""

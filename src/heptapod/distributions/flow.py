@@ -35,7 +35,7 @@ class FlowDistribution(ContinuousDistribution):
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
-        level = torch.special.ndtri(quantiles.double().clamp(1e-6, 1 - 1e-6)).sigmoid().float()  # (B, 1, R)
+        level = torch.special.ndtri(quantiles.clamp(1e-6, 1 - 1e-6)).sigmoid().float().to(x.device)  # (B, 1, R)
         noisy = torch.lerp(x, noise, level.unsqueeze(-1))
         velocity = self.mlp(noisy, self.mlp.of_levels(level), condition)
         losses: Tensor = (velocity - (noise - x)).square().mean(-1)
@@ -91,7 +91,7 @@ class FlowDistribution(ContinuousDistribution):
 
     def _log_prob(self, x: Tensor, condition: list[Tensor], directions: Tensor) -> Tensor:
         """(M,) for x (M, C): classical Runge-Kutta from the token to the noise."""
-        h, total = 1 / LIKELIHOOD_STEPS, torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        h, total = 1 / LIKELIHOOD_STEPS, torch.zeros(len(x), device=x.device)
         parts = self.mlp.of_levels(torch.linspace(0, 1, 2 * LIKELIHOOD_STEPS + 1, device=x.device))
         for i in range(LIKELIHOOD_STEPS):
             begin, middle, end = ([part[2 * i + k] for part in parts] for k in range(3))
@@ -101,8 +101,8 @@ class FlowDistribution(ContinuousDistribution):
             v4, d4 = self._velocity_and_divergence(x + h * v3, end, condition, directions)
             x = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
             total += h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
-        normal = -(x.double().square().sum(-1) + self.channels * math.log(2 * math.pi)) / 2
-        return (normal + total).float()
+        normal = -(x.square().sum(-1) + self.channels * math.log(2 * math.pi)) / 2
+        return normal + total
 
     def _velocity_and_divergence(
         self, x: Tensor, levels: list[Tensor], condition: list[Tensor], directions: Tensor

@@ -5,6 +5,7 @@ Shape legend: B batch, P tokens read, S prefixes per image, L targets per prefix
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,8 @@ class HeptapodModel(nn.Module):
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # these have a start of their own
                 init_weights(part, config.depth + config.head.depth)
+        if not grid.is_discrete:  # vectors of variance 1 begin as far apart as positions do
+            nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
 
     # --- training: whole sequences at once ---
 
