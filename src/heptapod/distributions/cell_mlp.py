@@ -128,7 +128,7 @@ class CellBlock(nn.Module):
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         """(..., W), all of them."""
         h = torch.addcmul(shift, self.norm(x).to(shift.dtype), scale)
-        return torch.addcmul(x, gate, self.down(F.silu(self.up(h))))
+        return x + gate * self.down(F.silu(self.up(h)))
 
 
 class CellMLP(nn.Module):
@@ -176,12 +176,14 @@ class CellMLP(nn.Module):
 
     def forward(self, x: Tensor, levels: list[Tensor], features: list[Tensor]) -> Tensor:
         """(..., C) -> (..., outputs) float32; levels and features broadcast against x."""
-        h = self.input(x)
+        with torch.autocast(x.device.type, enabled=False):  # rounded to bfloat16, little noise would be lost
+            h = self.input(x)
         for layer, block in enumerate(self.blocks):
             h = block(h, *self.modulation(layer, features, levels))
         shift, scale = self.modulation(len(self.blocks), features, levels)
-        out: Tensor = self.output(torch.addcmul(shift, self.norm(h).to(shift.dtype), scale))
-        return out.float()
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.output(torch.addcmul(shift.float(), self.norm(h), scale.float()))
+        return out
 
     def _initialize(self) -> None:
         """As MAR: Xavier, small noise embeddings; blocks and output begin as nothing."""
