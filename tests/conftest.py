@@ -45,7 +45,8 @@ def make_model() -> Callable[..., HeptapodModel]:
     ) -> HeptapodModel:
         head_config = HeadConfig(head, 2, window if head == "local" else None)  # type: ignore[arg-type]
         kind = distribution or ("categorical" if grid.is_discrete else "flow")
-        cells = DistributionConfig(kind, mlp_depth=2, mlp_width=24)  # type: ignore[arg-type]
+        size = {} if kind == "categorical" else {"mlp_depth": 2, "mlp_width": 24}
+        cells = DistributionConfig(kind, **size)  # type: ignore[arg-type]
         config = ModelConfig(width=32, depth=2, num_heads=2, head=head_config, distribution=cells)
         return randomized(build_model(config, grid, num_classes, seed), seed)
 

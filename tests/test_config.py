@@ -107,7 +107,7 @@ def test_overrides_leave_the_original_alone() -> None:
 
 
 def test_missing_recipe() -> None:
-    with pytest.raises(FileNotFoundError, match="neither a file nor one of cifar10, demo"):
+    with pytest.raises(FileNotFoundError, match="neither a file nor one of cifar10, cifar10_vae, demo"):
         load_recipe("dmeo")
 
 

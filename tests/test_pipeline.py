@@ -216,3 +216,15 @@ def test_nothing_is_unpickled() -> None:
             assert "torch.load(" not in line or "weights_only=True" in line, file
         assert "pickle.load" not in source, file
         assert "pickle.Unpickler" not in source or "def find_class" in source, file
+
+
+def test_models_of_the_first_format_load(heptapod: Heptapod, tmp_path: Path) -> None:
+    heptapod.save_pretrained(tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    grid = config.pop("grid")
+    config |= {"grid_height": grid["height"], "grid_width": grid["width"], "vocabulary_size": grid["vocabulary_size"]}
+    config["format"] = "heptapod-model-1"
+    config["model"]["distribution"] = "categorical"
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    old = Heptapod.from_pretrained(tmp_path / "m")
+    assert torch.equal(old.generate_tokens([0], seed=1), heptapod.generate_tokens([0], seed=1))

@@ -91,7 +91,7 @@ class Heptapod:
         """
         folder = find_pretrained(Path(path))
         source = folder / "config.json"
-        values = read_json(source)
+        values = _in_present_format(read_json(source))
         if values.get("format") != FORMAT:
             raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
         config = from_dict(PretrainedConfig, values, str(source))
@@ -238,7 +238,8 @@ class Heptapod:
         """−log p of the tokens of images by the chain rule, in nats per token.
 
         Exact for codes; for a flow by an ODE, and then of the latents as the tokenizer's network gives them, that is,
-        with the Jacobian of their normalisation.
+        with the Jacobian of their normalisation. Where the order is random, or the flow's divergence an estimate (above
+        32 numbers per token), an image's place in the batch of all images keys what is drawn for it.
 
         Args:
             images: (M, 3, h, w) uint8.
@@ -252,6 +253,8 @@ class Heptapod:
         Raises:
             ValueError: for a diffusion model, which has no likelihood, or images of another size than the model's.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
         if labels is not None and len(labels) != len(images):
             raise ValueError(f"labels: {len(labels)} given for {len(images)} images")
         indices = torch.tensor(self.label_indices(labels, None if labels else len(images)))
@@ -304,7 +307,10 @@ class Heptapod:
 
     def sampling_config(self, **changes: Any) -> SamplingConfig:
         """The model's sampling defaults with changes, its token order filled in; warns for an order not trained."""
-        config = from_dict(SamplingConfig, {**to_dict(self.sampling), **changes}, "sampling")
+        defaults = to_dict(self.sampling)
+        if "preset" in changes:  # asked for now, it goes before what the model was saved with
+            defaults |= {"cell_solver": None, "cell_steps": None}
+        config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
         config = config.with_token_order(self.token_order)
         planned = self.model.distribution.plan(config.cell())
         config = dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
@@ -329,6 +335,16 @@ def find_pretrained(path: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     raise FileNotFoundError(f"{path}: no model there (neither config.json nor best/config.json)")
+
+
+def _in_present_format(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as format 1 had them (codes only), put as they are now."""
+    if values.get("format") != "heptapod-model-1":
+        return values
+    old = dict(values, format=FORMAT)
+    height, width, codes = (old.pop(name) for name in ("grid_height", "grid_width", "vocabulary_size"))
+    grid = {"height": height, "width": width, "vocabulary_size": codes}
+    return {**old, "grid": grid, "model": {**old["model"], "distribution": {"kind": "categorical"}}}
 
 
 def _batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], int]]:

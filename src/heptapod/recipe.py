@@ -107,24 +107,26 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
 
 
 def values_for_kind(merged: dict[str, Any], original: dict[str, Any]) -> None:
-    """Brings the settings of the tokenizer in line with its kind.
+    """Brings the settings of tokenizer and distribution in line with their kinds.
 
-    A kind that is not given is vq; where an override chose another kind than the recipe, the recipe's settings for the
-    old one go.
+    A kind that is not given is the default; where an override chose another kind than the recipe, the recipe's settings
+    for the old one go.
     """
-    model, before = _tokenizer_model(merged), _tokenizer_model(original)
-    if model is None:
-        return
-    model.setdefault("kind", "vq")
-    if before is not None and model["kind"] != before.get("kind", "vq"):
-        for key in [key for key in model if key != "kind" and key in before and before[key] == model[key]]:
-            del model[key]
+    for stage, part, default in (("tokenizer", "model", "vq"), ("model", "distribution", "categorical")):
+        settings_now, before = _part(merged, stage, part), _part(original, stage, part)
+        if settings_now is None:
+            continue
+        kind, kind_before = (values.get("kind", default) for values in (settings_now, before or {}))
+        settings_now["kind"] = kind
+        if before is not None and kind != kind_before:
+            for key in [key for key in settings_now if key != "kind" and before.get(key) == settings_now[key]]:
+                del settings_now[key]
 
 
-def _tokenizer_model(values: dict[str, Any]) -> dict[str, Any] | None:
-    stage = values.get("tokenizer")
-    model = stage.get("model") if isinstance(stage, dict) else None
-    return model if isinstance(model, dict) else None
+def _part(values: dict[str, Any], stage: str, part: str) -> dict[str, Any] | None:
+    outer = values.get(stage)
+    inner = outer.get(part) if isinstance(outer, dict) else None
+    return inner if isinstance(inner, dict) else None
 
 
 def resolve_device(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from heptapod import Heptapod
 from heptapod.cli import main
 from heptapod.data.cache import shard_path
+from heptapod.distributions import DiffusionDistribution, FlowDistribution
 from heptapod.files import read_metadata, write_json, write_tensors
 from heptapod.pipeline import find_pretrained
 
@@ -51,13 +52,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_trained_models_sample(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for run, solver in (("run", "heun"), ("cached", "ancestral")):
-        for extra in ([], ["--preset", "fast"], ["--cell_steps", "2", "--steps", "4"]):
+    for run, kind, steps in (("run", FlowDistribution, 3), ("cached", DiffusionDistribution, 5)):
+        default, fast = (kind.presets[name] for name in ("default", "fast"))
+        for extra, expected in (
+            ([], (default.solver, steps)),  # the steps are those that the model was trained with as its default
+            (["--preset", "fast"], tuple(fast)),
+            (["--preset", "fast", "--cell_steps", "2"], (fast.solver, 2)),
+            (["--cell_steps", "2", "--steps", "4"], (default.solver, 2)),
+        ):
             out = place / f"{run}.png"
             assert main(["sample", str(place / run), "--count", "2", "--out", str(out), *extra]) == 0
-            record = json.loads(out.with_suffix(".json").read_text())
-            assert record["sampling"]["cell_steps"] >= 2, "what was drawn with is written down"
-            assert record["sampling"]["cell_solver"] == solver or extra[:1] == ["--preset"]
+            record = json.loads(out.with_suffix(".json").read_text())["sampling"]
+            assert (record["cell_solver"], record["cell_steps"]) == expected, "what was drawn with is written down"
     belief = place / "belief.png"
     assert main(["sample", str(place / "run"), "--count", "1", "--out", str(out), "--belief", str(belief)]) == 0
     assert Image.open(belief).width > 300
@@ -120,7 +126,8 @@ def test_sampling_refuses(place: Path, capsys: pytest.CaptureFixture[str], extra
         ("cifar10", "cache", [], "categorical given, but the tokenizer's tokens are vectors of 3 numbers"),
         ("cifar10_vae", "images", ["--sampling.cell_solver", "ddim"], "cell_solver: ddim given"),
         ("cifar10_vae", "images", ["--sampling.cell_steps", "0"], "cell_steps: 0 given, must be at least 1"),
-        ("cifar10_vae", "images", ["--model.distribution.noise_levels", "0"], "noise_levels: 0 given"),
+        ("cifar10_vae", "images", ["--model.distribution.noise_levels", "-1"], "noise_levels: -1 given"),
+        ("cifar10", "images", ["--model.distribution.mlp_depth", "2"], "a categorical distribution has no MLP"),
         ("cifar10_vae", "images", ["--model.distribution.mlp_depth", "-2"], "mlp_depth: -2 given"),
     ],
 )
@@ -143,8 +150,8 @@ def test_latents_that_are_not_finite(place: Path, tmp_path: Path, capsys: pytest
     arguments = ["train", "cifar10_vae", "--data", str(tmp_path / "cache"), "--data.image_size", "16"]
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "out"), *TINY_MODEL]) == 2
-    assert "05.png: its tokens hold numbers that are not finite" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert "05.png: its latents hold numbers that are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_grid_that_is_not_the_tokenizer_s(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from heptapod.distributions import CellDistribution, CellSampling, DistributionC
 from heptapod.distributions.diffusion import (
     HIGHEST_LEVEL,
     NUM_LEVELS,
+    Backwards,
     DiffusionDistribution,
     cosine_signal,
     respaced_levels,
@@ -85,6 +86,8 @@ def randomized(distribution: CellDistribution, scale: float = 0.3) -> CellDistri
         for parameter in distribution.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale / parameter.shape[1] ** 0.5)
+        # Smooth in the noise level, as trained networks are: without the sines of high frequency.
+        distribution.mlp.level[0].weight.view(-1, 2, 128)[..., :80] = 0  # type: ignore[union-attr, index, operator]
     return distribution
 
 
@@ -94,10 +97,11 @@ def test_log_prob_is_that_of_the_map(modulation: str) -> None:
     flow = randomized(build("flow", 3, modulation, 32))
     assert isinstance(flow, FlowDistribution)
     feature = torch.randn(1, 1, FEATURES, generator=torch.Generator().manual_seed(1))
-    condition = flow.mlp.of_features(feature.flatten(0, 1))
+    how = CellSampling(solver="heun", steps=60)
+    condition, schedule = flow.mlp.of_features(feature.flatten(0, 1)), flow.schedule(how)
 
     def draw(noise: Tensor) -> Tensor:
-        return flow._draw(noise.view(1, 1, 3), condition, CellSampling(solver="heun", steps=60)).flatten()
+        return flow._draw(noise.view(1, 1, 3), condition, schedule, how).flatten()
 
     noise = torch.tensor([0.3, -1.1, 0.7])
     with torch.no_grad():
@@ -139,9 +143,9 @@ def test_the_default_solvers_follow_the_probability_flow() -> None:
         fine = draw(solvers[-1], 900)
         error = {(s, k): float((draw(s, k) - fine).abs().mean() / fine.std()) for s in solvers for k in (10, 40)}
         for solver in solvers:
-            assert error[solver, 40] < 0.5 * error[solver, 10]
+            assert error[solver, 40] < (0.8 if kind == "diffusion" else 0.5) * error[solver, 10]
         if kind == "flow":
-            assert error["heun", 40] < 0.5 * error["euler", 40]
+            assert error["heun", 10] < 0.3 * error["euler", 10]
 
 
 def test_diffusion_of_a_known_normal() -> None:
@@ -151,6 +155,10 @@ def test_diffusion_of_a_known_normal() -> None:
     signal = torch.from_numpy(cosine_signal(NUM_LEVELS)).float()
 
     class Exact(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.output = nn.Linear(1, 1)  # says on which device it is
+
         def of_features(self, features: Tensor) -> list[Tensor]:
             return [features]
 
@@ -171,6 +179,28 @@ def test_diffusion_of_a_known_normal() -> None:
         assert abs(float(x.std()) - 0.5) < tolerance
     how = CellSampling(solver="ancestral", steps=250, temperature=0.7)
     assert float(distribution.sample(torch.zeros(1, 5000, 16), KeyedGenerator(Stream.SAMPLE, [(1,)]), how).std()) < 0.45
+
+
+def test_the_bound_is_the_divergence_of_two_normals() -> None:
+    """Against the posterior q(x_s | x_t, x) of a Gaussian chain, conditioned by the general formula."""
+    signal, before = torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    clean, noise = torch.tensor([0.7, -1.2]), torch.tensor([0.4, 1.5])
+    step = Backwards(signal, before, torch.device("cpu"))
+    noisy = step.root_signal * clean + step.root_noise * noise
+    # x_s = √0.5 x + √0.5 e, x_t = √α x_s + √(1−α) e': given x, a pair of normals.
+    alpha = signal / before
+    gain = alpha.sqrt() * (1 - before) / (alpha * (1 - before) + 1 - alpha)
+    mean = before.sqrt() * clean + gain * (noisy - signal.sqrt() * clean)
+    variance = (1 - before) - gain * alpha.sqrt() * (1 - before)
+    true = torch.distributions.Normal(mean, variance.sqrt().expand(2))
+    assert torch.allclose(step.mean(noisy, noise), mean.float(), atol=1e-6), "the true noise gives the true mean"
+    guess, interpolation = torch.tensor([0.1, 1.0]), torch.tensor([-0.5, 0.8])
+    share = (interpolation.double() + 1) / 2
+    spread = (share * (1 - alpha).log() + (1 - share) * variance.log()).div(2).exp()
+    expected = torch.distributions.kl_divergence(true, torch.distributions.Normal(step.mean(noisy, guess), spread))
+    assert torch.allclose(step.bound(clean, noisy, guess, interpolation).double(), expected.double(), atol=1e-5)
+    last = Backwards(signal, torch.ones_like(signal), torch.device("cpu"))
+    assert (last.bound(clean, noisy, guess, interpolation) == 0).all()
 
 
 def test_levels_of_sampling() -> None:
@@ -204,8 +234,8 @@ def test_loss(kind: str) -> None:
         together[1:], distribution.loss(features[1:], targets[1:], KeyedGenerator(Stream.LOSS, [(2,)]))
     )
     assert not torch.equal(together, loss(1, 3))
-    if kind == "flow":
-        assert 1 < float(together.detach().mean()) < 3  # E|ε − x|² = 2
+    # Knowing nothing: E|ε − x|² = 2 for a flow, E|ε|² = 1 and a little for the variance in diffusion.
+    assert (1.4 if kind == "flow" else 0.8) < float(together.detach().median()) < (2.6 if kind == "flow" else 1.6)
     with pytest.raises(ValueError, match="draws noise"):
         distribution.loss(features, targets)
     with pytest.raises(ValueError, match="vectors of 3 numbers"):
@@ -248,6 +278,6 @@ def test_kinds_must_go_together() -> None:
         build_distribution(DistributionConfig("flow", 2, 16), FEATURES, vocabulary_size=256)
     for name in ("mlp_depth", "mlp_width"):
         with pytest.raises(ValueError, match=f"{name}: -1 given"):
-            DistributionConfig(**{name: -1})
-    with pytest.raises(ValueError, match="noise_levels: 0 given, must be at least 1"):
-        DistributionConfig(noise_levels=0)
+            DistributionConfig("flow", **{name: -1})
+    with pytest.raises(ValueError, match="modulation: joint given, but a categorical distribution has no MLP"):
+        DistributionConfig(modulation="joint")

@@ -105,3 +105,19 @@ def test_vae_tokens_are_the_mean_of_the_posterior() -> None:
     assert torch.equal(tokenizer.encode(images), tokenizer.encode(images))
     latent = tokenizer.encoder(images)[:, :4]
     assert torch.allclose(tokenizer.encode(images), latent.flatten(2).transpose(1, 2), atol=1e-6)
+
+
+def test_log_scale_is_the_log_determinant_of_the_normalisation() -> None:
+    """With patches of 2×2 positions and unequal channels: log|det| of token -> latent, by autograd."""
+    tokenizer = build_trainable(VAEConfig(width=8, latent_channels=2, patch=2), 0)
+    assert isinstance(tokenizer, VAETokenizer)
+    tokenizer.latent_std.copy_(torch.tensor([0.5, 3.0]))
+    tokenizer.decode_latent = lambda latent: latent / 100  # type: ignore[method-assign]
+    grid = tokenizer.grid(8, 8)
+
+    def latent_of(token: Tensor) -> Tensor:
+        return tokenizer.decode(token.view(1, 1, 8), grid).flatten()
+
+    jacobian = torch.func.jacrev(latent_of)(torch.randn(8, generator=torch.Generator().manual_seed(0))) * 100
+    assert abs(float(torch.linalg.slogdet(jacobian).logabsdet) - tokenizer.log_scale) < 1e-5
+    assert abs(tokenizer.log_scale - 4 * float(torch.tensor([0.5, 3.0]).log().sum())) < 1e-6

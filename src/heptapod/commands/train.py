@@ -23,7 +23,8 @@ def train(arguments: list[str]) -> None:
         if not parallel.is_main():
             return
     out = Path(recipe.out)
-    say(f"held-out NLL {figures['best_val_loss']:.4f} nats per token after {figures['seconds']:.0f} s of training")
+    what, unit = ("NLL", " nats per token") if "val_nats_per_token" in figures else ("loss", "")
+    say(f"held-out {what} {figures['best_val_loss']:.4f}{unit} after {figures['seconds']:.0f} s of training")
     print(f"model:   {out / 'best'}\nfigures: {out / 'training.json'}\nsamples: {out / 'samples'}")
 
 

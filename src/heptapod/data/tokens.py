@@ -93,10 +93,24 @@ class TokenSet:
             here = owner == shard
             first = int(self._ends[shard]) - len(self.shards[shard])
             tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
-        if not self.grid.is_discrete and not (finite := tokens.isfinite().flatten(1).all(1)).all():
-            name = self.names[int(indices[~finite][0])]
-            raise ValueError(f"{name}: its tokens hold numbers that are not finite; tokenize its images again")
         return tokens
+
+    def check_finite(self) -> None:
+        """Reads every view of every image.
+
+        Raises:
+            ValueError: naming an image one of whose latents is not a finite number.
+        """
+        if self.grid.is_discrete:
+            return
+        for indices in torch.arange(len(self)).split(4096):
+            for view in self.views:
+                finite = self._read(indices, torch.full_like(indices, view)).isfinite().flatten(1).all(1)
+                if not finite.all():
+                    name = self.names[int(indices[~finite][0])]
+                    raise ValueError(
+                        f"{name}: its latents hold numbers that are not finite; is the tokenizer sound, and the cache?"
+                    )
 
 
 @torch.inference_mode()
@@ -104,7 +118,7 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
     """Encodes all images, and their mirror images if ``images.flip`` is set.
 
     Raises:
-        ValueError: if the image size does not fit the tokenizer.
+        ValueError: if the image size does not fit the tokenizer, or it gives numbers that are not finite.
     """
     grid = tokenizer.grid(*images.size)
     num_views = 2 if images.flip else 1
@@ -117,6 +131,8 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
             for view in range(num_views):
                 part[:, view] = tokenizer.encode(pixels.flip(-1) if view else pixels).to("cpu", dtype)
             progress.advance(len(pixels))
-    return TokenSet(
+    encoded = TokenSet(
         [tokens], images.labels, images.names, images.class_names, grid, list(range(num_views)), images.unreadable
     )
+    encoded.check_finite()
+    return encoded

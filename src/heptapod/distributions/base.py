@@ -67,8 +67,24 @@ class CellDistribution(nn.Module, ABC):
         """
 
     @abstractmethod
-    def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
-        """Draws one value per feature (B, L, D), image b with the b-th stream: (B, L) int64 or (B, L, C) float32."""
+    def sample(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> Tensor:
+        """Draws one value per feature.
+
+        Args:
+            features: (B, L, D).
+            generator: image b takes its numbers from the b-th stream.
+            how: solver and steps may be left open.
+            schedule: what :meth:`schedule` gives for the same ``how``; computed anew if left out.
+
+        Returns:
+            (B, L) int64 or (B, L, C) float32.
+        """
+
+    def schedule(self, how: CellSampling) -> list[Tensor]:
+        """What does not depend on the cells and so is computed once for a whole image."""
+        return []
 
     @abstractmethod
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
@@ -79,7 +95,9 @@ class CellDistribution(nn.Module, ABC):
         """
 
     @abstractmethod
-    def belief(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> tuple[Tensor, Tensor]:
+    def belief(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The most likely code or the mean, and the uncertainty (entropy or spread), for each feature (B, L, D)."""
 
     @abstractmethod

@@ -33,6 +33,7 @@ def build_distribution(
         )
     if config.kind == "categorical":
         return Categorical(width, vocabulary_size)
+    assert config.modulation is not None
     outputs = channels * (2 if config.kind == "diffusion" else 1)
     mlp = CellMLP(channels, outputs, width, config.mlp_depth, config.mlp_width, config.modulation)
     kind = DiffusionDistribution if config.kind == "diffusion" else FlowDistribution

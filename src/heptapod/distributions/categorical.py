@@ -38,7 +38,9 @@ class Categorical(CellDistribution):
         """Exact, see :meth:`CellDistribution.log_prob`."""
         return -self.loss(features, targets)
 
-    def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
+    def sample(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> Tensor:
         """Inverts the cumulative distribution at one uniform number per cell."""
         logits = self.logits(features).float()  # (B, L, V)
         uniform = generator.uniform(logits.shape[1]).to(logits.device).unsqueeze(-1)
@@ -51,7 +53,9 @@ class Categorical(CellDistribution):
         drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
         return drawn
 
-    def belief(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> tuple[Tensor, Tensor]:
+    def belief(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Most likely code and entropy in nats, (B, L) each."""
         log_probabilities = self.logits(features).float().log_softmax(-1)
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)

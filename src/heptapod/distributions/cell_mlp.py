@@ -128,7 +128,8 @@ class CellBlock(nn.Module):
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         """(..., W), all of them."""
         h = torch.addcmul(shift, self.norm(x).to(shift.dtype), scale)
-        return x + gate * self.down(F.silu(self.up(h)))
+        out: Tensor = x + gate * self.down(F.silu(self.up(h)))
+        return out
 
 
 class CellMLP(nn.Module):

@@ -18,13 +18,20 @@ class DistributionConfig:
     """Residual blocks of the per-cell MLP; 0 takes those of the named size."""
     mlp_width: int = 0
     """Width of the per-cell MLP; 0 takes that of the named size."""
-    modulation: Literal["joint", "separable"] = "separable"
+    modulation: Literal["joint", "separable"] | None = None
     """How feature z and noise level t steer a block. joint: W·SiLU(z + t), as MAR does; separable: A·SiLU(z) once per
-    cell plus B·SiLU(t) once per schedule, which leaves less to compute at every step."""
-    noise_levels: int = 4
-    """Noise levels at which every supervised cell is trained in a step."""
+    cell plus B·SiLU(t) once per schedule, which leaves less to compute at every step (the default)."""
+    noise_levels: int = 0
+    """Noise levels at which every supervised cell is trained in a step; 0 takes 4."""
 
     def __post_init__(self) -> None:
-        for name, lowest in (("mlp_depth", 0), ("mlp_width", 0), ("noise_levels", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least {lowest}")
+        for name in ("mlp_depth", "mlp_width", "noise_levels"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1 (or 0 for the default)")
+        if self.kind != "categorical":
+            self.modulation = self.modulation or "separable"
+            self.noise_levels = self.noise_levels or 4
+            return
+        for name in ("mlp_depth", "mlp_width", "modulation", "noise_levels"):
+            if value := getattr(self, name):
+                raise ValueError(f"{name}: {value} given, but a categorical distribution has no MLP")

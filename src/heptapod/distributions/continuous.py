@@ -43,7 +43,8 @@ class ContinuousDistribution(CellDistribution):
 
     uncertainty_name = "spread (standard deviation)"
     presets: Mapping[Literal["default", "fast"], Preset]
-    solvers: tuple[Solver, ...]
+    solvers: Mapping[Solver, int]
+    """The solvers and their steps where neither a setting nor a preset says them."""
     most_steps: int | None = None
 
     def __init__(self, mlp: CellMLP, channels: int, noise_levels: int) -> None:
@@ -58,9 +59,9 @@ class ContinuousDistribution(CellDistribution):
             raise ValueError("generator: None given, but the loss of a continuous distribution draws noise")
         self._check(targets)
         B, R, C = len(targets), self.noise_levels, self.channels
-        x = targets.reshape(B, -1, 1, C).float()
-        M = x.shape[1]
-        noise = generator.normal(M * R * C).view(B, M, R, C).to(x.device)
+        M = targets[0, ..., 0].numel()
+        x = targets.reshape(B, M, 1, C).float()
+        noise = to_device(generator.normal(M * R * C).view(B, M, R, C), x.device)
         quantiles = ((torch.arange(R) + generator.uniform(R).double()) / R).view(B, 1, R)
         condition = self.mlp.of_features(features.reshape(B, M, 1, -1))
         return self._losses(x, noise, quantiles, condition).mean(-1).view(targets.shape[:-1])
@@ -72,34 +73,48 @@ class ContinuousDistribution(CellDistribution):
         The quantiles are float64 on the CPU, so that what follows from them is exact and needs no float64 on a device.
         """
 
-    def sample(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> Tensor:
+    def sample(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> Tensor:
         """Draws (B, L, C) float32, see :meth:`CellDistribution.sample`."""
         how = self.plan(how)
         B, L, _ = features.shape
         with torch.autocast(features.device.type, enabled=False):
             # All noise at once, so that nothing waits for the host within the loop over the steps.
             noise = generator.normal(L * self._num_noises(how) * self.channels).view(B, L, -1, self.channels)
-            noise = noise.permute(2, 0, 1, 3).flatten(1, 2).contiguous().to(features.device)  # (steps, B·L, C)
+            noise = to_device(noise.permute(2, 0, 1, 3).flatten(1, 2).contiguous(), features.device)  # (·, B·L, C)
             condition = self.mlp.of_features(features.float().flatten(0, 1))
-            return self._draw(noise, condition, how).view(B, L, self.channels)
+            schedule = self.schedule(how) if schedule is None else schedule
+            return self._draw(noise, condition, schedule, how).view(B, L, self.channels)
+
+    def schedule(self, how: CellSampling) -> list[Tensor]:
+        """What the network needs of the noise levels that the solver visits."""
+        device = self.mlp.output.weight.device
+        with torch.autocast(device.type, enabled=False):
+            return self.mlp.of_levels(to_device(torch.tensor(self._levels(self.plan(how))), device))
+
+    @abstractmethod
+    def _levels(self, how: CellSampling) -> list[float]:
+        """Noise levels between 0 and 1 in the order in which the solver asks for them."""
 
     @abstractmethod
     def _num_noises(self, how: CellSampling) -> int:
         """Normal vectors needed to draw one token."""
 
     @abstractmethod
-    def _draw(self, noise: Tensor, condition: list[Tensor], how: CellSampling) -> Tensor:
-        """Tokens (B·L, C) from noise (``_num_noises``, B·L, C)."""
+    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], how: CellSampling) -> Tensor:
+        """Tokens (B·L, C) from noise (``_num_noises``, B·L, C) and the parts of features and of levels."""
 
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """None, see :meth:`CellDistribution.log_prob`."""
         raise ValueError(f"{type(self).__name__} has no likelihood; flow and categorical distributions have")
 
-    def belief(self, features: Tensor, generator: KeyedGenerator, how: CellSampling) -> tuple[Tensor, Tensor]:
+    def belief(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean (B, L, C) and spread (B, L) of a few draws; the spread is the root mean square over the channels."""
-        draws = self.sample(features.repeat(1, BELIEF_DRAWS, 1), generator, how)
-        draws = draws.unflatten(1, (BELIEF_DRAWS, -1))  # (B, draws, L, C)
-        variance, mean = torch.var_mean(draws, dim=1)
+        draws = [self.sample(features, generator, how, schedule) for _ in range(BELIEF_DRAWS)]
+        variance, mean = torch.var_mean(torch.stack(draws), dim=0)
         return mean, variance.mean(-1).sqrt()
 
     def plan(self, how: CellSampling) -> CellSampling:
@@ -108,11 +123,12 @@ class ContinuousDistribution(CellDistribution):
             if getattr(how, name) is not None:
                 raise ValueError(f"{name}: {getattr(how, name)} given, but this model draws vectors, not codes")
         preset = self.presets[how.preset]
-        solver, steps = how.solver or preset.solver, how.steps or preset.steps
+        solver = how.solver or preset.solver
         if solver not in self.solvers:
             raise ValueError(
                 f"cell_solver: {solver} given, but a {type(self).__name__} is drawn by {' or '.join(self.solvers)}"
             )
+        steps = how.steps or (preset.steps if solver == preset.solver else self.solvers[solver])
         if self.most_steps is not None and steps > self.most_steps:
             raise ValueError(f"cell_steps: {steps} given, must be at most {self.most_steps}")
         return dataclasses.replace(how, solver=solver, steps=steps)
@@ -123,3 +139,8 @@ class ContinuousDistribution(CellDistribution):
                 f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over vectors of "
                 f"{self.channels} numbers"
             )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor made on the CPU where it is needed, without waiting for a GPU to be done with what it does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -5,14 +5,12 @@ Shape legend: B images, M cells of an image, R noise levels, T noise levels of t
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from heptapod.distributions.base import CellSampling
-from heptapod.distributions.continuous import ContinuousDistribution, Preset
+from heptapod.distributions.continuous import ContinuousDistribution, Preset, to_device
 
 NUM_LEVELS = 1000
 LEAST_SIGNAL = 1e-4
@@ -45,7 +43,7 @@ class DiffusionDistribution(ContinuousDistribution):
     """
 
     presets = {"default": Preset("ancestral", 50), "fast": Preset("ddim", 8)}
-    solvers = ("ancestral", "ddim")
+    solvers = {"ancestral": 100, "ddim": 50}
     most_steps = HIGHEST_LEVEL + 1
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
@@ -54,7 +52,7 @@ class DiffusionDistribution(ContinuousDistribution):
         before = torch.where(level > 0, SIGNAL[(level - 1).clamp(min=0)], 1.0)
         step = Backwards(SIGNAL[level].unsqueeze(-1), before.unsqueeze(-1), x.device)
         noisy = step.root_signal * x + step.root_noise * noise
-        output = self.mlp(noisy, self.mlp.of_levels(level.to(x.device) / NUM_LEVELS), condition)
+        output = self.mlp(noisy, self.mlp.of_levels(to_device(level / NUM_LEVELS, x.device)), condition)
         epsilon, interpolation = output.chunk(2, -1)
         bound = step.bound(x, noisy, epsilon.detach(), interpolation)
         losses: Tensor = ((epsilon - noise).square() + bound).mean(-1)
@@ -64,16 +62,18 @@ class DiffusionDistribution(ContinuousDistribution):
         """See :meth:`ContinuousDistribution._num_noises`: the first noise, and one for each step but the last."""
         return (how.steps or 1) if how.solver == "ancestral" else 1
 
-    def _draw(self, noise: Tensor, condition: list[Tensor], how: CellSampling) -> Tensor:
+    def _levels(self, how: CellSampling) -> list[float]:
+        """See :meth:`ContinuousDistribution._levels`."""
+        return [level / NUM_LEVELS for level in respaced_levels(how.steps or 1)]
+
+    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], how: CellSampling) -> Tensor:
         """See :meth:`ContinuousDistribution._draw`; temperature scales the noise of every step (DDIM: the first)."""
-        assert how.steps is not None
-        levels = respaced_levels(how.steps)
-        parts = self.mlp.of_levels(torch.tensor(levels, device=noise.device) / NUM_LEVELS)
-        signals = torch.cat([SIGNAL[levels], torch.ones(1, dtype=torch.float64)])
+        levels = respaced_levels(how.steps or 1)
+        signals = torch.cat([SIGNAL[levels], SIGNAL.new_ones(1)])
         x = noise[0] * (how.temperature if how.solver == "ddim" else 1.0)
         for i in range(len(levels)):
             step = Backwards(signals[i], signals[i + 1], torch.device("cpu"))  # numbers, which any device takes
-            epsilon, interpolation = self.mlp(x, [part[i] for part in parts], condition).chunk(2, -1)
+            epsilon, interpolation = self.mlp(x, [part[i] for part in schedule], condition).chunk(2, -1)
             if how.solver == "ddim":
                 x = step.deterministic(x, epsilon)
                 continue
@@ -93,21 +93,17 @@ class Backwards:
     """
 
     def __init__(self, signal: Tensor, before: Tensor, device: torch.device) -> None:
-        def there(value: Tensor) -> Tensor:
-            return value.float().to(device)
-
         alpha = signal / before
         beta, noise = 1 - alpha, 1 - signal
         posterior = beta * (1 - before) / noise
-        self.root_signal, self.root_noise = there(signal.sqrt()), there(noise.sqrt())
-        self.root_signal_before, self.root_noise_before = there(before.sqrt()), there((1 - before).sqrt())
-        self.root_alpha, self.noise_share = there(alpha.sqrt()), there(beta / noise.sqrt())
-        self.clean_share = there(before.sqrt() * beta / noise)
-        self.noisy_share = there(alpha.sqrt() * (1 - before) / noise)
-        # The last step has no variance of its own; as a density it takes the upper bound.
-        self.is_last = (before >= 1).to(device)
-        self.upper = there(beta.log())
-        self.lower = there(torch.where(before >= 1, beta, posterior).log())
+        # The last step has no variance of its own, and nothing is to be learned about it.
+        lower = torch.where(before >= 1, beta, posterior)
+        numbers = [signal.sqrt(), noise.sqrt(), before.sqrt(), (1 - before).sqrt(), alpha.sqrt(), beta / noise.sqrt()]
+        numbers += [before.sqrt() * beta / noise, alpha.sqrt() * (1 - before) / noise, beta.log(), lower.log()]
+        there = to_device(torch.stack([*numbers, (before < 1).double()]).float(), device).unbind()
+        self.root_signal, self.root_noise, self.root_signal_before, self.root_noise_before = there[:4]
+        self.root_alpha, self.noise_share, self.clean_share, self.noisy_share = there[4:8]
+        self.upper, self.lower, self.has_variance = there[8:]
 
     def mean(self, noisy: Tensor, epsilon: Tensor) -> Tensor:
         """Mean of the step, from the predicted noise."""
@@ -124,13 +120,12 @@ class Backwards:
         return share * self.upper + (1 - share) * self.lower
 
     def bound(self, clean: Tensor, noisy: Tensor, epsilon: Tensor, interpolation: Tensor) -> Tensor:
-        """KL(true step ‖ predicted step) per number in nats; for the last step −log p(clean)."""
+        """KL(true step ‖ predicted step) per number in nats; 0 for the last step."""
         mean, log_variance = self.mean(noisy, epsilon), self.log_variance(interpolation)
         true_mean = self.clean_share * clean + self.noisy_share * noisy
         distance = (true_mean - mean).square() * (-log_variance).exp()
         kl = (log_variance - self.lower + (self.lower - log_variance).exp() + distance - 1) / 2
-        likelihood = (math.log(2 * math.pi) + log_variance + (clean - mean).square() * (-log_variance).exp()) / 2
-        return torch.where(self.is_last, likelihood, kl)
+        return self.has_variance * kl
 
 
 def respaced_levels(steps: int) -> list[int]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from heptapod.distributions.base import CellSampling
-from heptapod.distributions.continuous import ContinuousDistribution, Preset
+from heptapod.distributions.continuous import ContinuousDistribution, Preset, to_device
 from heptapod.random import KeyedGenerator
 
 EXACT_CHANNELS = 32
@@ -31,11 +32,12 @@ class FlowDistribution(ContinuousDistribution):
     """
 
     presets = {"default": Preset("heun", 12), "fast": Preset("euler", 8)}
-    solvers = ("euler", "heun")
+    solvers = {"euler": 25, "heun": 12}
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
-        level = torch.special.ndtri(quantiles.clamp(1e-6, 1 - 1e-6)).sigmoid().float().to(x.device)  # (B, 1, R)
+        level = torch.special.ndtri(quantiles.clamp(1e-6, 1 - 1e-6)).sigmoid().float()  # (B, 1, R)
+        level = to_device(level, x.device)
         noisy = torch.lerp(x, noise, level.unsqueeze(-1))
         velocity = self.mlp(noisy, self.mlp.of_levels(level), condition)
         losses: Tensor = (velocity - (noise - x)).square().mean(-1)
@@ -45,17 +47,20 @@ class FlowDistribution(ContinuousDistribution):
         """See :meth:`ContinuousDistribution._num_noises`."""
         return 1
 
-    def _draw(self, noise: Tensor, condition: list[Tensor], how: CellSampling) -> Tensor:
+    def _levels(self, how: CellSampling) -> list[float]:
+        """See :meth:`ContinuousDistribution._levels`: evenly from noise to token, both included."""
+        return [float(level) for level in np.linspace(1, 0, (how.steps or 0) + 1)]
+
+    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], how: CellSampling) -> Tensor:
         """See :meth:`ContinuousDistribution._draw`; temperature scales the noise that the way begins with."""
-        assert how.steps is not None
-        step = -1 / how.steps
-        parts = self.mlp.of_levels(torch.linspace(1, 0, how.steps + 1, device=noise.device))
+        num_steps = len(schedule[0]) - 1
+        step = -1 / num_steps
         x = noise[0] * how.temperature
-        for i in range(how.steps):
-            velocity = self.mlp(x, [part[i] for part in parts], condition)
+        for i in range(num_steps):
+            velocity = self.mlp(x, [part[i] for part in schedule], condition)
             ahead = x + step * velocity
             if how.solver == "heun":
-                velocity_ahead = self.mlp(ahead, [part[i + 1] for part in parts], condition)
+                velocity_ahead = self.mlp(ahead, [part[i + 1] for part in schedule], condition)
                 ahead = x + step / 2 * (velocity + velocity_ahead)
             x = ahead
         return x
@@ -71,22 +76,20 @@ class FlowDistribution(ContinuousDistribution):
         """
         self._check(targets)
         x, z = targets.reshape(-1, self.channels).float(), features.reshape(-1, features.shape[-1]).float()
-        directions = self._directions(len(x), generator).to(x.device)
+        directions = self._directions(x, generator)
+        chunks = (x.split(CELLS_AT_ONCE), z.split(CELLS_AT_ONCE), directions.split(CELLS_AT_ONCE, 1))
         with torch.autocast(x.device.type, enabled=False):
-            parts = [
-                self._log_prob(x[rows], self.mlp.of_features(z[rows]), directions[:, rows])
-                for rows in torch.arange(len(x)).split(CELLS_AT_ONCE)
-            ]
+            parts = [self._log_prob(x, self.mlp.of_features(z), u) for x, z, u in zip(*chunks, strict=True)]
         return torch.cat(parts).view(targets.shape[:-1])
 
-    def _directions(self, cells: int, generator: KeyedGenerator | None) -> Tensor:
+    def _directions(self, x: Tensor, generator: KeyedGenerator | None) -> Tensor:
         """(U, M, C): the axes for every cell, or random signs divided by √U."""
         if self.channels <= EXACT_CHANNELS:
-            return torch.eye(self.channels).unsqueeze(1).expand(-1, cells, -1)
+            return torch.eye(self.channels, device=x.device).unsqueeze(1).expand(-1, len(x), -1)
         if generator is None:
             raise ValueError(f"generator: None given, but the likelihood of {self.channels} numbers is an estimate")
-        numbers = generator.uniform(cells // len(generator) * PROBES * self.channels)
-        signs = (numbers < 0.5).float().view(cells, PROBES, self.channels) * 2 - 1
+        numbers = generator.uniform(len(x) // len(generator) * PROBES * self.channels)
+        signs = (numbers < 0.5).to(x).view(len(x), PROBES, self.channels) * 2 - 1
         return signs.transpose(0, 1) / math.sqrt(PROBES)
 
     def _log_prob(self, x: Tensor, condition: list[Tensor], directions: Tensor) -> Tensor:

@@ -75,11 +75,12 @@ class ModelConfig:
         self.depth = self.depth or size.depth
         self.num_heads = self.num_heads or size.num_heads
         self.head = dataclasses.replace(self.head, depth=self.head.depth or size.head_depth)
-        self.distribution = dataclasses.replace(
-            self.distribution,
-            mlp_depth=self.distribution.mlp_depth or size.cell_mlp_depth,
-            mlp_width=self.distribution.mlp_width or size.cell_mlp_width,
-        )
+        if self.distribution.kind != "categorical":
+            self.distribution = dataclasses.replace(
+                self.distribution,
+                mlp_depth=self.distribution.mlp_depth or size.cell_mlp_depth,
+                mlp_width=self.distribution.mlp_width or size.cell_mlp_width,
+            )
         for name in ("width", "depth", "num_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")

@@ -84,15 +84,16 @@ def sample_stream(
         ValueError: for settings that the model's head cannot follow.
     """
     N, batch, device = model.grid.num_cells, len(seeds), model.token_embedding.weight.device
+    if known is not None:
+        _check_known(model, known, batch)
     order = fill_order(config.token_order or "raster", seeds, N, None if known is None else known.mask.cpu())
     num_known = 0 if known is None else int(known.mask.sum())
     counts = cells_per_step(config, N - num_known)
-    if known is not None:
-        _check_known(model, known, batch)
     _check_reach(model, order, num_known, counts, belief is not False)
     order = order.to(device)
     generator = KeyedGenerator(Stream.SAMPLE, [(seed,) for seed in seeds])
     how = model.distribution.plan(config.cell())
+    schedule = model.distribution.schedule(how)
 
     tokens = model.grid.empty_tokens(batch).to(device)
     if known is not None:
@@ -107,10 +108,10 @@ def sample_stream(
         cells = order[:, start:end]
         state = SamplingStep(step, tokens, is_read, cells)
         if belief is True or (belief is not False and step in belief):
-            _add_belief(model, states, order, start, state, reader.cache, seeds, how)
+            _add_belief(model, states, order, start, state, reader.cache, seeds, how, schedule)
         yield state
         features = model.predict(states, cells, reader.cache)
-        tokens = with_tokens_at(tokens, cells, model.distribution.sample(features, generator, how))
+        tokens = with_tokens_at(tokens, cells, model.distribution.sample(features, generator, how, schedule))
     is_read = torch.ones_like(is_read)
     done = SamplingStep(len(counts), tokens, is_read, order[:, N:])
     if belief is not False:
@@ -161,11 +162,12 @@ def _add_belief(
     cache: ReadCache | None,
     seeds: Sequence[int],
     how: CellSampling,
+    schedule: list[Tensor],
 ) -> None:
     """What every unread cell may be, and how uncertain that is; the numbers drawn for it change no image."""
     unread = order[:, num_read:]
     generator = KeyedGenerator(Stream.BELIEF, [(seed, state.step) for seed in seeds])
-    value, spread = model.distribution.belief(model.predict(states, unread, cache), generator, how)
+    value, spread = model.distribution.belief(model.predict(states, unread, cache), generator, how, schedule)
     state.believed = with_tokens_at(state.tokens, unread, value)
     state.uncertainty = torch.zeros(order.shape, device=order.device).scatter(1, unread, spread)
 

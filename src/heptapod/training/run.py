@@ -165,6 +165,8 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
         )
     train, validation = load_tokens(recipe.data)
     model = _model(recipe, train.grid, len(train.class_names))
+    for tokens in (train, validation):
+        tokens.check_finite()
     start(out, recipe, (train, validation))
     report(out, (train, validation))
     say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}")
