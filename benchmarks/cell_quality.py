@@ -48,12 +48,15 @@ class Setting(NamedTuple):
     way: Way | None
     """None for codes, which are drawn in one go."""
     temperature: float
+    token_steps: int
+    """Sampling steps in which the grid is filled; 0 for one cell per step."""
 
     @property
     def key(self) -> dict[str, Any]:
         """As it stands in the results."""
         solver, steps, evaluations = self.way or (None, None, None)
         how = {"solver": solver, "steps": steps, "evaluations": evaluations, "temperature": self.temperature}
+        how["token_steps"] = self.token_steps
         return {"model": self.model, **how}
 
     def is_in(self, rows: list[dict[str, Any]]) -> bool:
@@ -70,6 +73,10 @@ def main() -> None:
     parser.add_argument("--real", type=int, default=5000, help="real images at most, drawn at random")
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 8, 12, 25, 50, 100], help="evaluations per cell")
     parser.add_argument("--temperatures", nargs="+", type=float, default=[1.0])
+    parser.add_argument(
+        "--token_steps", nargs="+", type=int, default=[0], help="steps that fill the grid, 0 for one per cell"
+    )
+    parser.add_argument("--solvers", nargs="+", help="only these; all of a distribution's if left out")
     parser.add_argument("--batch_size", type=int, default=250)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cell_quality.json"))
     args = parser.parse_args()
@@ -132,10 +139,11 @@ def begun(args: argparse.Namespace, models: Mapping[str, Any], real: ImageSet) -
 def all_settings(models: Mapping[str, Heptapod], args: argparse.Namespace) -> list[Setting]:
     """The quick ones first, so that all models can soon be compared."""
     settings = [
-        Setting(name, way, temperature)
+        Setting(name, way, temperature, token_steps)
         for name, model in models.items()
-        for way in tuple(ways(model.model.distribution, args.steps)) or (None,)
+        for way in tuple(ways(model.model.distribution, args.steps, args.solvers)) or (None,)
         for temperature in dict.fromkeys(args.temperatures)
+        for token_steps in dict.fromkeys(args.token_steps)
     ]
     return sorted(settings, key=lambda setting: setting.way.evaluations if setting.way else 0)
 
@@ -183,6 +191,7 @@ def generate(model: Heptapod, setting: Setting, args: argparse.Namespace) -> tup
             batch_size=args.batch_size,
             progress=True,
             temperature=setting.temperature,
+            steps=setting.token_steps or None,
             **how,
         )
     sampled = time.perf_counter()
@@ -223,7 +232,8 @@ def draw(results: Mapping[str, Any]) -> Figure:
     several = len({row["temperature"] for row in results["rows"]}) > 1
     for row in sorted(results["rows"], key=lambda row: row["evaluations"] or 0):
         title = f"{row['model']}, {row['solver']}" if row["solver"] else row["model"]
-        lines.setdefault(f"{title}, temperature {row['temperature']}" if several else title, []).append(row)
+        title += f", temperature {row['temperature']}" if several else ""
+        lines.setdefault(f"{title}, {row['token_steps']} steps" if row["token_steps"] else title, []).append(row)
     for title, rows in lines.items():
         x = [row["seconds_per_image"] for row in rows]
         y = [row["kernel_distance"]["mean"] for row in rows]
@@ -258,20 +268,21 @@ def print_table(results: Mapping[str, Any]) -> None:
     bounds = {"halves": results["halves"], **reconstructions(results)}
     width = max(map(len, [*bounds, *results["models"]])) + 2
     print(
-        f"{'':<{width}}{'solver':<11}{'evaluations':>11}{'temperature':>13}{'s/image':>10}{'in cells':>10}"
+        f"{'':<{width}}{'solver':<11}{'evaluations':>11}{'temperature':>13}{'steps':>7}{'s/image':>10}{'in cells':>10}"
         f"{'kernel distance':>23}{'Fréchet':>11}"
     )
     for title, bound in bounds.items():
-        print(f"{title:<{width}}{'':<55}{distance_columns(bound)}")
+        print(f"{title:<{width}}{'':<62}{distance_columns(bound)}")
     for row in sorted(results["rows"], key=place_in_table):
         print(
             f"{row['model']:<{width}}{row['solver'] or '':<11}{row['evaluations'] or '':>11}{row['temperature']:>13}"
+            f"{row['token_steps'] or 'all':>7}"
             f"{row['seconds_per_image']:>10.3f}{row['seconds_per_image_in_cells']:>10.3f}{distance_columns(row)}"
         )
 
 
-def place_in_table(row: Mapping[str, Any]) -> tuple[str, str, float, int]:
-    return row["model"], row["solver"] or "", row["temperature"], row["evaluations"] or 0
+def place_in_table(row: Mapping[str, Any]) -> tuple[str, str, float, int, int]:
+    return row["model"], row["solver"] or "", row["temperature"], row["token_steps"], row["evaluations"] or 0
 
 
 def distance_columns(row: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ PAGES = [
     "README.md",
     "docs/tutorial.md",
     "docs/tokenizers.md",
+    "docs/continuous.md",
     "docs/extending.md",
     "docs/concepts.md",
     "docs/numbers.md",
