@@ -42,5 +42,8 @@ class Mixture:
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
     """2 E|x − y| − E|x − x'| − E|y − y'| of two sets (M, C), pairs of a point with itself counted (as for scipy)."""
-    x, y = x.double(), y.double()
-    return float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean())
+
+    def mean_distance(a: Tensor, b: Tensor) -> float:
+        return float(torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").double().mean())
+
+    return 2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y)

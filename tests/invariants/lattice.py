@@ -13,7 +13,7 @@ CLASSES = 2
 
 
 class Lattice:
-    """x | c ~ N(m_c, Q⁻¹) with Q = 1 + the grid's Laplacian, scaled to a mean variance of 1; m_c is drawn."""
+    """x | c ~ N(m_c, Q⁻¹) with Q = 1 + the grid's Laplacian, scaled to a mean variance of 1; m_c is drawn alike."""
 
     def __init__(self, seed: int = 0) -> None:
         precision = STIFFNESS * torch.eye(N, dtype=torch.float64)
@@ -26,8 +26,8 @@ class Lattice:
                     precision[other, cell] -= 1
         covariance = precision.inverse()
         self.covariance = covariance / covariance.diagonal().mean()
-        self.mean = torch.from_numpy(np.random.default_rng(seed).normal(size=(CLASSES, N)))
         self._root = torch.linalg.cholesky(self.covariance)
+        self.mean = torch.from_numpy(np.random.default_rng(seed).normal(size=(CLASSES, N))) @ self._root.T
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Labels (count,) and tokens (count, 16, 1) float32."""
