@@ -137,3 +137,22 @@ def test_every_setting_is_documented() -> None:
         source = "".join(inspect.getsource(base) for base in cls.__mro__ if base is not object)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             assert re.search(rf'\n    {field.name}: [^\n]+\n    """', source), f"{cls.__name__}.{field.name}"
+
+
+def test_an_override_of_the_kind_drops_what_belongs_to_the_old_one() -> None:
+    """But not what is given again, and diffusion and flow share their settings."""
+    swapped = load_recipe("cifar10_vae", ["--model.distribution.kind", "diffusion"]).model.distribution
+    assert (swapped.kind, swapped.mlp_depth, swapped.mlp_width) == ("diffusion", 3, 192)
+    codes = [
+        "--tokenizer.model.kind",
+        "vq",
+        "--tokenizer.model.width",
+        "32",
+        "--model.distribution.kind",
+        "categorical",
+    ]
+    recipe = load_recipe("cifar10_vae", codes)
+    assert recipe.model.distribution.mlp_depth == 0
+    assert isinstance(recipe.tokenizer.model, VQConfig)
+    assert recipe.tokenizer.model.width == 32
+    assert recipe.tokenizer.model.codebook_size == VQConfig().codebook_size

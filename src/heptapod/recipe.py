@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import field
 from importlib import resources
 from pathlib import Path
@@ -97,30 +98,40 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     if not path.is_file():
         raise FileNotFoundError(f"recipe: {name} is neither a file nor one of {', '.join(recipe_names())}")
     values = read_yaml(path)
-    values_for_kind(values, values)
+    overrides = _aliases(overrides or [])
+    _name_kinds(values)
     from_dict(Recipe, values, str(path))  # an error in the file is the file's, not that of an override
-    merged = apply_overrides(Recipe, values, _aliases(overrides or []))
-    values_for_kind(merged, values)
+    merged = apply_overrides(Recipe, _for_kinds(values, apply_overrides(Recipe, values, overrides)), overrides)
+    _name_kinds(merged)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
     recipe.out = recipe.out or f"runs/{path.stem}"
     return recipe
 
 
-def values_for_kind(merged: dict[str, Any], original: dict[str, Any]) -> None:
-    """Brings the settings of tokenizer and distribution in line with their kinds.
+PARTS = (("tokenizer", "model", "vq"), ("model", "distribution", "categorical"))
+"""Settings with a kind, and the kind they have where none is named."""
 
-    A kind that is not given is the default; where an override chose another kind than the recipe, the recipe's settings
-    for the old one go.
+
+def _name_kinds(values: dict[str, Any]) -> None:
+    for stage, part, default in PARTS:
+        if (inner := _part(values, stage, part)) is not None:
+            inner.setdefault("kind", default)
+
+
+def _for_kinds(values: dict[str, Any], overridden: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values without those of a tokenizer or distribution of another kind than the overrides choose.
+
+    Diffusion and flow have the same settings and keep them.
     """
-    for stage, part, default in (("tokenizer", "model", "vq"), ("model", "distribution", "categorical")):
-        settings_now, before = _part(merged, stage, part), _part(original, stage, part)
-        if settings_now is None:
+    kept = copy.deepcopy(values)
+    for stage, part, default in PARTS:
+        before, now = _part(kept, stage, part), _part(overridden, stage, part)
+        if before is None or now is None:
             continue
-        kind, kind_before = (values.get("kind", default) for values in (settings_now, before or {}))
-        settings_now["kind"] = kind
-        if before is not None and kind != kind_before:
-            for key in [key for key in settings_now if key != "kind" and before.get(key) == settings_now[key]]:
-                del settings_now[key]
+        kind = now.get("kind", default)
+        if kind != before["kind"] and (part != "distribution" or "categorical" in (kind, before["kind"])):
+            kept[stage][part] = {"kind": kind}
+    return kept
 
 
 def _part(values: dict[str, Any], stage: str, part: str) -> dict[str, Any] | None:
