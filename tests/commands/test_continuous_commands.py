@@ -16,7 +16,7 @@ from heptapod import Heptapod
 from heptapod.cli import main
 from heptapod.data.cache import shard_path
 from heptapod.distributions import DiffusionDistribution, FlowDistribution
-from heptapod.files import read_metadata, write_json, write_tensors
+from heptapod.files import read_metadata, sha256, write_json, write_tensors
 from heptapod.pipeline import find_pretrained
 
 from .test_cli import fails
@@ -168,3 +168,17 @@ def test_a_grid_that_is_not_the_tokenizer_s(place: Path, tmp_path: Path, capsys:
     weights["distribution.mlp.input.weight"] = weights["distribution.mlp.input.weight"][:, :2].contiguous()
     save_file(weights, tmp_path / "m" / "model.safetensors")
     fails(capsys, ["sample", str(tmp_path / "m"), "--out", str(tmp_path / "x.png")], "distribution.mlp.input.weight")
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_a_resumed_run_ends_with_the_same_weights(place: Path, tmp_path: Path, kind: str) -> None:
+    arguments = ["train", "cifar10_vae", "--data", str(place / "cache"), "--data.image_size", "16", *TINY_MODEL]
+    arguments += ["--train.save_every", "3", "--train.precision", "float32", "--model.distribution.kind", kind]
+    out = tmp_path / "run"
+    assert main([*arguments, "--out", str(out)]) == 0
+    whole = sha256(out / "last" / "model.safetensors")
+    (out / "training.json").unlink()
+    shutil.rmtree(out / "checkpoints" / "step-00000006")
+    shutil.rmtree(out / "last")
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert sha256(out / "last" / "model.safetensors") == whole
