@@ -8,13 +8,13 @@ import torch
 from heptapod.evaluation.likelihood import negative_log_likelihood
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.objective import ObjectiveConfig, draw_supervision, draw_token_order, objective_loss
+from heptapod.objective import ObjectiveConfig, draw_token_order
 from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import GridSpec
 from heptapod.training import TrainConfig
-from heptapod.training.optim import EMA, build_optimizer, learning_rate
 
-from .ising import SIDE, Ising, N
+from .fit import fit
+from .ising import Ising, N
 
 BATCH = 128
 DENSITY = {"cross": ("all", 4), "global": (4, "all")}
@@ -23,23 +23,10 @@ STEPS = {"cross": 650, "global": 650}
 
 def train(kind: str, truth: Ising) -> HeptapodModel:
     model = build_model(ModelConfig(width=64, depth=2, num_heads=2, head=HeadConfig(kind, 2)), GridSpec(4, 4, 2), 2, 0)
-    prefixes, targets = DENSITY[kind]
-    objective = ObjectiveConfig("random", prefixes, targets, label_dropout=0.0)
+    objective = ObjectiveConfig("random", *DENSITY[kind], label_dropout=0.0)
     config = TrainConfig(steps=STEPS[kind], batch_size=BATCH, learning_rate=5e-3, ema_decay=0.99)
-    optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
     generator = torch.Generator().manual_seed(1)
-    for step in range(config.steps):
-        labels, _, tokens = truth.sample(BATCH, generator)
-        supervision = draw_supervision(objective, SIDE, SIDE, [(0, step, i) for i in range(BATCH)])
-        loss = objective_loss(model, tokens, labels, supervision).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        ema.update(model, step)
-    return ema.module
+    return fit(model, objective, config, lambda count: truth.sample(count, generator)[::2])
 
 
 def marginal_kl(model: HeptapodModel, truth: Ising, per_length: int) -> float:

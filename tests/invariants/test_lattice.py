@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -11,40 +14,56 @@ from heptapod.distributions import CellSampling, DistributionConfig
 from heptapod.evaluation.likelihood import negative_log_likelihood
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.objective import ObjectiveConfig, draw_supervision, draw_token_order, objective_loss
+from heptapod.objective import ObjectiveConfig
 from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import GridSpec
 from heptapod.training import TrainConfig
-from heptapod.training.optim import EMA, build_optimizer, learning_rate
 
+from .fit import fit
 from .lattice import SIDE, Lattice, N
 
 BATCH = 64
-DENSITY = {"cross": ("all", 2), "global": (3, "all")}
-STEPS = {"cross": 900, "global": 900}
+DENSITY = {"cross": ("all", 8), "global": (4, "all")}
 
 
-def train(kind: str, truth: Lattice) -> HeptapodModel:
-    cells = DistributionConfig("flow", 2, 64)
-    config = ModelConfig(width=64, depth=2, num_heads=2, head=HeadConfig(kind, 2), distribution=cells)  # type: ignore[arg-type]
+@dataclass
+class Budget:
+    """A training and what it must reach."""
+
+    steps: int
+    means: float
+    """Root mean square error of conditional means, in standard deviations of the field."""
+    variances: float
+    """Mean relative error of conditional variances."""
+    nats: float
+    """Distance of the negative log-likelihood from the entropy, per cell."""
+
+
+SHORT = Budget(300, 0.25, 0.15, 0.05)
+LONG = Budget(3000, 0.03, 0.03, 0.01)
+long = pytest.mark.skipif(
+    "HEPTAPOD_LONG_TESTS" not in os.environ, reason="half an hour each; set HEPTAPOD_LONG_TESTS=1"
+)
+every_head_and_budget = pytest.mark.parametrize(
+    ("kind", "budget"),
+    [
+        pytest.param("cross", SHORT, id="cross-short"),
+        pytest.param("global", SHORT, id="global-short"),
+        pytest.param("cross", LONG, id="cross-long", marks=long),
+        pytest.param("global", LONG, id="global-long", marks=long),
+    ],
+)
+
+
+def train(kind: str, truth: Lattice, steps: int) -> HeptapodModel:
+    cells = DistributionConfig("flow", 2, 64, noise_levels=1)
+    head = HeadConfig(kind, 2)  # type: ignore[arg-type]
+    config = ModelConfig(width=64, depth=2, num_heads=2, head=head, distribution=cells)
     model = build_model(config, GridSpec(SIDE, SIDE, channels=1), 2, 0)
-    objective = ObjectiveConfig("random", *DENSITY[kind], label_dropout=0.0)  # type: ignore[arg-type]
-    settings = TrainConfig(steps=STEPS[kind], batch_size=BATCH, learning_rate=4e-3, ema_decay=0.99)
-    optimizer, ema = build_optimizer(model, settings), EMA(model, settings.ema_decay)
+    objective = ObjectiveConfig("raster", *DENSITY[kind], label_dropout=0.0)  # type: ignore[arg-type]
+    settings = TrainConfig(steps=steps, batch_size=BATCH, learning_rate=6e-3, ema_decay=0.998 if steps > 1000 else 0.99)
     generator = torch.Generator().manual_seed(1)
-    for step in range(settings.steps):
-        labels, tokens = truth.sample(BATCH, generator)
-        keys = [(0, step, i) for i in range(BATCH)]
-        supervision = draw_supervision(objective, SIDE, SIDE, keys)
-        loss = objective_loss(model, tokens, labels, supervision, KeyedGenerator(Stream.LOSS, keys)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        ema.update(model, step)
-    return ema.module
+    return fit(model, objective, settings, lambda count: truth.sample(count, generator))
 
 
 class Quadrature(KeyedGenerator):
@@ -73,7 +92,7 @@ def errors(model: HeptapodModel, truth: Lattice, per_length: int) -> tuple[float
     mean_errors, variance_errors = [], []
     for t in range(N):
         labels, tokens = truth.sample(per_length, torch.Generator().manual_seed(100 + t))
-        order = draw_token_order("random", N, KeyedGenerator(Stream.EVALUATION, [(7, t, i) for i in range(per_length)]))
+        order = torch.arange(N).expand(per_length, -1)
         read, unread = order[:, :t], order[:, t:]
         states = model.read(tokens.gather(1, read.unsqueeze(-1)), read, labels)
         mean, variance = moments(model, model.predict(states, unread))
@@ -85,17 +104,18 @@ def errors(model: HeptapodModel, truth: Lattice, per_length: int) -> tuple[float
     return float(torch.cat(mean_errors).square().mean().sqrt()), float(torch.cat(variance_errors).abs().mean())
 
 
-@pytest.mark.parametrize("kind", ["cross", "global"])
-def test_learns_the_exact_conditionals(kind: str) -> None:
+@every_head_and_budget
+def test_learns_the_exact_conditionals(kind: str, budget: Budget) -> None:
+    """Of every unread cell after every prefix in raster order."""
     truth = Lattice()
-    model = train(kind, truth)
+    model = train(kind, truth, budget.steps)
     mean_error, variance_error = errors(model, truth, per_length=24)
-    labels, tokens = truth.sample(512, torch.Generator().manual_seed(2))
-    excess = float(negative_log_likelihood(model, tokens, labels, "random").mean()) - truth.entropy()
+    labels, tokens = truth.sample(256, torch.Generator().manual_seed(2))
+    excess = float(negative_log_likelihood(model, tokens, labels, "raster").mean()) - truth.entropy()
     print(f"{kind}: means {mean_error:.4f}, variances {variance_error:.4f}, excess {excess:.4f} nats per cell")
-    assert mean_error <= 0.03
-    assert variance_error <= 0.03
-    assert abs(excess) <= 0.03
+    assert mean_error <= budget.means
+    assert variance_error <= budget.variances
+    assert abs(excess) <= budget.nats
 
 
 def test_the_field_agrees_with_itself() -> None:

@@ -1,0 +1,37 @@
+"""A short training on fresh samples of a known distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from heptapod.models import HeptapodModel
+from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+from heptapod.random import KeyedGenerator, Stream
+from heptapod.training import TrainConfig
+from heptapod.training.optim import EMA, build_optimizer, learning_rate
+
+
+def fit(
+    model: HeptapodModel,
+    objective: ObjectiveConfig,
+    config: TrainConfig,
+    sample: Callable[[int], tuple[Tensor, Tensor]],
+) -> HeptapodModel:
+    """The averaged model after training on ``sample(count)`` -> labels and tokens, in float32."""
+    optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
+    for step in range(config.steps):
+        labels, tokens = sample(config.batch_size)
+        keys = [(0, step, i) for i in range(config.batch_size)]
+        supervision = draw_supervision(objective, model.grid.height, model.grid.width, keys)
+        loss = objective_loss(model, tokens, labels, supervision, KeyedGenerator(Stream.LOSS, keys)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update(model, step)
+    return ema.module
