@@ -31,8 +31,8 @@ class FlowDistribution(ContinuousDistribution):
     error. Levels are logit-normal (2403.03206): most of them in the middle, where the velocity is hardest to know.
     """
 
-    presets = {"default": Preset("heun", 12), "fast": Preset("euler", 8)}
-    solvers = {"euler": 25, "heun": 12}
+    presets = {"default": Preset("euler", 25), "fast": Preset("euler", 8)}
+    solvers = {"euler": 25, "heun": 25}
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
