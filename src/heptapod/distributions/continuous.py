@@ -17,7 +17,7 @@ from heptapod.distributions.base import CellDistribution, CellSampling, Solver
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.random import KeyedGenerator
 
-BELIEF_DRAWS = 8
+BELIEF_DRAWS = 16
 """Vectors drawn per cell to know mean and spread of its distribution."""
 
 
