@@ -42,8 +42,8 @@ class DiffusionDistribution(ContinuousDistribution):
         noise_levels: see :class:`ContinuousDistribution`.
     """
 
-    presets = {"default": Preset("ancestral", 50), "fast": Preset("ddim", 8)}
-    solvers = {"ancestral": 100, "ddim": 50}
+    presets = {"default": Preset("ddim", 12), "fast": Preset("ddim", 8)}
+    solvers = {"ancestral": 100, "ddim": 12}
     most_steps = HIGHEST_LEVEL + 1
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
