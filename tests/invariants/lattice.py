@@ -8,12 +8,12 @@ from torch import Tensor
 
 SIDE = 4
 N = SIDE * SIDE
-STIFFNESS = 2.0
+STIFFNESS = 1.0
 CLASSES = 2
 
 
 class Lattice:
-    """x | c ~ N(m_c, Q⁻¹) with Q = 2·1 + the grid's Laplacian, scaled to a mean variance of 1; m_c is drawn alike."""
+    """x | c ~ N(m_c, Q⁻¹) with Q = 1 + the grid's Laplacian, scaled to a mean variance of 1; m_c is drawn alike."""
 
     def __init__(self, seed: int = 0) -> None:
         precision = STIFFNESS * torch.eye(N, dtype=torch.float64)

@@ -40,7 +40,7 @@ class Budget:
 
 
 SHORT = Budget(300, 0.25, 0.15, 0.05)
-LONG = Budget(3000, 0.03, 0.03, 0.01)
+LONG = Budget(4000, 0.03, 0.03, 0.01)
 long = pytest.mark.skipif(
     "HEPTAPOD_LONG_TESTS" not in os.environ, reason="half an hour each; set HEPTAPOD_LONG_TESTS=1"
 )
@@ -56,9 +56,10 @@ every_head_and_budget = pytest.mark.parametrize(
 
 
 def train(kind: str, truth: Lattice, steps: int) -> HeptapodModel:
-    cells = DistributionConfig("flow", 2, 64, noise_levels=1)
+    # A small network: beyond what it cannot represent, its error is about σ·√(parameters / supervised cells).
+    cells = DistributionConfig("flow", 2, 32, noise_levels=1)
     head = HeadConfig(kind, 2)  # type: ignore[arg-type]
-    config = ModelConfig(width=64, depth=2, num_heads=2, head=head, distribution=cells)
+    config = ModelConfig(width=32, depth=1, num_heads=2, head=head, distribution=cells)
     model = build_model(config, GridSpec(SIDE, SIDE, channels=1), 2, 0)
     objective = ObjectiveConfig("raster", *DENSITY[kind], label_dropout=0.0)  # type: ignore[arg-type]
     settings = TrainConfig(steps=steps, batch_size=BATCH, learning_rate=6e-3, ema_decay=0.998 if steps > 1000 else 0.99)
