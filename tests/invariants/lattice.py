@@ -44,6 +44,7 @@ class Lattice:
         variance = covariance.diagonal()[unread] - (gain * covariance[unread][:, read]).sum(1)
         return mean[unread] + gain @ (values.double() - mean[read]), variance
 
-    def entropy(self) -> float:
-        """Nats per cell."""
-        return float(torch.logdet(self.covariance) / N + np.log(2 * np.pi * np.e)) / 2
+    def log_prob(self, labels: Tensor, tokens: Tensor) -> Tensor:
+        """(M,) float64 nats of tokens (M, 16, 1)."""
+        normal = torch.distributions.MultivariateNormal(self.mean[labels], scale_tril=self._root)
+        return normal.log_prob(tokens.squeeze(-1).double())
