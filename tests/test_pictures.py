@@ -30,7 +30,9 @@ def test_heat_map_goes_from_dark_to_light() -> None:
 def test_belief_picture_has_three_rows() -> None:
     read = torch.full((6, 3, 28, 28), 7, dtype=torch.uint8)
     believed = torch.full((6, 3, 28, 28), 99, dtype=torch.uint8)
-    picture = belief_picture(read, believed, torch.ones(6, 7, 7), ["a"] * 6, 2.0)
+    uncertainty = torch.ones(6, 7, 7)
+    uncertainty[0, 0, 0] = 2  # the end of the colour scale
+    picture = belief_picture(read, believed, uncertainty, ["a"] * 6, "entropy (nats)")
     column = [picture.getpixel((picture.width - 40, y)) for y in (60, 180, 290)]
     assert column[:2] == [(7, 7, 7), (99, 99, 99)]
     assert column[2] == to_pil(heat_map(torch.ones(1, 1), 2.0)).getpixel((0, 0))
