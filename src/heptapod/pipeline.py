@@ -270,7 +270,9 @@ class Heptapod:
             for rows in torch.arange(len(images)).split(batch_size):
                 with torch.inference_mode():
                     tokens = self.tokenizer.encode(to_float(images[rows]).to(self.tokenizer.device))
-                nll = negative_log_likelihood(self.model, tokens.clone(), indices[rows], self.token_order, rows)
+                nll = negative_log_likelihood(
+                    self.model, tokens.clone(), indices[rows], self.token_order, batch_size, rows
+                )
                 parts.append(nll + log_scale)
                 bar.advance(len(rows))
         return torch.cat(parts)

@@ -25,7 +25,7 @@ from heptapod.random import KeyedGenerator, Stream, seeded_initialization
 
 from .mixture import CONDITIONS, FEATURES, Mixture, energy_distance
 
-BATCH, CELLS = 32, 16
+BATCH, CELLS = 64, 12
 
 
 def build(kind: str, channels: int, modulation: str = "separable", width: int = 128) -> CellDistribution:
@@ -49,7 +49,7 @@ def train(distribution: CellDistribution, truth: Mixture, steps: int, learning_r
             group["lr"] = learning_rate * min(1, (step + 1) / 100) * (1 + math.cos(math.pi * step / steps)) / 2
         nn.utils.clip_grad_norm_(distribution.parameters(), 1.0)
         optimizer.step()
-        decay = min(0.995, (1 + step) / (10 + step))
+        decay = min(0.998, (1 + step) / (10 + step))
         with torch.no_grad():
             for mean, value in zip(average.parameters(), distribution.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)

@@ -39,7 +39,7 @@ class Budget:
     """Distance of the log-likelihood from the true one of the same images, per cell."""
 
 
-SHORT = Budget(300, 0.25, 0.15, 0.05)
+SHORT = Budget(300, 0.3, 0.2, 0.1)
 LONG = Budget(8000, 0.03, 0.03, 0.01)
 long = pytest.mark.skipif(
     "HEPTAPOD_LONG_TESTS" not in os.environ, reason="half an hour each; set HEPTAPOD_LONG_TESTS=1"

@@ -20,8 +20,8 @@ def negative_log_likelihood(
     tokens: Tensor,
     labels: Tensor | None,
     token_order: Literal["raster", "random", "mixed"] = "raster",
-    numbers: Tensor | None = None,
     batch_size: int = 128,
+    numbers: Tensor | None = None,
 ) -> Tensor:
     """−(1/N) Σ_t log p(x_σ(t+1) | x_σ(1..t), c) of every image, in nats per token.
 
@@ -32,8 +32,8 @@ def negative_log_likelihood(
         tokens: (M, N) int64 or (M, N, C) float32.
         labels: (M,) int64 with -1 for "no label", or None.
         token_order: the order in which the chain rule reads; a random order is fixed per image number.
-        numbers: (M,) numbers of the images; 0, 1, … if left out.
         batch_size: images at a time; the result does not depend on it.
+        numbers: (M,) numbers of the images; 0, 1, … if left out.
 
     Returns:
         (M,) float32 on the CPU.
