@@ -40,7 +40,7 @@ class Budget:
 
 
 SHORT = Budget(300, 0.3, 0.2, 0.1)
-LONG = Budget(8000, 0.03, 0.03, 0.01)
+LONG = Budget(9000, 0.03, 0.03, 0.01)
 long = pytest.mark.skipif(
     "HEPTAPOD_LONG_TESTS" not in os.environ, reason="half an hour each; set HEPTAPOD_LONG_TESTS=1"
 )
