@@ -42,7 +42,7 @@ class Budget:
 SHORT = Budget(300, 0.3, 0.2, 0.1)
 LONG = Budget(9000, 0.03, 0.03, 0.01)
 long = pytest.mark.skipif(
-    "HEPTAPOD_LONG_TESTS" not in os.environ, reason="half an hour each; set HEPTAPOD_LONG_TESTS=1"
+    "HEPTAPOD_LONG_TESTS" not in os.environ, reason="a quarter of an hour each: HEPTAPOD_LONG_TESTS=1"
 )
 every_head_and_budget = pytest.mark.parametrize(
     ("kind", "budget"),
