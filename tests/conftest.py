@@ -53,16 +53,21 @@ def make_model() -> Callable[..., HeptapodModel]:
     return make
 
 
+def write_classes(folder: Path, count: int) -> Path:
+    """Two classes of ``count`` images of 16×16, brightness by class."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(["dark", "light"]):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8) + np.uint8(150 * label)
+            Image.fromarray(pixels).save(folder / name / f"{number:02d}.png")
+    return folder
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Two classes of 12 images of 16×16, brightness by class."""
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["dark", "light"]):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8) + 150 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / name / f"{number:02d}.png")
-    return tmp_path / "images"
+    return write_classes(tmp_path / "images", 12)
 
 
 SHARED_DATA = Path(os.environ.get("HEPTAPOD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -12,6 +12,8 @@ from PIL import Image
 from heptapod.cli import COMMANDS, main
 from heptapod.recipe import recipe_names
 
+from ..conftest import write_classes
+
 TINY = [
     "--tokenizer.model.width", "8", "--tokenizer.model.codebook_size", "8", "--tokenizer.model.code_width", "4",
     "--tokenizer.train.steps", "6", "--tokenizer.train.batch_size", "8", "--model.width", "16", "--model.depth", "1",
@@ -37,14 +39,7 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny finished run on an image folder."""
     folder = tmp_path_factory.mktemp("cli")
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["dark", "light"]):
-        (folder / "images" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8) + np.uint8(150 * label)
-            Image.fromarray(pixels).save(folder / "images" / name / f"{number:02d}.png")
+    write_classes(folder / "images", 20)
     (folder / "images" / "dark" / "broken.png").write_bytes(b"x")
     arguments = ["train", "cifar10", "--data", str(folder / "images"), "--out", str(folder / "run"), *TINY]
     assert main([*arguments, "--data.image_size", "16"]) == 0

@@ -19,6 +19,7 @@ from heptapod.distributions import DiffusionDistribution, FlowDistribution
 from heptapod.files import read_metadata, sha256, write_json, write_tensors
 from heptapod.pipeline import find_pretrained
 
+from ..conftest import write_classes
 from .test_cli import fails
 
 TINY = [
@@ -36,12 +37,7 @@ TINY_MODEL = [
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """images/, run/ (trained from images), cache/ and cached/ (trained from the cache with diffusion)."""
     folder = tmp_path_factory.mktemp("continuous")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["dark", "light"]):
-        (folder / "images" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8) + np.uint8(150 * label)
-            Image.fromarray(pixels).save(folder / "images" / name / f"{number:02d}.png")
+    write_classes(folder / "images", 20)
     images, run, cache = (str(folder / name) for name in ("images", "run", "cache"))
     assert main(["train", "cifar10_vae", "--data", images, "--out", run, *TINY, *TINY_MODEL]) == 0
     assert main(["tokenize", run, "--data", images, "--out", cache, "--flip"]) == 0
