@@ -33,7 +33,7 @@ from heptapod.evaluation.distances import FeatureStatistics, frechet_distance, k
 from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.reconstruction import reconstruct
 from heptapod.files import read_json, sha256, write_atomically, write_json
-from heptapod.pipeline import find_pretrained
+from heptapod.model_folder import find_pretrained
 from heptapod.progress import Progress, say
 from heptapod.random import Stream, numpy_generator
 from heptapod.tokenizers import tokenizer_hash

@@ -62,32 +62,44 @@ def heat_map(values: Tensor, highest: float) -> Tensor:
     return torch.from_numpy(colours.round().astype(np.uint8)).permute(2, 0, 1)
 
 
+def cell_maps(values: Tensor, highest: float, factor: int) -> Tensor:
+    """Values (T, rows, columns) as colours (T, 3, rows · factor, columns · factor) uint8, see :func:`heat_map`."""
+    maps = torch.stack([heat_map(grid, highest) for grid in values])
+    return maps.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
 def belief_picture(
-    read: Tensor, believed: Tensor, uncertainty: Tensor, titles: Sequence[str], uncertainty_name: str
+    read: Tensor,
+    believed: Tensor | None,
+    uncertainty: Tensor | None,
+    titles: Sequence[str],
+    uncertainty_name: str,
 ) -> Image.Image:
     """Three rows over the steps: what was read, the most likely or mean whole picture, the uncertainty of every cell.
 
     Args:
         read: (T, 3, h, w) uint8.
-        believed: (T, 3, h, w) uint8.
-        uncertainty: (T, rows, columns), at least 0.
+        believed: (T, 3, h, w) uint8; None shows the first row only.
+        uncertainty: (T, rows, columns), at least 0; None with ``believed``.
         titles: one per step.
         uncertainty_name: what the uncertainty is, and its unit in brackets: "entropy (nats)".
     """
-    highest = float(uncertainty.max())
-    cell = read.shape[2] // uncertainty.shape[1], read.shape[3] // uncertainty.shape[2]
-    maps = torch.stack([heat_map(values, highest) for values in uncertainty])
-    maps = maps.repeat_interleave(cell[0], 2).repeat_interleave(cell[1], 3)
-    names = ["read so far", "believed", uncertainty_name.partition(" (")[0]]
-    grid = image_grid(torch.cat([read, believed, maps]), len(read), names, min_size=112)
+    names, rows, highest = ["read so far"], [read], 0.0
+    if believed is not None and uncertainty is not None:
+        highest = float(uncertainty.max())
+        names += ["believed", uncertainty_name.partition(" (")[0]]
+        rows += [believed, cell_maps(uncertainty, highest, read.shape[2] // uncertainty.shape[1])]
+    grid = image_grid(torch.cat(rows), len(read), names, min_size=112)
     top, font = 26, ImageFont.load_default(14)
-    canvas = Image.new("RGB", (grid.width, grid.height + top + 34), BACKGROUND)
+    canvas = Image.new("RGB", (grid.width, grid.height + top + (34 if len(rows) > 1 else 0)), BACKGROUND)
     canvas.paste(grid, (0, top))
     draw = ImageDraw.Draw(canvas)
     left = _margin(names)
     shown = (grid.width - left) // len(read)
     for column, title in enumerate(titles):
         draw.text((left + column * shown + shown // 2, top // 2), title, INK, font=font, anchor="mm")
+    if len(rows) == 1:
+        return canvas
     bar = heat_map(torch.linspace(0, highest, 160).expand(10, -1), highest)
     y = grid.height + top + 10
     canvas.paste(to_pil(bar), (left, y))

@@ -7,7 +7,7 @@ import numbers
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,42 +15,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.config import from_dict, settings, to_dict
+from heptapod.config import from_dict, to_dict
 from heptapod.evaluation.likelihood import negative_log_likelihood
-from heptapod.files import load_strictly, read_json, read_metadata, read_tensors, write_json, write_tensors
-from heptapod.models import HeptapodModel, ModelConfig
-from heptapod.models.heptapod import build_model
-from heptapod.pictures import belief_picture, to_pil
+from heptapod.model_folder import PretrainedConfig, read_pretrained, write_pretrained
+from heptapod.models import HeptapodModel
+from heptapod.pictures import to_pil
 from heptapod.progress import Progress
-from heptapod.sampling import Known, SamplingConfig, cells_per_step, check_plan, sample_stream, sample_tokens
-from heptapod.tokenizers import GridSpec, Tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
+from heptapod.sampling import (
+    Known,
+    SamplingConfig,
+    SamplingStep,
+    cells_per_step,
+    check_plan,
+    sample_stream,
+    sample_tokens,
+)
+from heptapod.tokenizers import Tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float, to_uint8
 from heptapod.tokenizers.continuous import ContinuousTokenizer
+from heptapod.trace import shown_steps, trace_picture
 
-FORMAT = "heptapod-model-2"
 DEFAULT_BATCH = 64
-
-
-@settings
-class PretrainedConfig:
-    """What a model's ``config.json`` holds."""
-
-    model: ModelConfig
-    """Sizes and kinds."""
-    grid: GridSpec
-    """The token grid, and what a token is."""
-    class_names: list[str]
-    """Names of the classes; empty for an unconditional model."""
-    token_order: Literal["raster", "random", "mixed"]
-    """The order(s) the model was trained on."""
-    sampling: SamplingConfig
-    """Recommended settings, the defaults of ``generate``."""
-    tokenizer: str
-    """Folder of the tokenizer, relative to this file."""
-    tokenizer_sha256: str
-    """Hash of the tokenizer the model was trained with."""
-    format: str = FORMAT
-    """Version of this file."""
 
 
 class Heptapod:
@@ -89,28 +74,9 @@ class Heptapod:
             FileNotFoundError: if there is none.
             ValueError: if a file is damaged, does not fit, or the tokenizer is another than that of training.
         """
-        folder = find_pretrained(Path(path))
-        source = folder / "config.json"
-        values = _in_present_format(read_json(source))
-        if values.get("format") != FORMAT:
-            raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
-        config = from_dict(PretrainedConfig, values, str(source))
-        tokenizer = load_tokenizer(folder / config.tokenizer)
-        if tokenizer_hash(tokenizer) != config.tokenizer_sha256:
-            raise ValueError(f"{folder / config.tokenizer}: another tokenizer than the one the model was trained with")
-        if (tokenizer.vocabulary_size, tokenizer.channels) != (config.grid.vocabulary_size, config.grid.channels):
-            raise ValueError(f"{source}: its grid {to_dict(config.grid)} is not one of its tokenizer's")
-        model = build_model(config.model, config.grid, len(config.class_names), seed=0)
-        weights = folder / "model.safetensors"
-        load_strictly(model, read_tensors(weights), weights)
-        return cls(
-            model.to(device),
-            tokenizer.to(device),
-            config.class_names,
-            config.token_order,
-            config.sampling,
-            read_metadata(weights),
-        )
+        model, tokenizer, config, metadata = read_pretrained(Path(path))
+        model, tokenizer = model.to(device), tokenizer.to(device)
+        return cls(model, tokenizer, config.class_names, config.token_order, config.sampling, metadata)
 
     def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: str | None = None) -> None:
         """Writes ``config.json``, ``model.safetensors`` and the tokenizer.
@@ -129,15 +95,35 @@ class Heptapod:
             save_tokenizer(self.tokenizer, folder / "tokenizer")
         config = PretrainedConfig(
             model=self.model.config,
-            grid=self.model.grid,
+            grid=self.model.trained_grid,
             class_names=self.class_names,
             token_order=self.token_order,
             sampling=self.sampling,
             tokenizer=tokenizer or "tokenizer",
             tokenizer_sha256=tokenizer_hash(self.tokenizer),
         )
-        write_tensors(folder / "model.safetensors", self.model.state_dict(), self.metadata)
-        write_json(folder / "config.json", to_dict(config))
+        write_pretrained(folder, self.model, config, self.metadata)
+
+    def at_size(self, height: int, width: int) -> Heptapod:
+        """The same model (weights are shared) for images of another size, by its 2D rotary positions.
+
+        Args:
+            height: pixels, a multiple of the tokenizer's factor.
+            width: pixels, the same.
+
+        Raises:
+            ValueError: for a size that is no multiple of the factor.
+        """
+        trained, factor = self.model.trained_grid, self.tokenizer.factor
+        grid = self.tokenizer.grid(height, width)
+        if (grid.height, grid.width) != (trained.height, trained.width):
+            warnings.warn(
+                f"size: {height}×{width} pixels ({grid.height}×{grid.width} cells), but the model was trained on "
+                f"{trained.height * factor}×{trained.width * factor} ({trained.height}×{trained.width} cells) only",
+                stacklevel=2,
+            )
+        model = self.model.on_grid(grid.height, grid.width)
+        return Heptapod(model, self.tokenizer, self.class_names, self.token_order, self.sampling, self.metadata)
 
     def generate(
         self,
@@ -161,7 +147,8 @@ class Heptapod:
                 last bits of its arithmetic.
             progress: show a progress bar.
             **settings: fields of :class:`~heptapod.sampling.SamplingConfig` (steps, temperature, top_k, top_p,
-                token_order, schedule, preset, cell_solver, cell_steps); the model's own defaults otherwise.
+                token_order, schedule, preset, cell_solver, cell_steps, approximate_head); the model's own defaults
+                otherwise.
 
         Raises:
             ValueError: for a label, seed or setting out of range.
@@ -210,27 +197,59 @@ class Heptapod:
         ]
         return to_uint8(torch.cat(parts)).cpu()
 
+    def stream(
+        self,
+        labels: Sequence[int | str] | None = None,
+        *,
+        count: int | None = None,
+        seed: int | Sequence[int] = 0,
+        known: Known | None = None,
+        belief: bool | Collection[int] | None = None,
+        **settings: Any,
+    ) -> Iterator[SamplingStep]:
+        """The steps of sampling one batch, as they are made: prefix, sampled cells, belief over the whole grid.
+
+        The images are those of :meth:`generate`; ``heptapod.decode(step.tokens)`` shows what is there of them.
+
+        Args:
+            labels: as in :meth:`generate`.
+            count: as in :meth:`generate`.
+            seed: as in :meth:`generate`.
+            known: cells to keep.
+            belief: at which steps to predict the whole grid; by default at all, if the head can.
+            **settings: as in :meth:`generate`.
+
+        Yields:
+            Every step, and at the end the finished grid.
+
+        Raises:
+            ValueError: for a label, seed or setting out of range, or if a belief is asked of a head that has none.
+        """
+        indices = self.label_indices(labels, count)
+        seeds = _seeds(seed, len(indices))
+        config = self.sampling_config(**settings)
+        belief = self.model.head.reaches_grid if belief is None else belief
+        return sample_stream(self.model, torch.tensor(indices), seeds, config, known, belief)
+
+    def trace(
+        self, label: int | str | None = None, *, seed: int = 0, most: int = 6, **settings: Any
+    ) -> list[SamplingStep]:
+        """At most ``most`` evenly spaced states of sampling one image, for :mod:`heptapod.trace`."""
+        num_steps = len(cells_per_step(self.sampling_config(**settings), self.model.grid.num_cells))
+        shown = shown_steps(num_steps, most)
+        belief = shown if self.model.head.reaches_grid else False
+        steps = self.stream(None if label is None else [label], seed=seed, belief=belief, **settings)
+        return [step for step in steps if step.step in shown]
+
     def belief(self, label: int | str | None, *, seed: int = 0, columns: int = 6, **settings: Any) -> Image.Image:
         """A picture of what the model believes while it samples one image, at evenly spaced steps.
 
         Raises:
             ValueError: if the head cannot predict the whole grid.
         """
-        indices = self.label_indices(None if label is None else [label], 1)
-        config = self.sampling_config(**settings)
-        last = len(cells_per_step(config, self.model.grid.num_cells))
-        shown_steps = [round(i * last / (columns - 1)) for i in range(columns)]
-        trace = list(sample_stream(self.model, torch.tensor(indices), [seed], config, belief=shown_steps))
-        chosen = [trace[step] for step in shown_steps]
-        read = self.decode(torch.cat([step.tokens for step in chosen]))
-        grid, factor = self.model.grid, self.tokenizer.factor
-        shown = torch.cat([step.is_read for step in chosen]).view(-1, 1, grid.height, grid.width).cpu()
-        shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        read = torch.where(shown, read, torch.full_like(read, 205))
-        believed = self.decode(torch.cat([_given(step.believed) for step in chosen]))
-        uncertainty = torch.cat([_given(step.uncertainty) for step in chosen]).view(-1, grid.height, grid.width)
-        titles = [f"{int(step.is_read.sum())} of {grid.num_cells} cells" for step in chosen]
-        return belief_picture(read, believed, uncertainty, titles, self.model.distribution.uncertainty_name)
+        if not self.model.head.reaches_grid:
+            raise ValueError("belief over the whole grid needs a global or cross head; this model's cannot be asked")
+        return trace_picture(self, self.trace(label, seed=seed, most=columns, **settings))
 
     def negative_log_likelihood(
         self, images: Tensor, labels: Sequence[int | str] | None = None, batch_size: int = 32, progress: bool = False
@@ -316,37 +335,14 @@ class Heptapod:
         config = config.with_token_order(self.token_order)
         planned = self.model.distribution.plan(config.cell())
         config = dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
-        if self.token_order not in ("mixed", config.token_order):
+        trained = {"raster": ["raster"], "random": ["random", "spiral", "confidence"]}
+        if self.token_order != "mixed" and config.token_order not in trained[self.token_order]:
             warnings.warn(
                 f"token_order: sampling in {config.token_order} order, but the model was trained on "
                 f"{self.token_order} order only",
                 stacklevel=3,
             )
         return config
-
-
-def find_pretrained(path: Path) -> Path:
-    """The folder of a model: the path itself, or ``best`` (else ``last``) in a run folder.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such folder")
-    for folder in (path, path / "best", path / "last"):
-        if (folder / "config.json").is_file():
-            return folder
-    raise FileNotFoundError(f"{path}: no model there (neither config.json nor best/config.json)")
-
-
-def _in_present_format(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as format 1 had them (codes only), put as they are now."""
-    if values.get("format") != "heptapod-model-1":
-        return values
-    old = dict(values, format=FORMAT)
-    height, width, codes = (old.pop(name) for name in ("grid_height", "grid_width", "vocabulary_size"))
-    grid = {"height": height, "width": width, "vocabulary_size": codes}
-    return {**old, "grid": grid, "model": {**old["model"], "distribution": {"kind": "categorical"}}}
 
 
 def _batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], int]]:
@@ -370,11 +366,6 @@ def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     if min(seeds) < 0 or max(seeds) >= 2**63:
         raise ValueError(f"seed: {min(seeds) if min(seeds) < 0 else max(seeds)} given, must be between 0 and 2^63 - 1")
     return seeds
-
-
-def _given(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
 
 
 def _some(names: Sequence[str]) -> str:

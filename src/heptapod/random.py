@@ -30,6 +30,7 @@ class Stream(IntEnum):
     EVALUATION = 9
     INIT = 10
     BELIEF = 11
+    CONFIDENCE = 12
 
 
 def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:

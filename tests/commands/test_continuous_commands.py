@@ -17,7 +17,7 @@ from heptapod.cli import main
 from heptapod.data.cache import shard_path
 from heptapod.distributions import DiffusionDistribution, FlowDistribution
 from heptapod.files import read_metadata, sha256, write_json, write_tensors
-from heptapod.pipeline import find_pretrained
+from heptapod.model_folder import find_pretrained
 
 from ..conftest import write_classes
 from .test_cli import fails

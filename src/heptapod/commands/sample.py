@@ -11,8 +11,9 @@ import tyro
 from heptapod.config import to_dict
 from heptapod.distributions.base import Solver
 from heptapod.files import write_json
+from heptapod.model_folder import find_pretrained
 from heptapod.pictures import image_grid, save_png, to_pil
-from heptapod.pipeline import Heptapod, find_pretrained
+from heptapod.pipeline import Heptapod
 from heptapod.recipe import resolve_device
 
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from heptapod.random import KeyedGenerator
@@ -100,6 +101,12 @@ class CellDistribution(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """The most likely code or the mean, and the uncertainty (entropy or spread), for each feature (B, L, D)."""
 
+    def uncertainty(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> Tensor:
+        """How uncertain each feature's cell is, (B, L), as cheaply as it can be said: what confidence orders by."""
+        return self.belief(features, generator, how, schedule)[1]
+
     @abstractmethod
     def plan(self, how: CellSampling) -> CellSampling:
         """The same with solver and steps filled in.
@@ -107,3 +114,8 @@ class CellDistribution(nn.Module, ABC):
         Raises:
             ValueError: naming a setting that this distribution cannot follow.
         """
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor made on the CPU where it is needed, without waiting for a GPU to be done with what it does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

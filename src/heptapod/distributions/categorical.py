@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling
+from heptapod.distributions.base import CellDistribution, CellSampling, to_device
 from heptapod.models.layers import Linear
 from heptapod.random import KeyedGenerator
 
@@ -43,7 +43,7 @@ class Categorical(CellDistribution):
     ) -> Tensor:
         """Inverts the cumulative distribution at one uniform number per cell."""
         logits = self.logits(features).float()  # (B, L, V)
-        uniform = generator.uniform(logits.shape[1]).to(logits.device).unsqueeze(-1)
+        uniform = to_device(generator.uniform(logits.shape[1]), logits.device).unsqueeze(-1)
         if how.temperature == 0:
             most_likely: Tensor = logits.argmax(-1)
             return most_likely

@@ -13,12 +13,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, Solver
+from heptapod.distributions.base import CellDistribution, CellSampling, Solver, to_device
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.random import KeyedGenerator
 
 BELIEF_DRAWS = 16
 """Vectors drawn per cell to know mean and spread of its distribution."""
+CONFIDENCE_DRAWS = 4
+"""Vectors drawn per cell to know which cells are the most certain."""
 
 
 class Preset(NamedTuple):
@@ -113,8 +115,26 @@ class ContinuousDistribution(CellDistribution):
         self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean (B, L, C) and spread (B, L) of a few draws; the spread is the root mean square over the channels."""
-        draws = [self.sample(features, generator, how, schedule) for _ in range(BELIEF_DRAWS)]
-        variance, mean = torch.var_mean(torch.stack(draws), dim=0)
+        return self._moments(BELIEF_DRAWS, features, generator, how, schedule)
+
+    def uncertainty(
+        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+    ) -> Tensor:
+        """The spread of fewer draws than in :meth:`belief`, at temperature 1."""
+        return self._moments(CONFIDENCE_DRAWS, features, generator, dataclasses.replace(how, temperature=1), schedule)[
+            1
+        ]
+
+    def _moments(
+        self,
+        draws: int,
+        features: Tensor,
+        generator: KeyedGenerator,
+        how: CellSampling,
+        schedule: list[Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        values = [self.sample(features, generator, how, schedule) for _ in range(draws)]
+        variance, mean = torch.var_mean(torch.stack(values), dim=0)
         return mean, variance.mean(-1).sqrt()
 
     def plan(self, how: CellSampling) -> CellSampling:
@@ -139,8 +159,3 @@ class ContinuousDistribution(CellDistribution):
                 f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over vectors of "
                 f"{self.channels} numbers"
             )
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor made on the CPU where it is needed, without waiting for a GPU to be done with what it does."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling
-from heptapod.distributions.continuous import ContinuousDistribution, Preset, to_device
+from heptapod.distributions.base import CellSampling, to_device
+from heptapod.distributions.continuous import ContinuousDistribution, Preset
 
 NUM_LEVELS = 1000
 LEAST_SIGNAL = 1e-4

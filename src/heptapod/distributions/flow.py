@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling
-from heptapod.distributions.continuous import ContinuousDistribution, Preset, to_device
+from heptapod.distributions.base import CellSampling, to_device
+from heptapod.distributions.continuous import ContinuousDistribution, Preset
 from heptapod.random import KeyedGenerator
 
 EXACT_CHANNELS = 32

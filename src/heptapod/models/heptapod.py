@@ -5,6 +5,8 @@ Shape legend: B batch, P tokens read, S prefixes per image, L targets per prefix
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -49,7 +51,7 @@ class HeptapodModel(nn.Module):
     def __init__(self, config: ModelConfig, grid: GridSpec, num_classes: int, head: Head | None = None) -> None:
         super().__init__()
         self.config = config
-        self.grid = grid
+        self.grid = self.trained_grid = grid
         self.num_classes = num_classes
         codes = grid.vocabulary_size
         self.token_embedding = nn.Embedding(codes, config.width) if codes else Linear(grid.channels, config.width)
@@ -65,6 +67,12 @@ class HeptapodModel(nn.Module):
                 init_weights(part, config.depth + config.head.depth)
         if not grid.is_discrete:  # vectors of variance 1 begin as far apart as positions do
             nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
+
+    def on_grid(self, height: int, width: int) -> HeptapodModel:
+        """The same weights, shared, reading and predicting a grid of another size; ``trained_grid`` stays as it is."""
+        other = copy.copy(self)
+        other.grid = dataclasses.replace(self.grid, height=height, width=width)
+        return other
 
     # --- training: whole sequences at once ---
 
@@ -112,14 +120,21 @@ class HeptapodModel(nn.Module):
 
     # --- sampling: a few tokens at a time against a cache ---
 
-    def new_cache(self, batch: int, dtype: torch.dtype = torch.float32) -> ReadCache:
-        """Empty buffers for ``batch`` whole sequences."""
+    def new_cache(self, batch: int, dtype: torch.dtype = torch.float32, approximate_head: bool = False) -> ReadCache:
+        """Empty buffers for ``batch`` whole sequences.
+
+        Args:
+            batch: images.
+            dtype: type of the buffers.
+            approximate_head: keep states also for a head that then predicts something else than without (global).
+        """
         device, states = self.token_embedding.weight.device, 1 + self.grid.num_cells
         heads, head_width = self.config.num_heads, self.config.width // self.config.num_heads
         backbone = KVCache(self.config.depth, batch, heads, states, head_width, device, dtype)
         hidden = torch.zeros(batch, states, self.config.width, device=device, dtype=dtype)
         cells = torch.full((batch, states), CONDITION_CELL, device=device)
-        return ReadCache(backbone, self.head.new_cache(batch, states, device, dtype), hidden, cells)
+        keeps = self.head.cache_is_exact or approximate_head
+        return ReadCache(backbone, self.head.new_cache(batch, states, device, dtype) if keeps else None, hidden, cells)
 
     def read_condition(self, cache: ReadCache, labels: Tensor | None) -> ReadStates:
         """Starts a sequence: h_0."""

@@ -155,6 +155,16 @@ class SelfBlock(Block):
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 
+    def some(self, x: Tensor, rotary: Rotary, tokens: Tensor, tokens_rotary: Rotary) -> Tensor:
+        """As :meth:`forward` without mask and cache, but only the outputs of some tokens (B, L): (B, L, D)."""
+        h = self.attention_norm(x)
+        key, value = self.attention.keys_values(h, rotary)
+        index = tokens.unsqueeze(-1).expand(-1, -1, x.shape[-1])
+        query = self.attention.queries(h.gather(1, index), tokens_rotary)
+        x = x.gather(1, index) + self.attention.attend(query, key, value)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
 
 class CrossBlock(Block):
     """Pre-norm block whose queries attend to given keys and values, then SwiGLU."""

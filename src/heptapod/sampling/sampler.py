@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.distributions import CellSampling
 from heptapod.models.heads import ReadStates
 from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.random import KeyedGenerator, Stream
-from heptapod.sampling.order import fill_order
+from heptapod.sampling.order import fill_order, split_by_confidence
 from heptapod.sampling.schedule import SamplingConfig, cells_per_step
 from heptapod.tokenizers.base import tokens_at, with_tokens_at
 
@@ -39,16 +38,20 @@ class Known:
 
 @dataclass
 class SamplingStep:
-    """The state before a step fills its cells; the last one, with no cells to fill, shows the finished grid."""
+    """One step: what was read before it, what it draws, what the model believed."""
 
     step: int
-    """Steps done."""
+    """Steps done before."""
+    prefix: Tensor
+    """(B, t) int64: the cells read before, in reading order."""
     tokens: Tensor
-    """(B, N) int64 or (B, N, C) float32: tokens by cell; 0 where unread."""
+    """(B, N) int64 or (B, N, C) float32: tokens by cell before the step; 0 where unread."""
     is_read: Tensor
-    """(B, N) bool."""
+    """(B, N) bool: the cells of the prefix."""
     cells: Tensor
-    """(B, k) int64: cells filled next."""
+    """(B, k) int64: the cells it fills, in the order in which they will be read; none after the last step."""
+    values: Tensor
+    """(B, k) int64 or (B, k, C) float32: the tokens drawn for them."""
     believed: Tensor | None = None
     """As ``tokens``: on request, the most likely code or the mean vector of every unread cell, the token of a read
     one."""
@@ -78,44 +81,57 @@ def sample_stream(
         use_cache: keep keys and values between steps; without, the whole prefix is read again at every step.
 
     Yields:
-        One state before each step and one after the last.
+        Every step, and at the end a state with the finished grid and no cells to fill.
 
     Raises:
         ValueError: for settings that the model's head cannot follow.
     """
-    N, batch, device = model.grid.num_cells, len(seeds), model.token_embedding.weight.device
+    grid, batch, device = model.grid, len(seeds), model.token_embedding.weight.device
+    token_order = config.token_order or "raster"
     if known is not None:
         _check_known(model, known, batch)
-    order = fill_order(config.token_order or "raster", seeds, N, None if known is None else known.mask.cpu())
+    order = fill_order(token_order, seeds, grid.height, grid.width, None if known is None else known.mask.cpu())
     num_known = 0 if known is None else int(known.mask.sum())
-    counts = cells_per_step(config, N - num_known)
-    _check_reach(model, order, num_known, counts, belief is not False)
-    order = order.to(device)
+    counts = cells_per_step(config, grid.num_cells - num_known)
+    _check_reach(model, config, order, num_known, counts, belief is not False)
     generator = KeyedGenerator(Stream.SAMPLE, [(seed,) for seed in seeds])
     how = model.distribution.plan(config.cell())
     schedule = model.distribution.schedule(how)
+    cache = model.new_cache(batch, approximate_head=config.approximate_head) if use_cache else None
+    labels = None if labels is None else labels.to(device)
 
-    tokens = model.grid.empty_tokens(batch).to(device)
+    order = order.to(device)
+    cells, unread = order[:, :num_known], order[:, num_known:]
+    prefix = order[:, :0]
+    tokens = grid.empty_tokens(batch).to(device)
     if known is not None:
-        tokens = with_tokens_at(tokens, order[:, :num_known], tokens_at(known.tokens.to(tokens), order[:, :num_known]))
-    is_read = torch.zeros(batch, N, dtype=torch.bool, device=device)
-    reader = _Reader(model, labels, batch, use_cache)
-    start, end = 0, num_known
+        tokens = with_tokens_at(tokens, cells, tokens_at(known.tokens.to(tokens), cells))
+    is_read = torch.zeros(batch, grid.num_cells, dtype=torch.bool, device=device)
     for step, count in enumerate(counts):
-        states = reader.read(tokens, order[:, start:end])
-        is_read = is_read.scatter(1, order[:, start:end], True)
-        start, end = end, end + count
-        cells = order[:, start:end]
-        state = SamplingStep(step, tokens, is_read, cells)
+        prefix, is_read = torch.cat([prefix, cells], dim=1), is_read.scatter(1, cells, True)
+        states = _read(model, labels, tokens, prefix, cells, cache)
+        if token_order == "confidence":
+            features = model.predict(states, unread, cache)
+            doubt = KeyedGenerator(Stream.CONFIDENCE, [(seed, step) for seed in seeds])
+            uncertainty = model.distribution.uncertainty(features, doubt, how, schedule)
+            cells, places, left = split_by_confidence(unread, uncertainty, count)
+            features = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        else:
+            cells, left = unread[:, :count], unread[:, count:]
+            features = model.predict(states, cells, cache)
+        values = model.distribution.sample(features, generator, how, schedule)
+        state = SamplingStep(step, prefix, tokens, is_read, cells, values)
         if belief is True or (belief is not False and step in belief):
-            _add_belief(model, states, order, start, state, reader.cache, seeds, how, schedule)
+            look = KeyedGenerator(Stream.BELIEF, [(seed, step) for seed in seeds])  # changes no image
+            believed = model.distribution.belief(model.predict(states, unread, cache), look, how, schedule)
+            state.believed = with_tokens_at(tokens, unread, believed[0])
+            state.uncertainty = torch.zeros(order.shape, device=device).scatter(1, unread, believed[1])
         yield state
-        features = model.predict(states, cells, reader.cache)
-        tokens = with_tokens_at(tokens, cells, model.distribution.sample(features, generator, how, schedule))
-    is_read = torch.ones_like(is_read)
-    done = SamplingStep(len(counts), tokens, is_read, order[:, N:])
+        tokens, unread = with_tokens_at(tokens, cells, values), left
+    prefix = torch.cat([prefix, cells], dim=1)
+    done = SamplingStep(len(counts), prefix, tokens, torch.ones_like(is_read), unread, tokens[:, :0])
     if belief is not False:
-        done.believed, done.uncertainty = tokens, torch.zeros(batch, N, device=device)
+        done.believed, done.uncertainty = tokens, torch.zeros(order.shape, device=device)
     yield done
 
 
@@ -132,44 +148,17 @@ def sample_tokens(
     return last.tokens
 
 
-class _Reader:
-    """Feeds tokens to the model, against a cache or (without one) by reading everything again."""
-
-    def __init__(self, model: HeptapodModel, labels: Tensor | None, batch: int, use_cache: bool) -> None:
-        self.model = model
-        self.labels = None if labels is None else labels.to(model.token_embedding.weight.device)
-        self.cache: ReadCache | None = model.new_cache(batch) if use_cache else None
-        self.cells = torch.zeros(batch, 0, dtype=torch.long, device=model.token_embedding.weight.device)
-
-    def read(self, tokens: Tensor, cells: Tensor) -> ReadStates:
-        """Reads the tokens on further cells (B, k); the first call also reads the condition."""
-        self.cells = torch.cat([self.cells, cells], dim=1)
-        if self.cache is None:
-            return self.model.read(tokens_at(tokens, self.cells), self.cells, self.labels)
-        if self.cache.backbone.length == 0:
-            states = self.model.read_condition(self.cache, self.labels)
-            if cells.shape[1] == 0:
-                return states
-        return self.model.read_more(self.cache, tokens_at(tokens, cells), cells)
-
-
-def _add_belief(
-    model: HeptapodModel,
-    states: ReadStates,
-    order: Tensor,
-    num_read: int,
-    state: SamplingStep,
-    cache: ReadCache | None,
-    seeds: Sequence[int],
-    how: CellSampling,
-    schedule: list[Tensor],
-) -> None:
-    """What every unread cell may be, and how uncertain that is; the numbers drawn for it change no image."""
-    unread = order[:, num_read:]
-    generator = KeyedGenerator(Stream.BELIEF, [(seed, state.step) for seed in seeds])
-    value, spread = model.distribution.belief(model.predict(states, unread, cache), generator, how, schedule)
-    state.believed = with_tokens_at(state.tokens, unread, value)
-    state.uncertainty = torch.zeros(order.shape, device=order.device).scatter(1, unread, spread)
+def _read(
+    model: HeptapodModel, labels: Tensor | None, tokens: Tensor, prefix: Tensor, new: Tensor, cache: ReadCache | None
+) -> ReadStates:
+    """States of the prefix (B, t), whose last cells (B, k) are new to the cache; without one all is read again."""
+    if cache is None:
+        return model.read(tokens_at(tokens, prefix), prefix, labels)
+    if cache.backbone.length == 0:
+        states = model.read_condition(cache, labels)
+        if new.shape[1] == 0:
+            return states
+    return model.read_more(cache, tokens_at(tokens, new), new)
 
 
 def _check_known(model: HeptapodModel, known: Known, batch: int) -> None:
@@ -192,16 +181,25 @@ def check_plan(model: HeptapodModel, config: SamplingConfig) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    counts = cells_per_step(config, model.grid.num_cells)
+    grid = model.grid
+    counts = cells_per_step(config, grid.num_cells)
     model.distribution.plan(config.cell())
-    _check_reach(model, fill_order(config.token_order or "raster", [0], model.grid.num_cells), 0, counts, False)
+    order = fill_order(config.token_order or "raster", [0], grid.height, grid.width)
+    _check_reach(model, config, order, 0, counts, False)
 
 
-def _check_reach(model: HeptapodModel, order: Tensor, num_known: int, counts: list[int], belief: bool) -> None:
+def _check_reach(
+    model: HeptapodModel, config: SamplingConfig, order: Tensor, num_known: int, counts: list[int], belief: bool
+) -> None:
     """Refuses what the head cannot predict: several cells at once, or cells outside a local head's window."""
-    head, width = model.head, model.grid.width
-    if belief and not head.reaches_grid:
-        raise ValueError(f"belief over the whole grid needs a global or cross head; this is {type(head).__name__}")
+    head, width, name = model.head, model.grid.width, type(model.head).__name__
+    if config.approximate_head and head.cache_is_exact:
+        raise ValueError(f"approximate_head: given, but sampling with a {name} is exact at no further cost")
+    if not head.reaches_grid:
+        if belief:
+            raise ValueError(f"belief over the whole grid needs a global or cross head; this is {name}")
+        if config.token_order == "confidence":
+            raise ValueError(f"token_order: confidence given, but it needs a global or cross head; this is {name}")
     if not head.predicts_grid and max(counts, default=1) > 1:
         raise ValueError(
             f"steps: {len(counts)} given, but a next_token head fills one cell per step: use {sum(counts)} (or leave "

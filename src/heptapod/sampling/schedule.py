@@ -9,6 +9,7 @@ from typing import Literal
 from heptapod.config import settings
 from heptapod.distributions import CellSampling
 from heptapod.distributions.base import Solver
+from heptapod.sampling.order import SamplingOrder
 
 
 @settings
@@ -17,8 +18,9 @@ class SamplingConfig:
 
     steps: int | None = None
     """Sampling steps; unset means one cell per step."""
-    token_order: Literal["raster", "random"] | None = None
-    """Order in which cells are filled; unset takes the order of training (raster where it was mixed)."""
+    token_order: SamplingOrder | None = None
+    """Order in which cells are filled: raster, random, spiral (from the centre outwards) or confidence (the cells of
+    least uncertainty next); unset takes the order of training (raster where it was mixed)."""
     schedule: Literal["cosine", "constant"] | list[int] = "cosine"
     """Cells per step: cosine (few at first, many at the end), constant, or a list of numbers that fill the grid."""
     temperature: float = 1.0
@@ -30,11 +32,14 @@ class SamplingConfig:
     """Keep only the most likely codes that together have this probability."""
     preset: Literal["default", "fast"] = "default"
     """How vectors are drawn where cell_solver and cell_steps do not say it: default loses no quality that we could
-    measure, fast takes no longer than the transformer."""
+    measure, fast takes no longer than the transformer (with the separable modulation)."""
     cell_solver: Solver | None = None
     """How vectors are drawn: ancestral or ddim (diffusion), euler or heun (flow)."""
     cell_steps: int | None = None
     """Steps in which each vector is drawn."""
+    approximate_head: bool = False
+    """Only for a global head: keep the states of read cells between steps instead of computing them anew. About twice
+    as fast, not the exact prediction."""
 
     def __post_init__(self) -> None:
         self.cell()
@@ -45,7 +50,7 @@ class SamplingConfig:
 
     def with_token_order(self, trained: str) -> SamplingConfig:
         """The same with its token order filled in from that of training (raster, random or mixed)."""
-        order: Literal["raster", "random"] = "random" if trained == "random" else "raster"
+        order: SamplingOrder = "random" if trained == "random" else "raster"
         return dataclasses.replace(self, token_order=self.token_order or order)
 
     def cell(self) -> CellSampling:

@@ -86,6 +86,9 @@ class Head(nn.Module, ABC):
     window: int | None = None
     """Side of the window around the next cell outside of which nothing can be predicted; None for no limit."""
 
+    cache_is_exact: bool = True
+    """Whether sampling with the head's cache predicts what sampling without it does."""
+
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
         super().__init__()
         self.depth = depth
@@ -117,7 +120,7 @@ class Head(nn.Module, ABC):
         return self.predicts_grid and self.window is None
 
     def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KVCache | None:
-        """An empty cache for ``capacity`` states; None for a head that keeps nothing between steps."""
+        """An empty cache for ``capacity`` states; None for a head of your own that keeps nothing between steps."""
         return KVCache(self.depth, batch, self.num_heads, capacity, self.head_width, device, dtype)
 
     def rotary(self, cells: Tensor, states: ReadStates) -> Rotary:

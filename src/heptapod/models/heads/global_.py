@@ -11,7 +11,14 @@ from heptapod.models.layers import RMSNorm, SelfBlock
 
 
 class GlobalHead(Head):
-    """Read cells carry their hidden state, unread cells a mask query with h_t; all cells see each other."""
+    """Read cells carry their hidden state, unread cells a mask query with h_t; all cells see each other.
+
+    Exact sampling runs it over the whole grid once per step, its last block for the sampled cells only. With a cache it
+    is approximate: a cell is processed once after it was read, and later steps take its keys and values as they were
+    then, though it would now see other unread cells. Each step then costs the unread cells only.
+    """
+
+    cache_is_exact = False
 
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
         super().__init__(width, depth, num_heads, rotary_base)
@@ -22,7 +29,9 @@ class GlobalHead(Head):
     def forward(
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
     ) -> Tensor:
-        """See :meth:`Head.forward`; nothing is cached, since every read cell sees the unread ones."""
+        """See :meth:`Head.forward`."""
+        if cache is not None:
+            return self._approximate(states, targets.squeeze(1), cache).unsqueeze(1)
         B, S, _ = targets.shape
         N = states.grid_height * states.grid_width
         D = states.hidden.shape[-1]
@@ -38,12 +47,31 @@ class GlobalHead(Head):
         x = (x + self.position(cells, states).unsqueeze(1)).flatten(0, 1)  # (B·S, N, D)
 
         rotary = self.rotary(cells, states)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, rotary)
-        x = x.unflatten(0, (B, S)).gather(2, targets.unsqueeze(-1).expand(-1, -1, -1, D))
-        out: Tensor = self.norm(x)
+        wanted = targets.flatten(0, 1)  # (B·S, L)
+        last = self.blocks[-1]
+        assert isinstance(last, SelfBlock)
+        x = last.some(x, rotary, wanted, self.rotary(wanted, states))
+        out: Tensor = self.norm(x).unflatten(0, (B, S))
         return out
 
-    def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KVCache | None:
-        """None: nothing is kept between steps."""
-        return None
+    def _approximate(self, states: ReadStates, targets: Tensor, cache: KVCache) -> Tensor:
+        """Features (B, L, D) of targets (B, L); the cells read since the last step enter the cache."""
+        B, N, t = len(targets), states.grid_height * states.grid_width, states.num_read
+        fresh = states.cells[:, 1 + cache.length :]  # (B, new) read, but not yet held
+        new = fresh.shape[1]
+        is_read = torch.zeros(B, N, dtype=torch.bool, device=targets.device).scatter(1, states.cells[:, 1:], True)
+        unread = is_read.to(torch.uint8).argsort(dim=1, stable=True)[:, : N - t]  # in raster order
+        cells = torch.cat([fresh, unread], dim=1)
+        hidden = states.hidden[:, 1 + cache.length :]
+        x = torch.cat([hidden, (states.hidden[:, t:] + self.mask_token).expand(-1, N - t, -1)], dim=1)
+        x = x + self.position(cells, states)
+
+        rotary = self.rotary(cells, states)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotary, cache=cache, layer=layer)
+        cache.advance(new)  # what lies behind, of unread cells, is overwritten by the next step
+        slot = (unread.unsqueeze(1) == targets.unsqueeze(2)).to(torch.uint8).argmax(2) + new
+        out: Tensor = self.norm(x.gather(1, slot.unsqueeze(-1).expand(-1, -1, x.shape[-1])))
+        return out
