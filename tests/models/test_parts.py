@@ -53,13 +53,13 @@ def test_cache_never_reallocates_and_refuses_too_much() -> None:
     address = cache.keys.data_ptr()
     for _ in range(4):
         for layer in range(2):
-            keys, _ = cache.append(layer, torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8))
+            keys, _ = cache.layer(layer).append(torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8))
             assert keys.data_ptr() in (address, address + keys.stride(0) * 4)
         cache.advance(1)
     assert cache.keys.data_ptr() == address
     assert cache.length == 4
     with pytest.raises(AssertionError):
-        cache.append(0, torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8))
+        cache.layer(0).append(torch.ones(1, 2, 1, 8), torch.ones(1, 2, 1, 8))
 
 
 def test_window_cells() -> None:

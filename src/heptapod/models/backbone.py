@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         causal = num_past == 0
         mask = None if causal else causal_self_attention_mask(num_new, num_past, x.device)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, mask, causal, cache, layer)
+            x = block(x, rotary, mask, causal, cache and cache.layer(layer))
         if cache is not None:
             cache.advance(num_new)
         out: Tensor = self.norm(x)

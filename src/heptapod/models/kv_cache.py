@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer. It names no layer, so that what is compiled for one serves all."""
+
+    keys: Tensor
+    """(B, K, capacity, E)."""
+    values: Tensor
+    """(B, K, capacity, E)."""
+    length: int
+    """Tokens held."""
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes (B, K, T, E) behind the tokens held; returns all of them, old and new, as views."""
+        end, capacity = self.length + keys.shape[2], self.keys.shape[2]
+        assert end <= capacity, f"cache of {capacity} tokens asked to hold {end}"
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, K, length, E) of the tokens held, as views."""
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 
 class KVCache:
     """Preallocated keys and values of a stack of attention layers.
 
-    A forward pass writes its new tokens with :meth:`append` in every layer and then calls :meth:`advance` once.
+    A forward pass writes its new tokens with :meth:`LayerCache.append` in every layer and then calls :meth:`advance`
+    once.
 
     Args:
         num_layers: attention layers in the stack.
@@ -35,20 +61,10 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
-        self.capacity = capacity
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes (B, K, T, E) behind the tokens held; returns all of them, old and new, as views."""
-        end = self.length + keys.shape[2]
-        assert end <= self.capacity, f"cache of {self.capacity} tokens asked to hold {end}"
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.layer(layer, end)
-
-    def layer(self, layer: int, end: int | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer, (B, K, length, E) each, as views."""
-        end = self.length if end is None else end
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+    def layer(self, layer: int) -> LayerCache:
+        """The part of one layer."""
+        return LayerCache(self.keys[layer], self.values[layer], self.length)
 
     def advance(self, num_tokens: int) -> None:
         """Counts the tokens that every layer has just appended."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.models.kv_cache import KVCache
+from heptapod.models.kv_cache import LayerCache
 from heptapod.models.rotary import Rotary, rotate
 
 
@@ -143,14 +143,13 @@ class SelfBlock(Block):
         rotary: Rotary,
         mask: Tensor | None = None,
         causal: bool = False,
-        cache: KVCache | None = None,
-        layer: int = 0,
+        cache: LayerCache | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D); with a cache the tokens also attend to those it holds."""
         h = self.attention_norm(x)
         query, key, value = self.attention.project(h, rotary)
         if cache is not None:
-            key, value = cache.append(layer, key, value)
+            key, value = cache.append(key, value)
         x = x + self.attention.attend(query, key, value, mask, causal)
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out

@@ -140,12 +140,12 @@ class Head(nn.Module, ABC):
         attentions = [block.attention for block in blocks if isinstance(block, CrossBlock)]
         hidden = states.hidden[:, start:]
         if cache is not None and hidden.shape[1] == 0:
-            return [cache.layer(layer) for layer in range(len(attentions))]
+            return [cache.layer(layer).held() for layer in range(len(attentions))]
         rotary = self.rotary(states.cells[:, start:], states)
         fresh = [attention.keys_values(hidden, rotary) for attention in attentions]
         if cache is None:
             return fresh
-        memory = [cache.append(layer, key, value) for layer, (key, value) in enumerate(fresh)]
+        memory = [cache.layer(layer).append(key, value) for layer, (key, value) in enumerate(fresh)]
         cache.advance(hidden.shape[1])
         return memory
 

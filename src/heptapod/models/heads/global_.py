@@ -70,7 +70,7 @@ class GlobalHead(Head):
 
         rotary = self.rotary(cells, states)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, cache=cache, layer=layer)
+            x = block(x, rotary, cache=cache.layer(layer))
         cache.advance(new)  # what lies behind, of unread cells, is overwritten by the next step
         slot = (unread.unsqueeze(1) == targets.unsqueeze(2)).to(torch.uint8).argmax(2) + new
         out: Tensor = self.norm(x.gather(1, slot.unsqueeze(-1).expand(-1, -1, x.shape[-1])))

@@ -39,7 +39,7 @@ class NextTokenHead(Head):
         causal = start == 0
         mask = None if causal else causal_self_attention_mask(x.shape[1], start, x.device)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, mask, causal, cache, layer)
+            x = block(x, rotary, mask, causal, cache and cache.layer(layer))
         if cache is not None:
             cache.advance(x.shape[1])
             return self.norm(x[:, -1:]).unsqueeze(2)  # type: ignore[no-any-return]
