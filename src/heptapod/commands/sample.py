@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
+from heptapod.commands.sampling_options import SamplingOptions, number_pair
 from heptapod.config import to_dict
-from heptapod.distributions.base import Solver
 from heptapod.files import write_json
 from heptapod.model_folder import find_pretrained
 from heptapod.pictures import image_grid, save_png, to_pil
 from heptapod.pipeline import Heptapod
 from heptapod.recipe import resolve_device
+from heptapod.trace import save_gif, shown_steps, trace_frames, trace_picture
+
+FRAMES = 60
 
 
 def sample(arguments: list[str]) -> None:
@@ -24,22 +27,17 @@ def sample(arguments: list[str]) -> None:
 
 def generate(
     model: tyro.conf.Positional[str],
+    sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     labels: tuple[str, ...] = (),
     count: int = 8,
-    steps: int | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    token_order: Literal["raster", "random"] | None = None,
-    schedule: Literal["cosine", "constant"] | None = None,
-    preset: Literal["default", "fast"] | None = None,
-    cell_solver: Solver | None = None,
-    cell_steps: int | None = None,
     seed: int = 0,
+    size: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    compile: bool = False,
     out: str = "samples.png",
     belief: str | None = None,
+    trace: str | None = None,
 ) -> None:
     """Generates images with a trained model, without guidance.
 
@@ -47,25 +45,22 @@ def generate(
 
     Args:
         model: Folder of a model, or of a run (its best weights are taken).
+        sampling: How cells are drawn.
         labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
         count: Images per class.
-        steps: Sampling steps; the model's default if left out (usually one cell per step).
-        temperature: Below 1 sharpens the distribution of every cell; 0 takes the most likely code. Of a continuous
-            model it scales the noise.
-        top_k: Keep only the k most likely codes of each cell.
-        top_p: Keep only the most likely codes that together have this probability.
-        token_order: Order in which cells are filled; the trained one if left out.
-        schedule: Cells per step: few at first and many at the end (cosine), or constant.
-        preset: How a continuous model draws its vectors: default, or fast for some loss of quality.
-        cell_solver: Instead of the preset's: ancestral or ddim for diffusion, euler or heun for a flow.
-        cell_steps: Instead of the preset's: steps in which each vector is drawn.
         seed: Image i is drawn with seed + i.
+        size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
         batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
+        compile: Compile the model first (a C++ compiler is needed on CPU; it takes a minute and pays for many images).
         out: A .png file for one picture, or a folder for one file per image besides.
         belief: Also write to this .png file what the model believes while it draws the first image.
+        trace: Also write how the first image is drawn: an animation to this .gif file, a strip of states to the .png
+            file of the same name.
     """
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    if size is not None:
+        heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:
         raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
     if count < 1:
@@ -74,19 +69,12 @@ def generate(
     for name, file in (("out", target), ("belief", Path(belief or "x.png"))):
         if file.suffix != ".png" and (file.suffix or name == "belief"):
             raise ValueError(f"{name}: {file} given, pictures are written as .png")
+    if trace is not None and Path(trace).suffix != ".gif":
+        raise ValueError(f"trace: {trace} given, animations are written as .gif")
     picture = target if target.suffix else target / "samples.png"
-    given: dict[str, Any] = {
-        "steps": steps,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "token_order": token_order,
-        "schedule": schedule,
-        "preset": preset,
-        "cell_solver": cell_solver,
-        "cell_steps": cell_steps,
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = sampling.given()
+    if compile:
+        heptapod.model.compile_blocks()
     rows = list(labels) or heptapod.class_names[:10]
     asked = [row for row in rows for _ in range(count)] or None
     indices = heptapod.label_indices(asked, None if asked else count)
@@ -107,6 +95,7 @@ def generate(
         "labels": indices,
         "seeds": [seed + i for i in range(len(indices))],
         "sampling": to_dict(heptapod.sampling_config(**changes)),
+        "image_size": list(images.shape[2:]),
         "guidance": None,
         "batch_size": batch_size,
         "device": str(heptapod.model.token_embedding.weight.device),
@@ -116,4 +105,14 @@ def generate(
     write_json(picture.with_suffix(".json"), record)
     if belief is not None:
         save_png(heptapod.belief(asked[0] if asked else None, seed=seed, **changes), Path(belief))
+    if trace is not None:
+        write_trace(heptapod, Path(trace), asked[0] if asked else None, seed, changes)
     print(f"{len(indices)} images in {seconds:.1f} s: {picture}, {picture.with_suffix('.json')}")
+
+
+def write_trace(heptapod: Heptapod, path: Path, label: str | None, seed: int, changes: dict[str, Any]) -> None:
+    """How one image is drawn: an animation of at most ``FRAMES`` states, and a strip of six beside it."""
+    states = heptapod.trace(label, seed=seed, most=FRAMES, **changes)
+    save_gif(trace_frames(heptapod, states), path)
+    strip = [states[i] for i in shown_steps(len(states) - 1, 6)]
+    save_png(trace_picture(heptapod, strip), path.with_suffix(".png"))
