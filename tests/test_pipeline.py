@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from heptapod import Heptapod, SamplingConfig
 from heptapod.models import HeptapodModel
 from heptapod.sampling import Known
 from heptapod.tokenizers import GridSpec, PixelConfig, build_tokenizer, save_tokenizer
+from heptapod.trace import read_so_far, save_gif, trace_frames, trace_picture
 
 from .conftest import HEADS
 
@@ -139,6 +143,103 @@ def test_warns_of_an_order_not_trained(make_model: Make) -> None:
         warnings.simplefilter("error")
         raster.generate([0])
         bundle(make_model("cross"), "mixed").generate([0], token_order="random")
+
+
+@pytest.mark.parametrize(("trained", "order"), [("random", "spiral"), ("random", "confidence"), ("mixed", "spiral")])
+def test_any_order_goes_for_a_model_of_random_order(make_model: Make, trained: str, order: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bundle(make_model("cross"), trained).generate([0], token_order=order)
+    with pytest.warns(UserWarning, match=f"sampling in {order} order, but the model was trained on raster order only"):
+        bundle(make_model("cross"), "raster").generate([0], token_order=order)
+
+
+def test_another_size_uses_the_same_weights(heptapod: Heptapod, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"size: 6×3 pixels \(6×3 cells\), but the model was trained on 4×5 \(4×5"):
+        tall = heptapod.at_size(6, 3)
+    assert tall.generate([0], seed=1)[0].size == (3, 6)
+    assert all(a is b for a, b in zip(tall.model.parameters(), heptapod.model.parameters(), strict=True))
+    assert heptapod.generate([0])[0].size == (5, 4), "the model itself is as it was"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = heptapod.at_size(4, 5)
+    assert torch.equal(same.generate_tokens([0, 1], seed=2), heptapod.generate_tokens([0, 1], seed=2))
+    tall.save_pretrained(tmp_path / "m")
+    assert Heptapod.from_pretrained(tmp_path / "m").model.grid == GRID, "saved as it was trained"
+    pixel_factor_two = bundle(heptapod.model)
+    pixel_factor_two.tokenizer.factor = 2
+    with pytest.raises(ValueError, match="image size 5×4 is not divisible by the tokenizer's factor 2"):
+        pixel_factor_two.at_size(5, 4)
+
+
+def test_the_likelihood_on_another_size_is_a_distribution(make_model: Make) -> None:
+    """Over all pictures of 1×3 cells with 7 codes."""
+    model = bundle(make_model("cross"), "raster")
+    with pytest.warns(UserWarning, match="trained on 4×5"):
+        strip = model.at_size(1, 3)
+    codes = torch.cartesian_prod(*[torch.arange(7)] * 3)
+    images = model.tokenizer.decode(codes, strip.model.grid)
+    images = ((images + 1) * 127.5).round().to(torch.uint8)
+    nats = 3 * strip.negative_log_likelihood(images, [1] * len(images), batch_size=343)
+    assert float((-nats.double()).exp().sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_stream_shows_the_steps_of_generate(heptapod: Heptapod) -> None:
+    steps = list(heptapod.stream(["cat", 2], seed=[7, 9], steps=6))
+    assert len(steps) == 7
+    assert torch.equal(steps[-1].tokens, heptapod.generate_tokens(["cat", 2], seed=[7, 9], steps=6))
+    for step in steps:
+        assert step.believed is not None, "by default the belief is there"
+        assert step.believed.shape == step.tokens.shape
+    assert all(step.believed is None for step in heptapod.stream([0], belief=False))
+    with pytest.raises(ValueError, match="label: 9 given"):
+        heptapod.stream([9])
+    with pytest.raises(ValueError, match="seed: 2 seeds given for 3 images"):
+        heptapod.stream([0, 1, 2], seed=[1, 2])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_trace(make_model: Make, tmp_path: Path, head: str) -> None:
+    model = bundle(make_model(head))
+    steps = model.trace("dog", seed=1, most=5)
+    assert [step.step for step in steps] == [0, 5, 10, 15, 20]
+    sees = head in ("global", "cross")
+    frames = trace_frames(model, steps)
+    assert len(frames) == 5
+    assert frames[0].width > frames[0].height * (3 if sees else 1) * 0.9
+    save_gif(frames, tmp_path / "t.gif")
+    with Image.open(tmp_path / "t.gif") as gif:
+        assert (gif.n_frames, gif.size) == (5, frames[0].size)
+    strip = trace_picture(model, steps)
+    assert strip.height > 3 * 112 if sees else strip.height < 2 * 112 + 60
+
+
+def test_read_so_far_is_grey_where_nothing_was_read(heptapod: Heptapod) -> None:
+    start, middle, end = heptapod.trace("dog", seed=1, most=3)
+    pictures = read_so_far(heptapod, [start, middle, end])
+    assert (pictures[0] == 205).all()
+    shown = middle.is_read.view(4, 5)
+    assert (pictures[1][:, ~shown] == 205).all()
+    assert torch.equal(pictures[1][:, shown], pictures[2][:, shown])
+    assert torch.equal(pictures[2], heptapod.decode(end.tokens)[0])
+
+
+@pytest.mark.parametrize("order", ["raster", "confidence"])
+def test_two_processes_draw_the_images_of_one(heptapod: Heptapod, tmp_path: Path, order: str) -> None:
+    """Bit for bit: each draws every other image, in reverse, at the same padded batch size."""
+    heptapod.save_pretrained(tmp_path / "m")
+    seeds = list(range(40, 50))
+    together = heptapod.generate_tokens([s % 3 for s in seeds], seed=seeds, batch_size=4, token_order=order, steps=6)
+    program = (
+        "import sys, torch; from heptapod import Heptapod\n"
+        "folder, out, *seeds = sys.argv[1:]; seeds = list(map(int, seeds))\n"
+        f"how = dict(seed=seeds, batch_size=4, token_order={order!r}, steps=6)\n"
+        "torch.save(Heptapod.from_pretrained(folder).generate_tokens([s % 3 for s in seeds], **how), out)"
+    )
+    for part in (0, 1):
+        own = [str(seed) for seed in seeds[part::2][::-1]]
+        subprocess.run([sys.executable, "-c", program, tmp_path / "m", tmp_path / "t.pt", *own], check=True)
+        assert torch.equal(torch.load(tmp_path / "t.pt"), together[part::2].flip(0))
 
 
 def test_belief_picture(heptapod: Heptapod) -> None:

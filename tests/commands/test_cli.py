@@ -128,9 +128,24 @@ def test_sample(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert record["guidance"] is None
     assert sorted(path.name for path in out.glob("0*.png")) == [f"{i:05d}.png" for i in range(6)]
     assert Image.open(out / "00000.png").size == (16, 16)
-    assert Image.open(tmp_path / "belief.png").size[0] > 6 * 112
+    assert Image.open(tmp_path / "belief.png").size[0] > 5 * 112
     assert main([*arguments, "--out", str(tmp_path / "again.png")]) == 0
     assert (tmp_path / "again.png").read_bytes() == (out / "samples.png").read_bytes()
+
+
+def test_sample_another_size_with_a_trace(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "wide.png"
+    arguments = ["sample", str(run_folder), "--count", "2", "--size", "8x24", "--schedule", "1,2,3,6"]
+    assert main([*arguments, "--out", str(out), "--trace", str(tmp_path / "how.gif")]) == 0
+    assert "trained on 16×16 (4×4 cells) only" in capsys.readouterr().err
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["image_size"] == [8, 24]
+    assert record["sampling"]["schedule"] == [1, 2, 3, 6]
+    with Image.open(tmp_path / "how.gif") as gif:
+        assert gif.n_frames == 5
+    assert Image.open(tmp_path / "how.png").size[0] > 4 * 112
 
 
 def test_info(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,6 +245,14 @@ def test_mistakes(
         (["--batch_size", "0"], "batch_size: 0 given"),
         (["--out", "x.jpg"], "out: x.jpg given, pictures are written as .png"),
         (["--belief", "b.jpg"], "belief: b.jpg given"),
+        (["--trace", "b.png"], "trace: b.png given, animations are written as .gif"),
+        (["--size", "16"], "size: 16 given, must be HEIGHTxWIDTH in pixels"),
+        (["--size", "16x15"], "image size 16×15 is not divisible by the tokenizer's factor 4; try 12 or 16"),
+        (["--size", "0x16"], "image size 0×16: must be at least 4 pixels each way"),
+        (["--schedule", "4,x"], "schedule: '4,x' given, must be cosine, constant or numbers like 1,2,4,8"),
+        (["--schedule", "4,4"], "schedule: [4, 4] given, needs positive numbers with sum 16 (the cells to fill)"),
+        (["--schedule", "0,16"], "schedule: [0, 16] given"),
+        (["--approximate_head"], "approximate_head: given, but sampling with a CrossHead is exact"),
     ],
 )
 def test_sampling_mistakes(

@@ -83,9 +83,13 @@ class Tokenizer(nn.Module, ABC):
         """The token grid of an image size.
 
         Raises:
-            ValueError: if a side is not divisible by the factor.
+            ValueError: if a side is smaller than the factor or not divisible by it.
         """
         for side in (image_height, image_width):
+            if side < self.factor:
+                raise ValueError(
+                    f"image size {image_height}×{image_width}: must be at least {self.factor} pixels each way"
+                )
             if side % self.factor:
                 lower = side // self.factor * self.factor
                 near = f"{lower} or {lower + self.factor}" if lower else f"{self.factor}"
