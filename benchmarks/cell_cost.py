@@ -145,7 +145,7 @@ def measure(model: HeptapodModel, way: Way, cells_per_step: int, args: argparse.
     for _ in range(args.repeats):
         stream = sample_stream(model, labels, seeds, sampling)
         with seconds_in_cells(model.distribution) as seconds:
-            for _ in range(1 + WARM_UP):  # the first one reads the condition and draws nothing
+            for _ in range(1 + WARM_UP):  # the first one reads the condition
                 next(stream)
             seconds.clear()
             started = time.perf_counter()
