@@ -5,6 +5,7 @@ every cell of the 2D grid that has not been read yet. After "Heptapod: Language 
 (arXiv 2510.06673).
 """
 
+from heptapod.editing import Edit, edit, outpaint, vary
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.pipeline import Heptapod
 from heptapod.sampling import SamplingConfig
@@ -13,6 +14,7 @@ from heptapod.tokenizers import Tokenizer, load_tokenizer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Edit",
     "HeadConfig",
     "Heptapod",
     "HeptapodModel",
@@ -20,5 +22,8 @@ __all__ = [
     "SamplingConfig",
     "Tokenizer",
     "__version__",
+    "edit",
     "load_tokenizer",
+    "outpaint",
+    "vary",
 ]

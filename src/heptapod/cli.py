@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from heptapod import __version__
 from heptapod.commands.demo import demo
+from heptapod.commands.edit import edit
 from heptapod.commands.evaluate_tokenizer import evaluate_tokenizer
 from heptapod.commands.info import info
 from heptapod.commands.sample import sample
@@ -29,6 +30,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "tokenize": (tokenize, "encode a set of images once, into a cache that training reads"),
     "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
     "sample": (sample, "generate images with a trained model"),
+    "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
     "info": (info, "tell what a model, tokenizer, cache, run or checkpoint holds"),
 }
 

@@ -52,6 +52,13 @@ def image_grid(images: Tensor, columns: int, row_names: Sequence[str] | None = N
     return canvas
 
 
+def hatched(image: Tensor, mask: Tensor) -> Tensor:
+    """An image (3, h, w) uint8 whose pixels under a mask (h, w) are greyed and striped."""
+    rows, columns = torch.arange(mask.shape[0]).unsqueeze(1), torch.arange(mask.shape[1])
+    stripes = ((rows + columns) // 2 % 3 == 0) * 64 + 112
+    return torch.where(mask, (image * 0.3 + stripes * 0.7).round().to(torch.uint8), image)
+
+
 def heat_map(values: Tensor, highest: float) -> Tensor:
     """Values (h, w) between 0 and ``highest`` as colours (3, h, w) uint8: dark violet, orange, light yellow."""
     stops = np.array([[13, 8, 60], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], dtype=np.float64)

@@ -173,9 +173,8 @@ class Heptapod:
         indices = self.label_indices(labels, count)
         seeds = _seeds(seed, len(indices))
         config = self.sampling_config(**settings)
-        if known is None:
-            check_plan(self.model, config)  # before a progress bar is shown
-        elif self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
+        check_plan(self.model, config, known)  # before a progress bar is shown
+        if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
             warnings.warn("known: these cells are not the first in raster order, the only order trained", stacklevel=2)
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else _Silent() as bar:

@@ -133,9 +133,7 @@ def test_sample(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "again.png").read_bytes() == (out / "samples.png").read_bytes()
 
 
-def test_sample_another_size_with_a_trace(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sample_another_size_with_a_trace(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "wide.png"
     arguments = ["sample", str(run_folder), "--count", "2", "--size", "8x24", "--schedule", "1,2,3,6"]
     assert main([*arguments, "--out", str(out), "--trace", str(tmp_path / "how.gif")]) == 0

@@ -260,7 +260,7 @@ def decode_each(
     ):
         warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
         while window := list(islice(openers, 256)):
-            for result in pool.map(lambda opener: _decode_one(opener, transform), window):
+            for result in pool.map(lambda opener: decode_one(opener, transform), window):
                 yield next(numbers), result
 
 
@@ -320,7 +320,7 @@ def _pixels(image: Image.Image, crop: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _decode_one(
+def decode_one(
     opener: Callable[[], bytes | Image.Image], transform: Callable[[Image.Image], np.ndarray]
 ) -> np.ndarray | str:
     """The pixels, or why there are none."""
@@ -345,7 +345,7 @@ def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: 
     open_one = source.open_one
 
     def read(row: int) -> np.ndarray | str:
-        return _decode_one(open_one(row), lambda image: to_rgb(image, config.image_size))
+        return decode_one(open_one(row), lambda image: to_rgb(image, config.image_size))
 
     names = [source.names[row] for row in rows]
     labels = torch.tensor([source.labels[row] for row in rows])

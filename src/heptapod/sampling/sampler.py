@@ -175,17 +175,21 @@ def _check_known(model: HeptapodModel, known: Known, batch: int) -> None:
         raise ValueError("known: tokens hold numbers that are not finite")
 
 
-def check_plan(model: HeptapodModel, config: SamplingConfig) -> None:
-    """Refuses settings that sampling without known cells could not follow.
+def check_plan(model: HeptapodModel, config: SamplingConfig, known: Known | None = None) -> None:
+    """Refuses settings or known cells that sampling could not follow.
 
     Raises:
         ValueError: naming the setting.
     """
     grid = model.grid
-    counts = cells_per_step(config, grid.num_cells)
+    if known is not None:
+        _check_known(model, known, len(known.tokens))
+    mask = None if known is None else known.mask.cpu()
+    num_known = 0 if mask is None else int(mask.sum())
+    counts = cells_per_step(config, grid.num_cells - num_known)
     model.distribution.plan(config.cell())
-    order = fill_order(config.token_order or "raster", [0], grid.height, grid.width)
-    _check_reach(model, config, order, 0, counts, False)
+    order = fill_order(config.token_order or "raster", [0], grid.height, grid.width, mask)
+    _check_reach(model, config, order, num_known, counts, False)
 
 
 def _check_reach(
