@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("module", UserWarning)  # each warning once
             warnings.showwarning = _show_warning
             COMMANDS[arguments[0]][0](arguments[1:])
     except SystemExit as stop:  # help was shown, or the argument parser has said what is wrong

@@ -8,7 +8,6 @@ Shape legend: M results, N cells, h × w pixels.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -232,23 +231,16 @@ def _repaint(
     images = heptapod.decode(painted, batch_size)
     if composite:
         images = torch.where(mask, images, original)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an order that was not trained: generate_tokens has said it
-        config = heptapod.sampling_config(**settings)
+    config = heptapod.sampling_config(**settings)
     return Edit(images, painted.cpu(), original, tokens.cpu(), mask, kept, indices, config)
 
 
 def _for_cells(own: SamplingConfig, settings: dict[str, Any], num_cells: int) -> dict[str, Any]:
     """Settings for some cells: the model's own steps are for a whole grid and may be more than there are cells."""
-    settings = dict(settings)
     steps = len(own.schedule) if isinstance(own.schedule, list) else own.steps
-    if isinstance(own.schedule, list):
-        settings.setdefault("schedule", "cosine")
-    if isinstance(settings.get("schedule"), list):
-        settings.setdefault("steps", None)
-    elif steps is not None:
-        settings.setdefault("steps", min(steps, num_cells))
-    return settings
+    if steps is None or "steps" in settings or isinstance(settings.get("schedule"), list):
+        return settings
+    return {**settings, "steps": min(steps, num_cells)}
 
 
 def _grid_of(heptapod: Heptapod, image: Tensor) -> GridSpec:

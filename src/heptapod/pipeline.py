@@ -173,6 +173,7 @@ class Heptapod:
         indices = self.label_indices(labels, count)
         seeds = _seeds(seed, len(indices))
         config = self.sampling_config(**settings)
+        self._warn_of_order(config)
         check_plan(self.model, config, known)  # before a progress bar is shown
         if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
             warnings.warn("known: these cells are not the first in raster order, the only order trained", stacklevel=2)
@@ -227,6 +228,7 @@ class Heptapod:
         indices = self.label_indices(labels, count)
         seeds = _seeds(seed, len(indices))
         config = self.sampling_config(**settings)
+        self._warn_of_order(config)
         belief = self.model.head.reaches_grid if belief is None else belief
         return sample_stream(self.model, torch.tensor(indices), seeds, config, known, belief)
 
@@ -326,14 +328,21 @@ class Heptapod:
         return index
 
     def sampling_config(self, **changes: Any) -> SamplingConfig:
-        """The model's sampling defaults with changes, its token order filled in; warns for an order not trained."""
+        """The model's sampling defaults with changes; token order, solver and its steps are filled in."""
         defaults = to_dict(self.sampling)
-        if "preset" in changes:  # asked for now, it goes before what the model was saved with
+        # What is asked for now goes before what the model was saved with.
+        if "preset" in changes:
             defaults |= {"cell_solver": None, "cell_steps": None}
+        if "steps" in changes and isinstance(defaults["schedule"], list):
+            defaults["schedule"] = "cosine"
+        if isinstance(changes.get("schedule"), list):
+            defaults["steps"] = None
         config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
         config = config.with_token_order(self.token_order)
         planned = self.model.distribution.plan(config.cell())
-        config = dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
+        return dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
+
+    def _warn_of_order(self, config: SamplingConfig) -> None:
         trained = {"raster": ["raster"], "random": ["random", "spiral", "confidence"]}
         if self.token_order != "mixed" and config.token_order not in trained[self.token_order]:
             warnings.warn(
@@ -341,7 +350,6 @@ class Heptapod:
                 f"{self.token_order} order only",
                 stacklevel=3,
             )
-        return config
 
 
 def _batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], int]]:
