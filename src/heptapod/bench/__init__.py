@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can run: what sampling costs, beside the usual ways to do it."""
