@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cell_cost import machine
 from cell_quality import describe
 from torch import Tensor
 
 from heptapod import Heptapod
+from heptapod.bench.hardware import hardware
 from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.files import write_json
@@ -58,7 +58,7 @@ def main() -> None:
                 row[f"{name}_accuracy"] = accuracy(judge, model.decode(tokens, 100), labels)
             rows.append(row)
     settings = {"images": args.images, "seeds": f"0 to {args.images - 1}", "model": describe(model, Path(args.model))}
-    write_json(args.out, {"settings": settings, **machine(), "rows": rows})
+    write_json(args.out, {"settings": settings, **hardware(torch.device("cpu")), "rows": rows})
     print("| order, steps | mean KL (nats per cell) | largest of an image | accuracy exact | approximate | time |")
     print("|---|---|---|---|---|---|")
     for row in rows:

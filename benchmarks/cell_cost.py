@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from heptapod.bench.hardware import hardware
 from heptapod.distributions import CellDistribution, DistributionConfig
 from heptapod.distributions.base import Solver
 from heptapod.distributions.continuous import ContinuousDistribution
@@ -82,7 +82,7 @@ def main() -> None:
     print_table(rows)
     settings = {name: getattr(args, name) for name in ("batch", "cells", "repeats")}
     settings |= {"size": "B", "head": "cross", "grid": [GRID.height, GRID.width, GRID.channels], "dtype": "float32"}
-    write_json(args.out, {"settings": settings, **machine(), "rows": rows})
+    write_json(args.out, {"settings": settings, **hardware(torch.device("cpu")), "rows": rows})
 
 
 def ways(distribution: CellDistribution, evaluations: Sequence[int], solvers: Sequence[str] | None = None) -> list[Way]:
@@ -115,19 +115,6 @@ def seconds_in_cells(distribution: CellDistribution) -> Iterator[list[float]]:
         yield seconds
     finally:
         del distribution.sample
-
-
-def machine() -> dict[str, str | int]:
-    """What timings depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "machine": platform.machine(),
-        "processor": name or platform.processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
 
 
 def timed_steps(cells: int, cells_per_step: int) -> int:

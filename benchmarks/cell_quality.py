@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from cell_cost import Way, machine, seconds_in_cells, ways
+from cell_cost import Way, seconds_in_cells, ways
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from heptapod import Heptapod
+from heptapod.bench.hardware import hardware
 from heptapod.commands.images import random_images
 from heptapod.config import to_dict
 from heptapod.data import ImageSet
@@ -172,7 +173,7 @@ def run(
         say(f"{number} of {len(settings)}: {', '.join(f'{name} {value}' for name, value in setting.key.items())}")
         images, seconds = generate(models[setting.model], setting, args)
         quality = distances(features(extractor, images, "generated images"), reference)
-        results["rows"].append({**setting.key, **seconds, **quality, **machine()})
+        results["rows"].append({**setting.key, **seconds, **quality, **hardware(torch.device("cpu"))})
         write_json(args.out, results)
 
 

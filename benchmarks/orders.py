@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cell_cost import machine
 from cell_quality import describe, features
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from heptapod import Heptapod
+from heptapod.bench.hardware import hardware
 from heptapod.commands.images import random_images
 from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
@@ -70,7 +70,7 @@ def main() -> None:
             )
             seconds = (time.perf_counter() - started) / args.images
             quality = judge(images, torch.tensor(labels))
-            results["rows"].append({**key, "seconds_per_image": seconds, **quality, **machine()})
+            results["rows"].append({**key, "seconds_per_image": seconds, **quality, **hardware(torch.device("cpu"))})
             write_json(args.out, results)
     write_atomically(args.out.with_suffix(".png"), lambda file: draw(results).savefig(file, format="png", dpi=150))
     print(table(results, "accuracy"))
