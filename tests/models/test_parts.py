@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from heptapod.distributions import DistributionConfig
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
@@ -11,7 +12,7 @@ from heptapod.models.config import SIZES
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import RMSNorm
+from heptapod.models.layers import Linear, RMSNorm, linear
 from heptapod.models.rotary import CONDITION_CELL, rotary_2d, rotate
 from heptapod.tokenizers import GridSpec
 
@@ -39,6 +40,28 @@ def test_rotary_keeps_length_and_leaves_the_condition() -> None:
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
     assert torch.equal(turned[:, :2], x[:, :2]), "the condition and cell 0 are not rotated"
     assert not torch.allclose(turned[:, 2:], x[:, 2:])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 4), (1, 16), (33, 2), (0, 3)])
+def test_the_product_of_sampling_is_that_of_training(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(*shape, 24, generator=generator), torch.randn(60, 24, generator=generator)
+    bias = torch.randn(60, generator=generator)
+    for rows, offset in ((weight, bias), (weight[20:40], bias[20:40]), (weight, None)):
+        expected = F.linear(x, rows, offset)
+        with torch.inference_mode():
+            assert torch.allclose(linear(x, rows, offset), expected, atol=1e-5)
+            turned = x.transpose(0, 1)
+            assert torch.allclose(linear(turned, rows, offset), expected.transpose(0, 1), atol=1e-5)
+
+
+def test_the_product_of_sampling_keeps_other_types() -> None:
+    layer, x = Linear(16, 8), torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer.float()(x).dtype == torch.bfloat16
+        assert layer.double()(x.double()).dtype == torch.float64
 
 
 def test_rms_norm_matches_its_formula() -> None:
