@@ -20,6 +20,7 @@ from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
+    "docs/sampling.md",
     "docs/tutorial.md",
     "docs/tokenizers.md",
     "docs/continuous.md",
@@ -59,6 +60,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(stream, format="PNG")
         rows.append({"bytes": stream.getvalue(), "path": None})
+    Image.fromarray(rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)).save(folder / "seven.png")
+    Image.fromarray(np.repeat(np.uint8([0, 255]), 14)[:, None].repeat(28, 1)).save(folder / "mask.png")
     (folder / "cifar10").mkdir()
     for split in ("train", "test"):
         table = pa.table({"image": rows, "label": [i % 10 for i in range(24)]})
@@ -96,7 +99,8 @@ def after_commands(place: Path) -> Path:
 
 def test_every_heptapod_command_runs(after_commands: Path) -> None:
     for file in (
-        "digits.png", "digits.json", "photos.png", "belief.png", "runs/demo/metrics.json", "sheet.png",
+        "digits.png", "digits.json", "wide.png", "edited.png", "larger.png", "variations.png", "photos.png", "drawing.gif",
+        "drawing.png", "sampling-bench/sampling.md", "belief.png", "runs/demo/metrics.json", "sheet.png",
         "vq-evaluation/evaluation.json", "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors",
     ):  # fmt: skip
         assert (after_commands / file).is_file(), file
