@@ -99,8 +99,8 @@ def after_commands(place: Path) -> Path:
 
 def test_every_heptapod_command_runs(after_commands: Path) -> None:
     for file in (
-        "digits.png", "digits.json", "wide.png", "edited.png", "larger.png", "variations.png", "photos.png", "drawing.gif",
-        "drawing.png", "sampling-bench/sampling.md", "belief.png", "runs/demo/metrics.json", "sheet.png",
+        "digits.png", "digits.json", "wide.png", "edited.png", "larger.png", "variations.png", "photos.png",
+        "drawing.gif", "drawing.png", "sampling-bench/sampling.md", "belief.png", "runs/demo/metrics.json", "sheet.png",
         "vq-evaluation/evaluation.json", "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors",
     ):  # fmt: skip
         assert (after_commands / file).is_file(), file

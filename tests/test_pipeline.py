@@ -184,6 +184,63 @@ def test_the_likelihood_on_another_size_is_a_distribution(make_model: Make) -> N
     assert float((-nats.double()).exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("sampling", [SamplingConfig(steps=16), SamplingConfig(schedule=[5, 15])])
+def test_saved_steps_are_for_the_trained_grid(make_model: Make, sampling: SamplingConfig) -> None:
+    model = bundle(make_model("cross"))
+    model.sampling = sampling
+    with pytest.warns(UserWarning, match="trained on 4×5"):
+        small = model.at_size(2, 4)
+    assert len(list(small.stream([0]))) == 1 + min(8, 16 if sampling.steps else 2)
+    mask = torch.arange(20) < 17
+    kept = model.generate_tokens([0], known=Known(torch.zeros(1, 20, dtype=torch.long), mask))
+    assert torch.equal(kept[:, :17], torch.zeros(1, 17, dtype=torch.long))
+    with pytest.raises(ValueError, match="steps: 9 given, must be between 1 and 8"):
+        small.generate([0], steps=9)
+    assert len(list(model.stream([0], schedule=[8, 12]))) == 3
+    assert len(list(model.stream([0], steps=7))) == 8
+
+
+def test_warns_without_a_label_that_was_never_left_out(make_model: Make, tmp_path: Path) -> None:
+    never, sometimes = bundle(make_model("cross")), bundle(make_model("cross"))
+    never.label_dropout, sometimes.label_dropout = 0.0, 0.1
+    never.save_pretrained(tmp_path / "m")
+    with pytest.warns(UserWarning, match="never trained without a label"):
+        Heptapod.from_pretrained(tmp_path / "m").generate(count=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sometimes.generate(count=1)
+        never.generate([0])
+
+
+def test_a_stream_refuses_at_once(heptapod: Heptapod, make_model: Make) -> None:
+    with pytest.raises(ValueError, match="steps: 99 given"):
+        heptapod.stream([0], steps=99)
+    with pytest.raises(ValueError, match=r"belief: steps \[4\] given, must be between 0 and 3"):
+        heptapod.stream([0], steps=3, belief=[4])
+    with pytest.raises(ValueError, match="needs a global or cross head"):
+        bundle(make_model("next_token")).stream([0], belief=True)
+    known = Known(torch.zeros(1, 20, dtype=torch.long), torch.arange(20) < 3)
+    with pytest.raises(ValueError, match=r"known: tokens \(1, 20\)"):
+        heptapod.generate_tokens([0, 1], known=known)
+    with pytest.raises(ValueError, match="seed: 1.5 given, must be a whole number"):
+        heptapod.generate([0], seed=[1.5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="most: 1 given, must be at least 2"):
+        heptapod.trace(0, most=1)
+
+
+def test_decoded_images_can_be_changed(heptapod: Heptapod) -> None:
+    *_, last = heptapod.stream([0])
+    heptapod.decode(last.tokens).add_(1)
+
+
+def test_a_very_wide_trace_is_not_enlarged(heptapod: Heptapod, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="trained on"):
+        wide = heptapod.at_size(1, 400)
+    frames = trace_frames(wide, wide.trace(0, steps=2))
+    save_gif(frames, tmp_path / "wide.gif")
+    assert frames[0].width < 3 * 2100
+
+
 def test_stream_shows_the_steps_of_generate(heptapod: Heptapod) -> None:
     steps = list(heptapod.stream(["cat", 2], seed=[7, 9], steps=6))
     assert len(steps) == 7

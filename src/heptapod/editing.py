@@ -8,6 +8,7 @@ Shape legend: M results, N cells, h × w pixels.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,10 +215,9 @@ def _repaint(
     """Samples the cells that are not kept of an image (3, h, w) with tokens (N,) or (N, C)."""
     if count < 1:
         raise ValueError(f"count: {count} given, must be at least 1")
-    classes = [labels] if isinstance(labels, int | str) else labels
+    classes = [labels] if isinstance(labels, str | int | numbers.Integral) else labels
     asked = None if classes is None else [label for label in classes for _ in range(count)]
     indices = heptapod.label_indices(asked, count if asked is None else None)
-    settings = _for_cells(heptapod.sampling, settings, int((~kept).sum()))
     known = Known(tokens.expand(len(indices), *tokens.shape), kept)
     painted = heptapod.generate_tokens(
         asked,
@@ -231,16 +231,8 @@ def _repaint(
     images = heptapod.decode(painted, batch_size)
     if composite:
         images = torch.where(mask, images, original)
-    config = heptapod.sampling_config(**settings)
+    config = heptapod.sampling_config(int((~kept).sum()), **settings)
     return Edit(images, painted.cpu(), original, tokens.cpu(), mask, kept, indices, config)
-
-
-def _for_cells(own: SamplingConfig, settings: dict[str, Any], num_cells: int) -> dict[str, Any]:
-    """Settings for some cells: the model's own steps are for a whole grid and may be more than there are cells."""
-    steps = len(own.schedule) if isinstance(own.schedule, list) else own.steps
-    if steps is None or "steps" in settings or isinstance(settings.get("schedule"), list):
-        return settings
-    return {**settings, "steps": min(steps, num_cells)}
 
 
 def _grid_of(heptapod: Heptapod, image: Tensor) -> GridSpec:

@@ -33,6 +33,8 @@ class PretrainedConfig:
     """Folder of the tokenizer, relative to this file."""
     tokenizer_sha256: str
     """Hash of the tokenizer the model was trained with."""
+    label_dropout: float | None = None
+    """How often the model was trained without its label; None if that is not known."""
     format: str = FORMAT
     """Version of this file."""
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from heptapod.files import write_atomically
 
 GAP = 2
+LONGEST = 2048
+"""Nothing is enlarged beyond so many pixels."""
 BACKGROUND = (255, 255, 255)
 INK = (40, 40, 40)
 
@@ -36,7 +38,7 @@ def image_grid(images: Tensor, columns: int, row_names: Sequence[str] | None = N
         row_names: a name written before each row.
         min_size: smallest side of a shown image.
     """
-    zoom = max(1, -(-min_size // min(images.shape[2:])))
+    zoom = max(1, min(-(-min_size // min(images.shape[2:])), LONGEST // max(images.shape[2:])))
     images = images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     height, width = images.shape[2] + GAP, images.shape[3] + GAP
     rows = -(-len(images) // columns)

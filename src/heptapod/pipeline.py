@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -20,8 +19,10 @@ from heptapod.evaluation.likelihood import negative_log_likelihood
 from heptapod.model_folder import PretrainedConfig, read_pretrained, write_pretrained
 from heptapod.models import HeptapodModel
 from heptapod.pictures import to_pil
-from heptapod.progress import Progress
+from heptapod.progress import Progress, Silent
+from heptapod.random import image_seeds
 from heptapod.sampling import (
+    TRAINED_FOR,
     Known,
     SamplingConfig,
     SamplingStep,
@@ -36,6 +37,7 @@ from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.trace import shown_steps, trace_picture
 
 DEFAULT_BATCH = 64
+MOST_CELLS = 1 << 16
 
 
 class Heptapod:
@@ -48,6 +50,7 @@ class Heptapod:
         token_order: the order(s) the model was trained on.
         sampling: defaults of :meth:`generate`.
         metadata: anything worth knowing about the weights (the step, held-out figures).
+        label_dropout: how often it was trained without the label; None if that is not known.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Heptapod:
         token_order: Literal["raster", "random", "mixed"] = "raster",
         sampling: SamplingConfig | None = None,
         metadata: dict[str, str] | None = None,
+        label_dropout: float | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer.eval()
@@ -65,6 +69,7 @@ class Heptapod:
         self.token_order = token_order
         self.sampling = sampling or SamplingConfig()
         self.metadata = metadata or {}
+        self.label_dropout = label_dropout
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Heptapod:
@@ -76,7 +81,8 @@ class Heptapod:
         """
         model, tokenizer, config, metadata = read_pretrained(Path(path))
         model, tokenizer = model.to(device), tokenizer.to(device)
-        return cls(model, tokenizer, config.class_names, config.token_order, config.sampling, metadata)
+        names, order = config.class_names, config.token_order
+        return cls(model, tokenizer, names, order, config.sampling, metadata, config.label_dropout)
 
     def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: str | None = None) -> None:
         """Writes ``config.json``, ``model.safetensors`` and the tokenizer.
@@ -101,6 +107,7 @@ class Heptapod:
             sampling=self.sampling,
             tokenizer=tokenizer or "tokenizer",
             tokenizer_sha256=tokenizer_hash(self.tokenizer),
+            label_dropout=self.label_dropout,
         )
         write_pretrained(folder, self.model, config, self.metadata)
 
@@ -116,6 +123,8 @@ class Heptapod:
         """
         trained, factor = self.model.trained_grid, self.tokenizer.factor
         grid = self.tokenizer.grid(height, width)
+        if grid.num_cells > MOST_CELLS:
+            raise ValueError(f"size: {height}×{width} given, must have at most {MOST_CELLS:,} cells")
         if (grid.height, grid.width) != (trained.height, trained.width):
             warnings.warn(
                 f"size: {height}×{width} pixels ({grid.height}×{grid.width} cells), but the model was trained on "
@@ -123,7 +132,8 @@ class Heptapod:
                 stacklevel=2,
             )
         model = self.model.on_grid(grid.height, grid.width)
-        return Heptapod(model, self.tokenizer, self.class_names, self.token_order, self.sampling, self.metadata)
+        names, order, dropout = self.class_names, self.token_order, self.label_dropout
+        return Heptapod(model, self.tokenizer, names, order, self.sampling, self.metadata, dropout)
 
     def generate(
         self,
@@ -170,15 +180,9 @@ class Heptapod:
         **settings: Any,
     ) -> Tensor:
         """Token grids (M, N) int64 or (M, N, C) float32; ``known`` gives cells to keep, else as :meth:`generate`."""
-        indices = self.label_indices(labels, count)
-        seeds = _seeds(seed, len(indices))
-        config = self.sampling_config(**settings)
-        self._warn_of_order(config)
-        check_plan(self.model, config, known)  # before a progress bar is shown
-        if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
-            warnings.warn("known: these cells are not the first in raster order, the only order trained", stacklevel=2)
+        indices, seeds, config = self._prepared(labels, count, seed, known, settings)
         parts = []
-        with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else _Silent() as bar:
+        with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else Silent() as bar:
             for rows, kept in _batches(len(indices), batch_size):
                 part_known = None if known is None else Known(known.tokens[rows], known.mask)
                 part = sample_tokens(
@@ -188,11 +192,11 @@ class Heptapod:
                 bar.advance(kept)
         return torch.cat(parts)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, tokens: Tensor, batch_size: int | None = None) -> Tensor:
         """Tokens (M, N) or (M, N, C) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as in :meth:`generate`."""
         parts = [
-            self.tokenizer.decode(tokens[rows], self.model.grid)[:kept]
+            self.tokenizer.decode(tokens[rows].to(self.tokenizer.device), self.model.grid)[:kept]
             for rows, kept in _batches(len(tokens), batch_size)
         ]
         return to_uint8(torch.cat(parts)).cpu()
@@ -209,7 +213,8 @@ class Heptapod:
     ) -> Iterator[SamplingStep]:
         """The steps of sampling one batch, as they are made: prefix, sampled cells, belief over the whole grid.
 
-        The images are those of :meth:`generate`; ``heptapod.decode(step.tokens)`` shows what is there of them.
+        The images are those of :meth:`generate`; ``heptapod.decode(step.tokens)`` shows what is there of them. The
+        tensors are made in inference mode: clone what is to be changed.
 
         Args:
             labels: as in :meth:`generate`.
@@ -225,11 +230,8 @@ class Heptapod:
         Raises:
             ValueError: for a label, seed or setting out of range, or if a belief is asked of a head that has none.
         """
-        indices = self.label_indices(labels, count)
-        seeds = _seeds(seed, len(indices))
-        config = self.sampling_config(**settings)
-        self._warn_of_order(config)
         belief = self.model.head.reaches_grid if belief is None else belief
+        indices, seeds, config = self._prepared(labels, count, seed, known, settings, belief)
         return sample_stream(self.model, torch.tensor(indices), seeds, config, known, belief)
 
     def trace(
@@ -286,7 +288,7 @@ class Heptapod:
             )
         log_scale = self.tokenizer.log_scale if isinstance(self.tokenizer, ContinuousTokenizer) else 0.0
         parts = []
-        with Progress(f"likelihood of {len(images):,} images", len(images)) if progress else _Silent() as bar:
+        with Progress(f"likelihood of {len(images):,} images", len(images)) if progress else Silent() as bar:
             for rows in torch.arange(len(images)).split(batch_size):
                 with torch.inference_mode():
                     tokens = self.tokenizer.encode(to_float(images[rows]).to(self.tokenizer.device))
@@ -327,29 +329,54 @@ class Heptapod:
             raise ValueError(f"label: {index} given, {allowed}")
         return index
 
-    def sampling_config(self, **changes: Any) -> SamplingConfig:
-        """The model's sampling defaults with changes; token order, solver and its steps are filled in."""
-        defaults = to_dict(self.sampling)
-        # What is asked for now goes before what the model was saved with.
+    def sampling_config(self, num_cells: int | None = None, **changes: Any) -> SamplingConfig:
+        """The model's sampling defaults with changes; token order, solver and its steps are filled in.
+
+        Args:
+            num_cells: cells to fill; all of the grid if left out. The model's own steps are for the trained grid: for
+                another number they are at most as many as there are cells.
+            **changes: what is asked for now; it goes before what the model was saved with.
+        """
+        defaults, trained = to_dict(self.sampling), self.model.trained_grid.num_cells
+        num_cells = self.model.grid.num_cells if num_cells is None else num_cells
         if "preset" in changes:
             defaults |= {"cell_solver": None, "cell_steps": None}
-        if "steps" in changes and isinstance(defaults["schedule"], list):
-            defaults["schedule"] = "cosine"
-        if isinstance(changes.get("schedule"), list):
+        if isinstance(changes.get("schedule"), list | tuple):
             defaults["steps"] = None
+        elif isinstance(defaults["schedule"], list) and ("steps" in changes or num_cells != trained):
+            defaults |= {"steps": len(defaults["schedule"]), "schedule": "cosine"}
+        if defaults["steps"] is not None and num_cells != trained:
+            defaults["steps"] = min(defaults["steps"], num_cells)
         config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
         config = config.with_token_order(self.token_order)
         planned = self.model.distribution.plan(config.cell())
         return dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
 
-    def _warn_of_order(self, config: SamplingConfig) -> None:
-        trained = {"raster": ["raster"], "random": ["random", "spiral", "confidence"]}
-        if self.token_order != "mixed" and config.token_order not in trained[self.token_order]:
+    def _prepared(
+        self,
+        labels: Sequence[int | str] | None,
+        count: int | None,
+        seed: int | Sequence[int],
+        known: Known | None,
+        settings: dict[str, Any],
+        belief: bool | Collection[int] = False,
+    ) -> tuple[list[int], list[int], SamplingConfig]:
+        """Class indices, seeds and settings, all checked; warns of what was not trained."""
+        indices = self.label_indices(labels, count)
+        seeds = image_seeds(seed, len(indices))
+        config = self.sampling_config(None if known is None else int((~known.mask).sum()), **settings)
+        check_plan(self.model, config, seeds, known, belief)
+        if config.token_order not in TRAINED_FOR[self.token_order]:
             warnings.warn(
                 f"token_order: sampling in {config.token_order} order, but the model was trained on "
                 f"{self.token_order} order only",
                 stacklevel=3,
             )
+        if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
+            warnings.warn("known: these cells are not the first in raster order, the only order trained", stacklevel=3)
+        if self.label_dropout == 0 and self.class_names and -1 in indices:
+            warnings.warn("labels: none given, but the model was never trained without a label", stacklevel=3)
+        return indices, seeds, config
 
 
 def _batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], int]]:
@@ -363,31 +390,6 @@ def _batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], in
         yield [min(i, total - 1) for i in range(start, start + filled)], kept
 
 
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    first = int(seed) if isinstance(seed, numbers.Integral) else None
-    seeds = (
-        [first + i for i in range(count)] if first is not None else [int(one) for one in cast("Sequence[int]", seed)]
-    )
-    if len(seeds) != count:
-        raise ValueError(f"seed: {len(seeds)} seeds given for {count} images")
-    if min(seeds) < 0 or max(seeds) >= 2**63:
-        raise ValueError(f"seed: {min(seeds) if min(seeds) < 0 else max(seeds)} given, must be between 0 and 2^63 - 1")
-    return seeds
-
-
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:8])
     return f"{shown}, … {len(names)} in all" if len(names) > 8 else shown or "it has none"
-
-
-class _Silent:
-    """Stands in for a progress bar."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def advance(self, count: int) -> None:
-        """Shows nothing."""

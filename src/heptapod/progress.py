@@ -78,3 +78,16 @@ class Progress:
 def say(message: str) -> None:
     """Prints a line to standard error; of several processes the first one does."""
     Console(stderr=True, quiet=not parallel.is_main()).print(message, highlight=False, soft_wrap=True, markup=False)
+
+
+class Silent:
+    """Stands in for a progress bar."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def advance(self, count: int) -> None:
+        """Shows nothing."""

@@ -5,6 +5,7 @@ No global generator is read or seeded anywhere in the library.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -73,6 +74,25 @@ class KeyedGenerator:
         """A random order of 0..num-1 from every stream: (B, num) int64 on the CPU."""
         rows = [generator.permutation(num) for generator in self._generators]
         return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+
+def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed per image: image i takes ``seed`` + i, or the i-th of several.
+
+    Raises:
+        ValueError: if they are not as many as images, not whole, or out of range.
+    """
+    if isinstance(seed, int | numbers.Integral):
+        seeds = [int(seed) + i for i in range(count)]
+    else:
+        if wrong := [one for one in seed if not isinstance(one, int | numbers.Integral)]:
+            raise ValueError(f"seed: {wrong[0]} given, must be a whole number")
+        seeds = [int(one) for one in seed]
+    if len(seeds) != count:
+        raise ValueError(f"seed: {len(seeds)} seeds given for {count} images")
+    if min(seeds) < 0 or max(seeds) >= 2**63:
+        raise ValueError(f"seed: {min(seeds) if min(seeds) < 0 else max(seeds)} given, must be between 0 and 2^63 - 1")
+    return seeds
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from heptapod.config import apply_overrides, from_dict, read_yaml, settings
 from heptapod.data import DataConfig
 from heptapod.models import ModelConfig
 from heptapod.objective import ObjectiveConfig
-from heptapod.sampling import SamplingConfig
+from heptapod.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.tokenizers import LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training import TrainConfig
 
@@ -66,10 +66,7 @@ class Recipe:
                 f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a next_token head "
                 "predicts one cell per prefix: set it to 1"
             )
-        if self.sampling.token_order is not None and self.objective.token_order not in (
-            "mixed",
-            self.sampling.token_order,
-        ):
+        if self.sampling.token_order not in (None, *TRAINED_FOR[self.objective.token_order]):
             raise ValueError(
                 f"sampling.token_order: {self.sampling.token_order} given, but the model is trained on "
                 f"objective.token_order {self.objective.token_order}"

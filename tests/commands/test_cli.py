@@ -10,7 +10,11 @@ import yaml
 from PIL import Image
 
 from heptapod.cli import COMMANDS, main
+from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.pipeline import Heptapod
 from heptapod.recipe import recipe_names
+from heptapod.sampling import SamplingConfig
 
 from ..conftest import write_classes
 
@@ -146,6 +150,39 @@ def test_sample_another_size_with_a_trace(run_folder: Path, tmp_path: Path, caps
     assert Image.open(tmp_path / "how.png").size[0] > 4 * 112
 
 
+def test_sample_compiled(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(HeptapodModel, "compile_blocks", lambda model: asked.append(model))
+    arguments = ["sample", str(run_folder), "--count", "1", "--steps", "2", "--out", str(tmp_path / "x.png")]
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["compiled"] is False
+    assert not asked
+    assert main([*arguments, "--compile"]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["compiled"] is True
+    assert len(asked) == 1
+
+
+def test_compiling_needs_a_compiler(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    fails(
+        capsys, ["sample", str(run_folder), "--compile"], "compile: a CPU needs a C++ compiler, and no-such-compiler is"
+    )
+
+
+def test_saved_settings_can_be_undone(run_folder: Path, tmp_path: Path) -> None:
+    model = Heptapod.from_pretrained(run_folder)
+    config = ModelConfig(width=16, depth=1, num_heads=1, head=HeadConfig("global", 1))
+    how = SamplingConfig(approximate_head=True, steps=2)
+    net = build_model(config, model.model.grid, 2, 0)
+    Heptapod(net, model.tokenizer, model.class_names, sampling=how).save_pretrained(tmp_path / "m")
+    for flags, expected in (([], True), (["--no_approximate_head"], False), (["--approximate_head"], True)):
+        arguments = ["sample", str(tmp_path / "m"), "--count", "1", *flags, "--out", str(tmp_path / "x.png")]
+        assert main(arguments) == 0
+        assert json.loads((tmp_path / "x.json").read_text())["sampling"]["approximate_head"] is expected
+
+
 def test_info(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = next((run_folder / "checkpoints").iterdir())
     expected = {
@@ -250,6 +287,10 @@ def test_mistakes(
         (["--schedule", "4,x"], "schedule: '4,x' given, must be cosine, constant or numbers like 1,2,4,8"),
         (["--schedule", "4,4"], "schedule: [4, 4] given, needs positive numbers with sum 16 (the cells to fill)"),
         (["--schedule", "0,16"], "schedule: [0, 16] given"),
+        (["--trace", "x.gif", "--out", "x.png"], "trace: x.png would be written over out's picture; name another"),
+        (["--trace", "y.gif", "--belief", "y.png"], "trace: y.png would be written over belief's picture"),
+        (["--out", "d", "--belief", "d/00001.png"], "belief: d/00001.png would be written over out's picture"),
+        (["--size", "4000x4000"], "size: 4000×4000 given, must have at most 65,536 cells"),
         (["--approximate_head"], "approximate_head: given, but sampling with a CrossHead is exact"),
     ],
 )

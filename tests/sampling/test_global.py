@@ -72,13 +72,32 @@ def test_it_is_asked_for_by_name(make_model: Callable[..., HeptapodModel]) -> No
         sample_tokens(make_model("cross"), None, [0], config)
 
 
-def test_compiled_blocks_draw_the_same_tokens() -> None:
-    config = ModelConfig(width=16, depth=2, num_heads=1, head=HeadConfig("cross", 2))
+@pytest.mark.parametrize(("head", "approximate"), [("cross", False), ("global", True)])
+def test_compiled_blocks_draw_the_same_tokens(head: str, approximate: bool) -> None:
+    config = ModelConfig(width=16, depth=2, num_heads=1, head=HeadConfig(head, 2))  # type: ignore[arg-type]
     model = randomized(build_model(config, GRID, 3, 0))
-    way = SamplingConfig(steps=N)
+    way = SamplingConfig(steps=N if head == "cross" else 3, approximate_head=approximate)
     plain = sample_tokens(model, torch.tensor([0, 1]), [1, 2], way)
     torch._dynamo.reset()
     model.compile_blocks()
     assert torch.equal(plain, sample_tokens(model, torch.tensor([0, 1]), [1, 2], way))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert 0 < graphs <= 6, "one program for all layers and lengths"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_no_step_waits_and_compiled_blocks_agree() -> None:
+    config = ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig("cross", 2))
+    model = randomized(build_model(config, GRID, 3, 0)).cuda()
+    labels, way = torch.tensor([0, 1]), SamplingConfig(steps=6)
+    plain = sample_tokens(model, labels, [1, 2], way)
+    stream = sample_stream(model, labels, [1, 2], way)
+    next(stream)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        *_, last = stream
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(last.tokens, plain)
+    model.compile_blocks()
+    assert torch.equal(sample_tokens(model, labels, [1, 2], way), plain)

@@ -146,3 +146,26 @@ def test_local_head_says_what_it_cannot_reach(make_model: Make) -> None:
 def test_next_token_head_fills_one_cell_per_step(make_model: Make) -> None:
     with pytest.raises(ValueError, match=f"fills one cell per step: use {N}"):
         sample_tokens(make_model("next_token"), None, [0], SamplingConfig(steps=4))
+
+
+@pytest.mark.parametrize(
+    ("labels", "seeds", "message"),
+    [
+        ([1], [0, 1, 2], r"labels: \(1,\) given for 3 seeds, must be one per seed"),
+        ([0, 1, 2], [0, 1], "labels: .* given for 2 seeds"),
+        ([3], [0], r"labels: \[3\] given, must be between -1 \(no label\) and 2"),
+        ([], [], "seeds: none given"),
+    ],
+)
+def test_refuses_labels_that_do_not_go_with_the_seeds(
+    make_model: Make, labels: list[int], seeds: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample_tokens(make_model("cross"), torch.tensor(labels), seeds, SamplingConfig())
+
+
+def test_belief_at_chosen_steps_only(make_model: Make) -> None:
+    trace = list(sample_stream(make_model("cross"), None, [0], SamplingConfig(steps=3), belief=[1, 3]))
+    assert [state.believed is not None for state in trace] == [False, True, False, True]
+    trace = list(sample_stream(make_model("cross"), None, [0], SamplingConfig(steps=3), belief=[]))
+    assert all(state.believed is None for state in trace)

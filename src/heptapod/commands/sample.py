@@ -55,8 +55,8 @@ def generate(
         compile: Compile the model first (a C++ compiler is needed on CPU; it takes a minute and pays for many images).
         out: A .png file for one picture, or a folder for one file per image besides.
         belief: Also write to this .png file what the model believes while it draws the first image.
-        trace: Also write how the first image is drawn: an animation to this .gif file, a strip of states to the .png
-            file of the same name.
+        trace: Also draw the first image again, by itself, and write how: an animation to this .gif file, a strip of
+            states to the .png file of the same name.
     """
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     if size is not None:
@@ -65,13 +65,7 @@ def generate(
         raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
     if count < 1:
         raise ValueError(f"count: {count} given, must be at least 1")
-    target = Path(out)
-    for name, file in (("out", target), ("belief", Path(belief or "x.png"))):
-        if file.suffix != ".png" and (file.suffix or name == "belief"):
-            raise ValueError(f"{name}: {file} given, pictures are written as .png")
-    if trace is not None and Path(trace).suffix != ".gif":
-        raise ValueError(f"trace: {trace} given, animations are written as .gif")
-    picture = target if target.suffix else target / "samples.png"
+    picture, one_each = _targets(out, belief, trace)
     changes = sampling.given()
     if compile:
         heptapod.model.compile_blocks()
@@ -87,9 +81,9 @@ def generate(
     names = [heptapod.class_names[i] for i in indices[::count]] if heptapod.class_names else None
     grid = image_grid(images, count, names)
     save_png(grid, picture)
-    if not target.suffix:
+    if one_each is not None:
         for number, image in enumerate(images):
-            save_png(to_pil(image), target / f"{number:05d}.png")
+            save_png(to_pil(image), one_each / f"{number:05d}.png")
     record = {
         "model": str(find_pretrained(Path(model))),
         "labels": indices,
@@ -98,6 +92,7 @@ def generate(
         "image_size": list(images.shape[2:]),
         "guidance": None,
         "batch_size": batch_size,
+        "compiled": compile,
         "device": str(heptapod.model.token_embedding.weight.device),
         "seconds": seconds,
         "images_per_second": len(indices) / seconds,
@@ -108,6 +103,27 @@ def generate(
     if trace is not None:
         write_trace(heptapod, Path(trace), asked[0] if asked else None, seed, changes)
     print(f"{len(indices)} images in {seconds:.1f} s: {picture}, {picture.with_suffix('.json')}")
+
+
+def _targets(out: str, belief: str | None, trace: str | None) -> tuple[Path, Path | None]:
+    """The picture of all images, and the folder for one file each; refuses names that would write over each other."""
+    target = Path(out)
+    for name, given, suffixes in (("out", out, (".png", "")), ("belief", belief, (".png",))):
+        if given is not None and Path(given).suffix not in suffixes:
+            raise ValueError(f"{name}: {given} given, pictures are written as .png")
+    if trace is not None and Path(trace).suffix != ".gif":
+        raise ValueError(f"trace: {trace} given, animations are written as .gif")
+    picture = target if target.suffix else target / "samples.png"
+    taken = {picture.resolve(): "out"}
+    strip = None if trace is None else Path(trace).with_suffix(".png")
+    for name, file in (("belief", belief and Path(belief)), ("trace", strip)):
+        if not file:
+            continue
+        path = file.resolve()
+        if path in taken or (not target.suffix and path.parent == target.resolve() and path.stem.isdigit()):
+            raise ValueError(f"{name}: {file} would be written over {taken.get(path, 'out')}'s picture; name another")
+        taken[path] = name
+    return picture, None if target.suffix else target
 
 
 def write_trace(heptapod: Heptapod, path: Path, label: str | None, seed: int, changes: dict[str, Any]) -> None:

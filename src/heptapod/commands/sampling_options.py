@@ -35,12 +35,12 @@ class SamplingOptions:
     """Instead of the preset's: ancestral or ddim for diffusion, euler or heun for a flow."""
     cell_steps: int | None = None
     """Instead of the preset's: steps in which each vector is drawn."""
-    approximate_head: bool = False
+    approximate_head: bool | None = None
     """Only for a global head: keep the states of read cells between steps. Faster, not the exact prediction."""
 
     def given(self) -> dict[str, Any]:
         """The settings that were given."""
-        given = {name: value for name, value in vars(self).items() if value is not None and value is not False}
+        given = {name: value for name, value in vars(self).items() if value is not None}
         if self.schedule is not None and self.schedule not in ("cosine", "constant"):
             if not re.fullmatch(r"\s*[0-9]+\s*(,\s*[0-9]+\s*)*", self.schedule):
                 raise ValueError(f"schedule: {self.schedule!r} given, must be cosine, constant or numbers like 1,2,4,8")

@@ -8,6 +8,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +24,7 @@ from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import Block, Linear, init_weights
+from heptapod.models.layers import Block, Linear, SelfBlock, init_weights
 from heptapod.models.rotary import CONDITION_CELL
 from heptapod.random import KeyedGenerator, seeded_initialization
 from heptapod.tokenizers.base import GridSpec, tokens_at
@@ -78,12 +81,21 @@ class HeptapodModel(nn.Module):
     def compile_blocks(self) -> None:
         """Compiles what sampling spends its time in: one program per kind of block, for all layers and lengths.
 
-        On a GPU the programs run as CUDA graphs. The first images then take a minute or so longer.
+        On a GPU the compiler is asked for CUDA graphs. Compiling happens while the first images are drawn.
+
+        Raises:
+            ValueError: if there is no C++ compiler, which a CPU needs.
         """
-        mode = "reduce-overhead" if self.token_embedding.weight.device.type == "cuda" else None
+        on_gpu = self.token_embedding.weight.device.type == "cuda"
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        if not on_gpu and shutil.which(compiler) is None:
+            raise ValueError(f"compile: a CPU needs a C++ compiler, and {compiler} is not there (name yours in CXX)")
+        mode = "reduce-overhead" if on_gpu else None
         for part in self.modules():
             if isinstance(part, Block | CellMLP):
                 part.compile(dynamic=True, mode=mode)
+            if isinstance(part, SelfBlock):  # the last block of a global head
+                setattr(part, "some", torch.compile(part.some, dynamic=True, mode=mode))  # noqa: B010
 
     # --- training: whole sequences at once ---
 
@@ -131,15 +143,15 @@ class HeptapodModel(nn.Module):
 
     # --- sampling: a few tokens at a time against a cache ---
 
-    def new_cache(self, batch: int, dtype: torch.dtype = torch.float32, approximate_head: bool = False) -> ReadCache:
+    def new_cache(self, batch: int, approximate_head: bool = False) -> ReadCache:
         """Empty buffers for ``batch`` whole sequences.
 
         Args:
             batch: images.
-            dtype: type of the buffers.
             approximate_head: keep states also for a head that then predicts something else than without (global).
         """
-        device, states = self.token_embedding.weight.device, 1 + self.grid.num_cells
+        device, dtype = self.token_embedding.weight.device, self.token_embedding.weight.dtype
+        states = 1 + self.grid.num_cells
         heads, head_width = self.config.num_heads, self.config.width // self.config.num_heads
         backbone = KVCache(self.config.depth, batch, heads, states, head_width, device, dtype)
         hidden = torch.zeros(batch, states, self.config.width, device=device, dtype=dtype)

@@ -35,10 +35,9 @@ ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_li
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The product x Wᵀ + b for x (..., inputs); sampling in float32 on a CPU takes oneDNN's kernel for it.
 
-    PyTorch itself asks MKL, which took 1.4 to 2 times as long on every number of rows that we measured (1 to 128 of the
-    products of size B, an AMD processor).
+    PyTorch itself asks MKL, which is slower for few rows (docs/sampling.md, an AMD processor).
     """
-    sampling = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    sampling = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
     if not (sampling and ONEDNN and _is_float32_on_cpu(x, weight)):
         return F.linear(x, weight, bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -12,6 +12,12 @@ from heptapod.objective import draw_token_order
 from heptapod.random import KeyedGenerator, Stream
 
 SamplingOrder = Literal["raster", "random", "spiral", "confidence"]
+TRAINED_FOR: dict[str, tuple[SamplingOrder, ...]] = {
+    "raster": ("raster",),
+    "random": ("random", "spiral", "confidence"),
+    "mixed": ("raster", "random", "spiral", "confidence"),
+}
+"""The orders that a model has been trained for by the order of its training."""
 
 
 def fill_order(

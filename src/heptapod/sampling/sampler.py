@@ -77,7 +77,7 @@ def sample_stream(
         seeds: one per image: an image depends on its label, its seed and the settings, not on its batch.
         config: order, schedule and filter; ``token_order`` must be set.
         known: cells that are given.
-        belief: also predict the whole grid, at every step or at the given ones.
+        belief: also predict the whole grid, at every step or at the given ones (the finished grid is the last).
         use_cache: keep keys and values between steps; without, the whole prefix is read again at every step.
 
     Yields:
@@ -88,12 +88,10 @@ def sample_stream(
     """
     grid, batch, device = model.grid, len(seeds), model.token_embedding.weight.device
     token_order = config.token_order or "raster"
-    if known is not None:
-        _check_known(model, known, batch)
-    order = fill_order(token_order, seeds, grid.height, grid.width, None if known is None else known.mask.cpu())
-    num_known = 0 if known is None else int(known.mask.sum())
-    counts = cells_per_step(config, grid.num_cells - num_known)
-    _check_reach(model, config, order, num_known, counts, belief is not False)
+    _check_labels(model, labels, batch)
+    if config.approximate_head and not use_cache:
+        raise ValueError("approximate_head: given, but without a cache nothing is kept between steps")
+    order, num_known, counts = check_plan(model, config, seeds, known, belief)
     generator = KeyedGenerator(Stream.SAMPLE, [(seed,) for seed in seeds])
     how = model.distribution.plan(config.cell())
     schedule = model.distribution.schedule(how)
@@ -130,7 +128,7 @@ def sample_stream(
         tokens, unread = with_tokens_at(tokens, cells, values), left
     prefix = torch.cat([prefix, cells], dim=1)
     done = SamplingStep(len(counts), prefix, tokens, torch.ones_like(is_read), unread, tokens[:, :0])
-    if belief is not False:
+    if belief is True or (belief is not False and len(counts) in belief):
         done.believed, done.uncertainty = tokens, torch.zeros(order.shape, device=device)
     yield done
 
@@ -161,6 +159,46 @@ def _read(
     return model.read_more(cache, tokens_at(tokens, new), new)
 
 
+def check_plan(
+    model: HeptapodModel,
+    config: SamplingConfig,
+    seeds: Sequence[int] = (0,),
+    known: Known | None = None,
+    belief: bool | Collection[int] = False,
+) -> tuple[Tensor, int, list[int]]:
+    """Refuses settings or known cells that sampling could not follow; arguments as for :func:`sample_stream`.
+
+    Returns:
+        Token orders (B, N) on the CPU, the number of known cells, and how many cells each step fills.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    grid, mask = model.grid, None if known is None else known.mask.cpu()
+    if known is not None:
+        _check_known(model, known, len(seeds))
+    model.distribution.plan(config.cell())
+    order = fill_order(config.token_order or "raster", seeds, grid.height, grid.width, mask)
+    num_known = 0 if mask is None else int(mask.sum())
+    counts = cells_per_step(config, grid.num_cells - num_known)
+    if not isinstance(belief, bool) and not all(0 <= step <= len(counts) for step in belief):
+        raise ValueError(f"belief: steps {sorted(belief)} given, must be between 0 and {len(counts)}")
+    _check_reach(model, config, order, num_known, counts, belief is not False)
+    return order, num_known, counts
+
+
+def _check_labels(model: HeptapodModel, labels: Tensor | None, batch: int) -> None:
+    """Refuses labels that are not one per seed, or that the model has no class for."""
+    if batch == 0:
+        raise ValueError("seeds: none given, must be one per image")
+    if labels is None:
+        return
+    if labels.shape != (batch,):
+        raise ValueError(f"labels: {tuple(labels.shape)} given for {batch} seeds, must be one per seed")
+    if int(labels.min()) < -1 or int(labels.max()) >= model.num_classes:
+        raise ValueError(f"labels: {labels.tolist()} given, must be between -1 (no label) and {model.num_classes - 1}")
+
+
 def _check_known(model: HeptapodModel, known: Known, batch: int) -> None:
     """Refuses tokens of another kind, shape or range than the model's."""
     grid, tokens = model.grid, known.tokens
@@ -171,25 +209,8 @@ def _check_known(model: HeptapodModel, known: Known, batch: int) -> None:
         )
     if grid.is_discrete and not 0 <= int(tokens.min()) <= int(tokens.max()) < grid.vocabulary_size:
         raise ValueError(f"known: tokens must lie between 0 and {grid.vocabulary_size - 1}")
-    if not tokens[:, known.mask].isfinite().all():
+    if not tokens[:, known.mask.to(tokens.device)].isfinite().all():
         raise ValueError("known: tokens hold numbers that are not finite")
-
-
-def check_plan(model: HeptapodModel, config: SamplingConfig, known: Known | None = None) -> None:
-    """Refuses settings or known cells that sampling could not follow.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    grid = model.grid
-    if known is not None:
-        _check_known(model, known, len(known.tokens))
-    mask = None if known is None else known.mask.cpu()
-    num_known = 0 if mask is None else int(mask.sum())
-    counts = cells_per_step(config, grid.num_cells - num_known)
-    model.distribution.plan(config.cell())
-    order = fill_order(config.token_order or "raster", [0], grid.height, grid.width, mask)
-    _check_reach(model, config, order, num_known, counts, False)
 
 
 def _check_reach(

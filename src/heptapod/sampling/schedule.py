@@ -38,8 +38,8 @@ class SamplingConfig:
     cell_steps: int | None = None
     """Steps in which each vector is drawn."""
     approximate_head: bool = False
-    """Only for a global head: keep the states of read cells between steps instead of computing them anew. About twice
-    as fast, not the exact prediction."""
+    """Only for a global head: keep the states of read cells between steps instead of computing them anew. Faster, and
+    not the exact prediction."""
 
     def __post_init__(self) -> None:
         self.cell()

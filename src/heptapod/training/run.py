@@ -107,8 +107,8 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     model = _model(recipe, grid, len(class_names))
 
     def bundle(module: HeptapodModel, metadata: dict[str, str] | None = None) -> Heptapod:
-        order = recipe.objective.token_order
-        return Heptapod(module, tokenizer, class_names, order, recipe.sampling, metadata)
+        order, dropout = recipe.objective.token_order, recipe.objective.label_dropout
+        return Heptapod(module, tokenizer, class_names, order, recipe.sampling, metadata, dropout)
 
     def export(module: HeptapodModel, folder: Path, metadata: dict[str, str]) -> None:
         path = os.path.relpath(reference, folder) if reference else None
