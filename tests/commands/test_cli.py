@@ -177,7 +177,7 @@ def test_saved_settings_can_be_undone(run_folder: Path, tmp_path: Path) -> None:
     how = SamplingConfig(approximate_head=True, steps=2)
     net = build_model(config, model.model.grid, 2, 0)
     Heptapod(net, model.tokenizer, model.class_names, sampling=how).save_pretrained(tmp_path / "m")
-    for flags, expected in (([], True), (["--no_approximate_head"], False), (["--approximate_head"], True)):
+    for flags, expected in (([], True), (["--approximate_head", "False"], False)):
         arguments = ["sample", str(tmp_path / "m"), "--count", "1", *flags, "--out", str(tmp_path / "x.png")]
         assert main(arguments) == 0
         assert json.loads((tmp_path / "x.json").read_text())["sampling"]["approximate_head"] is expected
@@ -291,7 +291,7 @@ def test_mistakes(
         (["--trace", "y.gif", "--belief", "y.png"], "trace: y.png would be written over belief's picture"),
         (["--out", "d", "--belief", "d/00001.png"], "belief: d/00001.png would be written over out's picture"),
         (["--size", "4000x4000"], "size: 4000×4000 given, must have at most 65,536 cells"),
-        (["--approximate_head"], "approximate_head: given, but sampling with a CrossHead is exact"),
+        (["--approximate_head", "True"], "approximate_head: given, but sampling with a CrossHead is exact"),
     ],
 )
 def test_sampling_mistakes(

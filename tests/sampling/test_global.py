@@ -79,6 +79,7 @@ def test_compiled_blocks_draw_the_same_tokens(head: str, approximate: bool) -> N
     way = SamplingConfig(steps=N if head == "cross" else 3, approximate_head=approximate)
     plain = sample_tokens(model, torch.tensor([0, 1]), [1, 2], way)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     model.compile_blocks()
     assert torch.equal(plain, sample_tokens(model, torch.tensor([0, 1]), [1, 2], way))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]

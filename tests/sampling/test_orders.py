@@ -72,7 +72,7 @@ def test_confidence_of_vectors(make_model: Make, kind: str) -> None:
     together = sample_tokens(model, labels, [4, 5, 6], config)
     for row in range(3):
         alone = sample_tokens(model, labels[row : row + 1], [4 + row], config)
-        assert torch.allclose(alone, together[row : row + 1], atol=1e-4)
+        assert torch.allclose(alone, together[row : row + 1], atol=1e-5 * float(together.abs().max()))
     cold = SamplingConfig(steps=4, token_order="confidence", cell_steps=3, temperature=0)
     states = list(sample_stream(model, labels, [4, 5, 6], cold))
     assert not torch.equal(states[0].cells[0], states[0].cells[1]), "without noise the order is still the model's"

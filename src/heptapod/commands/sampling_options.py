@@ -36,7 +36,7 @@ class SamplingOptions:
     cell_steps: int | None = None
     """Instead of the preset's: steps in which each vector is drawn."""
     approximate_head: bool | None = None
-    """Only for a global head: keep the states of read cells between steps. Faster, not the exact prediction."""
+    """Only for a global head: keep the states of read cells between steps (True). Faster, not the exact prediction."""
 
     def given(self) -> dict[str, Any]:
         """The settings that were given."""
