@@ -22,6 +22,8 @@ def fit(
 ) -> HeptapodModel:
     """The averaged model after training on ``sample(count)`` -> labels and tokens, in float32."""
     optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
+    if config.compile:
+        model.compile_blocks()
     for step in range(config.steps):
         labels, tokens = sample(config.batch_size)
         keys = [(0, step, i) for i in range(config.batch_size)]

@@ -28,7 +28,7 @@ def test_some_outputs_of_a_block_are_those_of_all() -> None:
     x = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
     cells, tokens = torch.arange(6).expand(2, -1), torch.tensor([[5, 0, 0], [2, 3, 1]])
     rotary = rotary_2d(cells, 2, 3, 16, 100.0)
-    some = block.some(x, rotary, tokens, rotary_2d(tokens, 2, 3, 16, 100.0))
+    some = block(x, rotary, only=(tokens, rotary_2d(tokens, 2, 3, 16, 100.0)))
     assert torch.allclose(some, block(x, rotary).gather(1, tokens.unsqueeze(-1).expand(-1, -1, 32)), atol=1e-6)
 
 

@@ -24,7 +24,7 @@ from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import Block, Linear, SelfBlock, init_weights
+from heptapod.models.layers import Block, Linear, init_weights
 from heptapod.models.rotary import CONDITION_CELL
 from heptapod.random import KeyedGenerator, seeded_initialization
 from heptapod.tokenizers.base import GridSpec, tokens_at
@@ -94,8 +94,6 @@ class HeptapodModel(nn.Module):
         for part in self.modules():
             if isinstance(part, Block | CellMLP):
                 part.compile(dynamic=True, mode=mode)
-            if isinstance(part, SelfBlock):  # the last block of a global head
-                setattr(part, "some", torch.compile(part.some, dynamic=True, mode=mode))  # noqa: B010
 
     # --- training: whole sequences at once ---
 

@@ -146,23 +146,22 @@ class SelfBlock(Block):
         mask: Tensor | None = None,
         causal: bool = False,
         cache: LayerCache | None = None,
+        only: tuple[Tensor, Rotary] | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D); with a cache the tokens also attend to those it holds."""
+        """(B, T, D) -> (B, T, D); with a cache the tokens also attend to those it holds.
+
+        ``only`` names some tokens (B, L) with their angles: then all attend, but only theirs are put out, (B, L, D).
+        """
         h = self.attention_norm(x)
-        query, key, value = self.attention.project(h, rotary)
+        if only is None:
+            query, key, value = self.attention.project(h, rotary)
+        else:
+            index = only[0].unsqueeze(-1).expand(-1, -1, x.shape[-1])
+            query, x = self.attention.queries(h.gather(1, index), only[1]), x.gather(1, index)
+            key, value = self.attention.keys_values(h, rotary)
         if cache is not None:
             key, value = cache.append(key, value)
         x = x + self.attention.attend(query, key, value, mask, causal)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
-
-    def some(self, x: Tensor, rotary: Rotary, tokens: Tensor, tokens_rotary: Rotary) -> Tensor:
-        """As :meth:`forward` without mask and cache, but only the outputs of some tokens (B, L): (B, L, D)."""
-        h = self.attention_norm(x)
-        key, value = self.attention.keys_values(h, rotary)
-        index = tokens.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-        query = self.attention.queries(h.gather(1, index), tokens_rotary)
-        x = x.gather(1, index) + self.attention.attend(query, key, value)
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 

@@ -50,9 +50,7 @@ class GlobalHead(Head):
         for block in self.blocks[:-1]:
             x = block(x, rotary)
         wanted = targets.flatten(0, 1)  # (B·S, L)
-        last = self.blocks[-1]
-        assert isinstance(last, SelfBlock)
-        x = last.some(x, rotary, wanted, self.rotary(wanted, states))
+        x = self.blocks[-1](x, rotary, only=(wanted, self.rotary(wanted, states)))
         out: Tensor = self.norm(x).unflatten(0, (B, S))
         return out
 
