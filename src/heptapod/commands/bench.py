@@ -53,6 +53,8 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
     if target.suffix not in ("", ".json"):
         raise ValueError(f"out: {out} given, must be a folder or a .json file")
     file = target if target.suffix else target / "sampling.json"
+    bench.check()
+    resolve_device(bench.device)
     file.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before it is measured
     rows, skipped = measure(bench)
     with threads_set(bench.threads):
