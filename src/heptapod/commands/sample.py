@@ -52,7 +52,7 @@ def generate(
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
         batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
-        compile: Compile the model first (a C++ compiler is needed on CPU; it takes a minute and pays for many images).
+        compile: Compile the model first (a CPU needs a C++ compiler), which happens while the first images are drawn.
         out: A .png file for one picture, or a folder for one file per image besides.
         belief: Also write to this .png file what the model believes while it draws the first image.
         trace: Also draw the first image again, by itself, and write how: an animation to this .gif file, a strip of
