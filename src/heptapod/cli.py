@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from heptapod import __version__
+from heptapod.commands.ablate import ablate
 from heptapod.commands.bench import bench
 from heptapod.commands.demo import demo
 from heptapod.commands.edit import edit
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
     "sample": (sample, "generate images with a trained model"),
     "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
+    "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),
     "bench": (bench, "measure sampling on this machine, beside the usual ways to do it"),
     "info": (info, "tell what a model, tokenizer, cache, run or checkpoint holds"),
 }

@@ -160,12 +160,16 @@ def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor
         raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
 
 
+class LockedError(ValueError):
+    """Another process is at work in a folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Makes sure that one process at a time works in a folder, which is made if absent; a kill frees the lock.
 
     Raises:
-        ValueError: if another process is at it.
+        LockedError: if another process is at it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{TEMPORARY}lock"
@@ -173,7 +177,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder}: another process is writing there") from None
+            raise LockedError(f"{folder}: another process is writing there") from None
         try:
             yield
         finally:

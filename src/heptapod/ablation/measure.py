@@ -1,0 +1,152 @@
+"""What is measured of a trained arm; each figure once, kept in the run's ``row.json``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.ablation.study import Measures, Study
+from heptapod.commands.images import random_images
+from heptapod.data.cache import load_tokens
+from heptapod.data.tokens import TokenSet
+from heptapod.evaluation.distances import kernel_distance
+from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor
+from heptapod.evaluation.likelihood import negative_log_likelihood, next_cell_loss
+from heptapod.files import read_json, read_tensors, write_json, write_tensors
+from heptapod.pipeline import Heptapod
+from heptapod.progress import Progress, say
+from heptapod.random import Stream
+from heptapod.recipe import Recipe
+
+SHOWN = 10
+BATCH = 50
+
+
+@dataclass
+class Real:
+    """Real images as the extractor sees them, and a judge of their classes."""
+
+    extractor: FeatureExtractor
+    features: Tensor
+    """(M, F) float32."""
+    judge: Any
+    """Tells classes from features; None where the images have no labels."""
+    judge_accuracy: float | None
+    """On real images it was not trained on."""
+
+
+def open_real(study: Study, folder: Path, image_size: int) -> Real | None:
+    """Features of the study's real images, computed once and kept in its folder."""
+    measures = study.measures
+    if not measures.samples or measures.reference is None:
+        return None
+    extractor = EfficientNetLite0Features()
+    path = folder / "reference.safetensors"
+    if not path.is_file():
+        draw = (Stream.EVALUATION, 0)
+        count = measures.reference_images
+        images = random_images("ablate", "measures.reference", measures.reference, image_size, count, draw)
+        features = _features(extractor, images.in_memory(), "real images")
+        about = {"source": measures.reference, "sha256": str(images.sha256()), "features": extractor.name}
+        write_tensors(path, {"features": features, "labels": images.labels}, about)
+    stored = read_tensors(path)
+    judge, accuracy = _judge(stored["features"], stored["labels"])
+    return Real(extractor, stored["features"], judge, accuracy)
+
+
+def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
+    """A logistic regression on real features: what generated images are recognised by, and how well real ones are."""
+    if labels.min() < 0 or len(labels.unique()) < 2:
+        return None, None
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = features.numpy(), labels.numpy()
+    half = np.arange(len(y)) % 2 == 0
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    accuracy = float(judge.fit(x[half], y[half]).score(x[~half], y[~half]))
+    return judge.fit(x, y), accuracy
+
+
+def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[str, Any]:
+    """All figures of a finished run; those that ``row.json`` has are not computed again."""
+    out = Path(recipe.out)
+    path = out / "row.json"
+    row: dict[str, Any] = read_json(path) if path.is_file() else {}
+    heptapod = Heptapod.from_pretrained(out / "best")
+    train, held_out = load_tokens(recipe.data)
+    if (key := f"nll_{measures.nll_images}") not in row:
+        row[key] = _likelihood(heptapod, held_out, measures.nll_images)
+        write_json(path, row)
+    for steps in sampling_steps(heptapod, measures) if real is not None else []:
+        if (key := f"samples_{measures.samples}_at_{steps}") not in row:
+            assert real is not None
+            row[key] = _samples(heptapod, measures, steps, real, out)
+            write_json(path, row)
+    return row
+
+
+def sampling_steps(heptapod: Heptapod, measures: Measures) -> list[int]:
+    """Numbers of steps a model is measured at."""
+    cells = heptapod.model.grid.num_cells
+    steps = [min(count or cells, cells) for count in measures.sampling_steps]
+    return sorted(set(steps) if heptapod.model.head.reaches_grid else {cells}, reverse=True)
+
+
+def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int) -> dict[str, Any]:
+    """Held-out nats per token in the trained order, or the loss where there is no likelihood; mean and its error."""
+    tokens, labels = held_out.head(count), held_out.labels[:count]
+    has_likelihood = heptapod.model.config.distribution.kind != "diffusion"
+    measure = negative_log_likelihood if has_likelihood else next_cell_loss
+    values = measure(heptapod.model, tokens, labels, heptapod.token_order).double()
+    error = float(values.std() / len(values) ** 0.5)
+    name = "nats_per_token" if has_likelihood else "loss"
+    return {name: float(values.mean()), "standard_error": error, "images": len(values)}
+
+
+def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
+    """Kernel distance to the real images and the share recognised as their label, of balanced samples."""
+    classes = max(1, len(heptapod.class_names))
+    labels = [i % classes for i in range(measures.samples)]
+    asked = labels if heptapod.class_names else None
+    settings: dict[str, Any] = {"steps": steps}
+    if measures.temperature is not None:
+        settings["temperature"] = measures.temperature
+    started = time.perf_counter()
+    tokens = heptapod.generate_tokens(
+        asked, count=None if asked else measures.samples, seed=0, batch_size=BATCH, progress=True, **settings
+    )
+    images = heptapod.decode(tokens, BATCH)
+    seconds = time.perf_counter() - started
+    write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
+    features = _features(real.extractor, images, "generated images")
+    distance = kernel_distance(features, real.features)
+    row: dict[str, Any] = {
+        "kernel_distance": distance.mean,
+        "standard_error": distance.standard_error,
+        "features": real.extractor.name,
+        "seeds": [0, measures.samples - 1],
+        "sampling": {**settings, "token_order": heptapod.sampling_config(**settings).token_order},
+        "seconds": seconds,
+    }
+    if real.judge is not None and asked is not None:
+        row["recognised"] = float((real.judge.predict(features.numpy()) == np.array(labels)).mean())
+        row["judge_accuracy_on_real"] = real.judge_accuracy
+    say(f"  {steps} steps: kernel distance {distance.mean:.4f}, recognised {row.get('recognised', float('nan')):.1%}")
+    return row
+
+
+def _features(extractor: FeatureExtractor, images: Tensor, what: str) -> Tensor:
+    parts = []
+    with Progress(f"features of {len(images):,} {what}", len(images)) as progress:
+        for part in images.split(BATCH):
+            parts.append(extractor.extract(part).cpu())
+            progress.advance(len(part))
+    return torch.cat(parts)

@@ -1,0 +1,119 @@
+"""The plan of a study: what a training step of every arm costs, and hence the steps that are equal time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heptapod.ablation.study import Run, Study, arm_recipe
+from heptapod.bench.hardware import hardware
+from heptapod.data.cache import load_tokens
+from heptapod.data.loader import BatchStream
+from heptapod.data.tokens import TokenSet
+from heptapod.files import read_json, write_json
+from heptapod.models.heptapod import build_model, parameters_by_part
+from heptapod.progress import Progress
+from heptapod.recipe import Recipe, resolve_device
+from heptapod.training.model_task import ModelTask
+from heptapod.training.optim import build_optimizer
+
+ROUNDS = 5
+
+
+class StepTimer:
+    """Training steps of one arm, timed one at a time.
+
+    On a CPU the time is that of this process alone, so that other work on the machine does not count; on a GPU it is
+    the clock's.
+
+    Args:
+        recipe: what the arm is trained with.
+        tokens: training tokens.
+    """
+
+    def __init__(self, recipe: Recipe, tokens: TokenSet) -> None:
+        self.device = resolve_device(recipe.device)
+        self.model = build_model(recipe.model, tokens.grid, len(tokens.class_names), recipe.seed).to(self.device)
+        self._config = recipe.train
+        self._task = ModelTask(self.model, tokens, tokens, recipe.objective, _unused, _unused)
+        self._optimizer = build_optimizer(self.model, recipe.train)
+        self._stream = BatchStream(tokens, recipe.train.batch_size, recipe.seed)
+        self._step = 0
+
+    def seconds(self) -> float:
+        """Runs a step; returns what it took."""
+        started = self._clock()
+        for micro in self._stream.at(self._step).to(self.device).split(self._config.accumulation):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+                loss = self._task.losses(micro, self._step).loss
+            (loss.sum() / self._config.batch_size).backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._step += 1
+        return self._clock() - started
+
+    def _clock(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time() / torch.get_num_threads()
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+
+def _unused(*_: Any) -> Any:
+    raise AssertionError("a timed task draws and writes nothing")
+
+
+def make_plan(study: Study, folder: Path) -> dict[str, Any]:
+    """The plan of a study, kept in ``plan.json``: arms that are new to it are timed, the others stay as they are.
+
+    Steps of all arms are timed in turn, so that what slows the machine slows them alike; the fastest of a few rounds
+    counts, as a multiple of the first arm's.
+
+    Returns:
+        ``arms``: by name their parameters, seconds per step and ``relative_time``; ``hardware``.
+    """
+    path = folder / "plan.json"
+    plan: dict[str, Any] = read_json(path) if path.is_file() else {"arms": {}}
+    arms = study.arms()
+    new = [arm for arm in arms if arm.name not in plan["arms"]]
+    if not new:
+        return plan
+    timed = [arms[0], *(arm for arm in new if arm != arms[0])]
+    timers, sets = {}, {}
+    for arm in timed:
+        recipe = arm_recipe(study, arm)
+        if recipe.data.path not in sets:
+            sets[recipe.data.path] = load_tokens(recipe.data)[0]
+        timers[arm.name] = StepTimer(recipe, sets[recipe.data.path])
+    fastest = dict.fromkeys(timers, float("inf"))
+    with Progress(f"timing {len(timers)} arms", len(timers) * (ROUNDS + 1), "steps") as progress:
+        for number in range(ROUNDS + 1):
+            for name, timer in timers.items():
+                seconds = timer.seconds()
+                if number:  # the first one warms up
+                    fastest[name] = min(fastest[name], seconds)
+                progress.advance(1)
+    first = arms[0].name
+    for arm in new:
+        relative = fastest[arm.name] / fastest[first]
+        plan["arms"][arm.name] = {
+            "parameters": parameters_by_part(timers[arm.name].model)["total"],
+            "seconds_per_step": plan["arms"].get(first, {"seconds_per_step": fastest[first]})["seconds_per_step"]
+            * relative,
+            "relative_time": relative,
+        }
+    plan["first"] = first
+    plan.setdefault("hardware", hardware(resolve_device(arm_recipe(study, arms[0]).device)))
+    write_json(path, plan)
+    return plan
+
+
+def steps_of(run: Run, plan: dict[str, Any]) -> int:
+    """Optimizer steps of a run under its budget."""
+    if run.budget.equal == "steps":
+        return run.budget.steps
+    relative: float = plan["arms"][run.arm.name]["relative_time"]
+    return max(10, round(run.budget.steps / relative))
