@@ -81,9 +81,10 @@ def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[s
     path = out / "row.json"
     row: dict[str, Any] = read_json(path) if path.is_file() else {}
     heptapod = Heptapod.from_pretrained(out / "best")
-    train, held_out = load_tokens(recipe.data)
-    if (key := f"nll_{measures.nll_images}") not in row:
-        row[key] = _likelihood(heptapod, held_out, measures.nll_images)
+    held_out = load_tokens(recipe.data)[1]
+    key, per_image = f"nll_{measures.nll_images}", out / "nll.safetensors"
+    if key not in row or not per_image.is_file():
+        row[key] = _likelihood(heptapod, held_out, measures.nll_images, per_image)
         write_json(path, row)
     for steps in sampling_steps(heptapod, measures) if real is not None else []:
         if (key := f"samples_{measures.samples}_at_{steps}") not in row:
@@ -100,12 +101,16 @@ def sampling_steps(heptapod: Heptapod, measures: Measures) -> list[int]:
     return sorted(set(steps) if heptapod.model.head.reaches_grid else {cells}, reverse=True)
 
 
-def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int) -> dict[str, Any]:
-    """Held-out nats per token in the trained order, or the loss where there is no likelihood; mean and its error."""
+def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: Path) -> dict[str, Any]:
+    """Held-out nats per token in the trained order, or the loss where there is no likelihood; mean and its error.
+
+    The values of single images are kept in a file, for paired comparisons.
+    """
     tokens, labels = held_out.head(count), held_out.labels[:count]
     has_likelihood = heptapod.model.config.distribution.kind != "diffusion"
     measure = negative_log_likelihood if has_likelihood else next_cell_loss
     values = measure(heptapod.model, tokens, labels, heptapod.token_order).double()
+    write_tensors(per_image, {"values": values})
     error = float(values.std() / len(values) ** 0.5)
     name = "nats_per_token" if has_likelihood else "loss"
     return {name: float(values.mean()), "standard_error": error, "images": len(values)}

@@ -10,7 +10,8 @@ from heptapod.ablation.measure import measure_run, open_real
 from heptapod.ablation.plan import make_plan, steps_of
 from heptapod.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.config import to_dict
-from heptapod.data.cache import open_cache
+from heptapod.data.cache import is_cache, open_cache
+from heptapod.data.sources import open_source
 from heptapod.files import LockedError, locked, read_json, write_json
 from heptapod.progress import say
 from heptapod.training.run import train_model
@@ -27,6 +28,7 @@ def run_study(study: Study) -> list[dict[str, Any]]:
     """
     folder = Path(study.out)
     _check_same(study, folder)
+    _check_data(study)
     with locked(folder):
         plan = make_plan(study, folder)
         write_json(folder / "study.json", to_dict(study))
@@ -48,6 +50,8 @@ def run_study(study: Study) -> list[dict[str, Any]]:
 def collect(study: Study, plan: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """One flat row for every run that is trained and measured."""
     folder = Path(study.out)
+    if plan is None and not (folder / "plan.json").is_file():
+        return []
     plan = plan or read_json(folder / "plan.json")
     rows = []
     for run in all_runs(study):
@@ -84,6 +88,16 @@ def _row(run: Run, plan: dict[str, Any], training: dict[str, Any], measured: dic
 def _image_size(study: Study) -> int:
     arm = study.arms()[0]
     return open_cache(Path(str(arm_recipe(study, arm).data.path))).image_size[0]
+
+
+def _check_data(study: Study) -> None:
+    """Refuses what is no cache, and real images that are not there."""
+    for setting in ("codes", "vectors"):
+        path = getattr(study, setting)
+        if path is not None and not is_cache(Path(path)):
+            raise FileNotFoundError(f"{setting}: {path} is no cache; make one with heptapod tokenize")
+    if study.measures.samples and study.measures.reference is not None:
+        open_source(study.measures.reference, "measures.reference")
 
 
 FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures"}
