@@ -15,7 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.config import from_dict, to_dict
-from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.evaluation.likelihood import (
+    check_likelihood,
+    log_scale,
+    negative_log_likelihood,
+    tokens_of_images,
+    trained_order,
+)
 from heptapod.model_folder import PretrainedConfig, read_pretrained, write_pretrained
 from heptapod.models import HeptapodModel
 from heptapod.pictures import to_pil
@@ -32,8 +38,7 @@ from heptapod.sampling import (
     sample_tokens,
 )
 from heptapod.tokenizers import Tokenizer, save_tokenizer, tokenizer_hash
-from heptapod.tokenizers.base import to_float, to_uint8
-from heptapod.tokenizers.continuous import ContinuousTokenizer
+from heptapod.tokenizers.base import to_uint8
 from heptapod.trace import shown_steps, trace_picture
 
 DEFAULT_BATCH = 64
@@ -255,7 +260,12 @@ class Heptapod:
         return trace_picture(self, self.trace(label, seed=seed, most=columns, **settings))
 
     def negative_log_likelihood(
-        self, images: Tensor, labels: Sequence[int | str] | None = None, batch_size: int = 32, progress: bool = False
+        self,
+        images: Tensor,
+        labels: Sequence[int | str] | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+        token_order: Literal["raster", "random", "mixed"] | None = None,
     ) -> Tensor:
         """−log p of the tokens of images by the chain rule, in nats per token.
 
@@ -268,36 +278,23 @@ class Heptapod:
             labels: a class index or name per image; None for no label.
             batch_size: images at a time; the result does not depend on it but for rounding.
             progress: show a progress bar.
+            token_order: the order to read in; the one(s) of training if left out.
 
         Returns:
             (M,) float32 on the CPU.
 
         Raises:
-            ValueError: for a diffusion model, which has no likelihood, or images of another size than the model's.
+            ValueError: for a diffusion model, which has no likelihood, an order that was not trained, or images of
+                another size than the model's.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+        check_likelihood(self.model)
+        order = trained_order(token_order, self.token_order)
         if labels is not None and len(labels) != len(images):
             raise ValueError(f"labels: {len(labels)} given for {len(images)} images")
         indices = torch.tensor(self.label_indices(labels, None if labels else len(images)))
-        grid, factor = self.model.grid, self.tokenizer.factor
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, grid.height * factor, grid.width * factor):
-            raise ValueError(
-                f"images: {tuple(images.shape)} of {images.dtype} given, must be (M, 3, {grid.height * factor}, "
-                f"{grid.width * factor}) of uint8"
-            )
-        log_scale = self.tokenizer.log_scale if isinstance(self.tokenizer, ContinuousTokenizer) else 0.0
-        parts = []
-        with Progress(f"likelihood of {len(images):,} images", len(images)) if progress else Silent() as bar:
-            for rows in torch.arange(len(images)).split(batch_size):
-                with torch.inference_mode():
-                    tokens = self.tokenizer.encode(to_float(images[rows]).to(self.tokenizer.device))
-                nll = negative_log_likelihood(
-                    self.model, tokens.clone(), indices[rows], self.token_order, batch_size, rows
-                )
-                parts.append(nll + log_scale)
-                bar.advance(len(rows))
-        return torch.cat(parts)
+        tokens = tokens_of_images(self.tokenizer, self.model.grid, images, batch_size)
+        nats = negative_log_likelihood(self.model, tokens, indices, order, batch_size, progress=progress)
+        return nats + log_scale(self.tokenizer)
 
     def label_indices(self, labels: Sequence[int | str] | None, count: int | None = None) -> list[int]:
         """Class indices of labels given as indices or names; -1 for each image without a label.

@@ -51,6 +51,8 @@ class CellDistribution(nn.Module, ABC):
 
     loss_is_likelihood: bool = False
     """Whether the loss is −log p in nats."""
+    has_likelihood: bool = True
+    """Whether :meth:`log_prob` gives one."""
     uncertainty_name: str
     """What :meth:`belief` measures, with its unit, as a picture says it."""
 

@@ -43,6 +43,7 @@ class ContinuousDistribution(CellDistribution):
             cells, one from each of R equally likely ranges.
     """
 
+    has_likelihood = False
     uncertainty_name = "spread (standard deviation)"
     presets: Mapping[Literal["default", "fast"], Preset]
     solvers: Mapping[Solver, int]

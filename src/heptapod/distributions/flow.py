@@ -31,6 +31,7 @@ class FlowDistribution(ContinuousDistribution):
     error. Levels are logit-normal (2403.03206): most of them in the middle, where the velocity is hardest to know.
     """
 
+    has_likelihood = True
     presets = {"default": Preset("euler", 25), "fast": Preset("euler", 8)}
     solvers = {"euler": 25, "heun": 25}
 

@@ -73,11 +73,14 @@ class Tokenizer(nn.Module, ABC):
         factor: pixels per cell side.
         vocabulary_size: number of codes V; 0 for a continuous tokenizer.
         channels: numbers per token C; 0 for a discrete tokenizer.
+        is_lossless: whether different codes are different pictures and every picture it can show comes back as it was,
+            so that the likelihood of codes is one of pixels. Pictures that it cannot show exactly may exist.
     """
 
     factor: int
     vocabulary_size: int = 0
     channels: int = 0
+    is_lossless: bool = False
 
     def grid(self, image_height: int, image_width: int) -> GridSpec:
         """The token grid of an image size.

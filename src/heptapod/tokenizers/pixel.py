@@ -33,6 +33,7 @@ class PixelTokenizer(Tokenizer):
     """Rounds every pixel to its level: exact for images whose pixels lie on the levels."""
 
     factor = 1
+    is_lossless = True
 
     def __init__(self, config: PixelConfig) -> None:
         super().__init__()
