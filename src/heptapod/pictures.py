@@ -77,6 +77,38 @@ def cell_maps(values: Tensor, highest: float, factor: int) -> Tensor:
     return maps.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
+def confusion_picture(confusion: Tensor, names: Sequence[str], side: int = 480) -> Image.Image:
+    """Counts (K, K) of each true class (row) by the answer (column) as a heat map of shares of the row.
+
+    Args:
+        confusion: counts, (K, K).
+        names: of the classes, written before the rows and, where they fit, over the columns.
+        side: about how many pixels wide the map is; up to 40 classes are named.
+    """
+    K = len(confusion)
+    cell = max(1, side // K)
+    shares = confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
+    map_ = cell_maps(shares[None], 1.0, cell)[0]
+    font = ImageFont.load_default(max(8, min(14, cell - 2)))
+    shown = list(names) if K <= 40 else []
+    left, top = max((int(font.getlength(name)) + 12 for name in shown), default=8), 44
+    bar = heat_map(torch.linspace(0, 1, 100).expand(10, -1), 1.0)
+    canvas = Image.new("RGB", (left + max(map_.shape[2], 240) + 8, top + map_.shape[1] + 32), BACKGROUND)
+    canvas.paste(to_pil(map_), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((left, 12), "row: true class, column: answer", INK, font=ImageFont.load_default(14), anchor="lm")
+    for number, name in enumerate(shown):
+        middle = number * cell + cell // 2
+        draw.text((6, top + middle), name, INK, font=font, anchor="lm")
+        if font.getlength(name) < cell:
+            draw.text((left + middle, top - 10), name, INK, font=font, anchor="mm")
+    canvas.paste(to_pil(bar), (left, top + map_.shape[1] + 12))
+    draw.text(
+        (left + 108, top + map_.shape[1] + 17), "share, 0 to 1", INK, font=ImageFont.load_default(14), anchor="lm"
+    )
+    return canvas
+
+
 def belief_picture(
     read: Tensor,
     believed: Tensor | None,

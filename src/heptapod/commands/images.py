@@ -1,10 +1,15 @@
-"""The images that a command about tokenizers looks at."""
+"""The images that an evaluating command looks at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
 from heptapod.config import from_dict
 from heptapod.data import DataConfig, ImageSet
-from heptapod.data.images import decode
+from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import open_source
 from heptapod.progress import say
 from heptapod.random import Stream, numpy_generator
@@ -31,4 +36,53 @@ def random_images(
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
         say(f"{setting}: left out, {line}")
+    return images
+
+
+Split = Literal["held_out", "train", "all"]
+
+
+def split_images(
+    command: str,
+    data: str,
+    split: Split,
+    image_size: int,
+    classes: Sequence[str] | None,
+    count: int | None,
+    seed: int,
+    memory_gib: float,
+) -> ImageSet:
+    """Images of one side of a set, perhaps of some classes only, perhaps a random part; says which cannot be read.
+
+    Args:
+        command: for messages.
+        data: a folder, parquet file(s) or a built-in set.
+        split: held_out takes the set's own held-out images, or those that training holds out where it has none; train
+            the others.
+        image_size: side after resizing and cropping, 0 keeps the size.
+        classes: names of the only classes wanted; None for all images, also those without a label.
+        count: how many; None for all.
+        seed: keys the draw.
+        memory_gib: refuse more than this many GiB of decoded images.
+
+    Returns:
+        The images, in the order of their source.
+    """
+    source = open_source(data, "data")
+    config = from_dict(DataConfig, {"path": data, "image_size": image_size, "memory_gib": memory_gib}, command)
+    if split == "all":
+        rows = np.arange(len(source.names))
+    else:
+        train, held_out = split_rows(source.is_held_out(), config)
+        rows = train if split == "train" else held_out
+    if classes is not None:
+        wanted = [number for number, name in enumerate(source.class_names) if name in classes]
+        rows = rows[np.isin(np.array(source.labels)[rows], wanted)]
+        if len(rows) == 0:
+            raise ValueError(f"classes: {', '.join(classes)} given, but the {split} images of {data} hold none of them")
+    if count is not None:
+        rows = np.sort(rows[numpy_generator(Stream.EVALUATION, seed).permutation(len(rows))[:count]])
+    images = decode(source, config, rows)
+    for line in images.unreadable[:5]:
+        say(f"data: left out, {line}")
     return images

@@ -29,7 +29,7 @@ def zero_shot(
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """log p(x | c) of every image under every class, in nats per image.
+    """The log-likelihood log p(x | c) of every image under every class, in nats per image.
 
     The class with the highest is the answer, and the softmax over the classes is the posterior where all are equally
     likely beforehand (see :func:`judge`). The orders in which an image is read, and the noise where a flow's likelihood
@@ -96,7 +96,7 @@ class Judgement:
     @property
     def accuracy(self) -> float:
         """Share of right answers."""
-        return float(self.confusion.diagonal().sum() / self.confusion.sum())
+        return int(self.confusion.diagonal().sum()) / int(self.confusion.sum())
 
     @property
     def chance(self) -> float:
@@ -133,7 +133,9 @@ def judge(log_likelihoods: Tensor, truth: Tensor) -> Judgement:
     confidence, answers = log_posterior.exp().max(1)
     confusion = torch.bincount(truth * K + answers, minlength=K * K).view(K, K)
     bins = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
-    gaps = torch.zeros(CONFIDENCE_BINS, dtype=torch.float64).index_add(0, bins, confidence - (answers == truth).double())
+    gaps = torch.zeros(CONFIDENCE_BINS, dtype=torch.float64).index_add(
+        0, bins, confidence - (answers == truth).double()
+    )
     return Judgement(
         confusion,
         negative_log_posterior=float(-log_posterior.gather(1, truth.unsqueeze(1)).mean()),
