@@ -86,7 +86,7 @@ def confusion_picture(confusion: Tensor, names: Sequence[str], side: int = 480) 
         side: about how many pixels wide the map is; up to 40 classes are named.
     """
     K = len(confusion)
-    cell = max(1, side // K)
+    cell = min(48, max(1, side // K))
     shares = confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
     map_ = cell_maps(shares[None], 1.0, cell)[0]
     font = ImageFont.load_default(max(8, min(14, cell - 2)))

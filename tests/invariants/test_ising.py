@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.evaluation.zero_shot import zero_shot
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.objective import ObjectiveConfig, draw_token_order
@@ -48,19 +50,44 @@ def marginal_kl(model: HeptapodModel, truth: Ising, per_length: int) -> float:
     return total / count
 
 
+def check_normalised(log_ratio: Tensor) -> None:
+    """Σ_x p_model(x) = 1: over states drawn from the truth the mean of p_model / p is that sum."""
+    ratio = log_ratio.exp()
+    error = float(ratio.std()) / len(ratio) ** 0.5
+    assert error < 0.01
+    assert abs(float(ratio.mean()) - 1) <= 3 * error
+
+
+def check_zero_shot(model: HeptapodModel, truth: Ising, numbers: Tensor) -> float:
+    """The posterior of the two classes is the exact one: the mean KL (exact || model), in nats."""
+    exact = truth.log_p[:, numbers].T.log_softmax(1)
+    found = zero_shot(model, truth.states[numbers], token_order="random", batch_size=512).log_softmax(1)
+    agree = (found.argmax(1) == exact.argmax(1)) | ((exact[:, 0] - exact[:, 1]).abs() < 0.5)  # a toss-up may differ
+    print(f"zero-shot: {float(agree.double().mean()):.4f} agree with the exact posterior's answer")
+    assert agree.double().mean() >= 0.97
+    return float((exact.exp() * (exact - found)).sum(1).mean())
+
+
 @pytest.mark.parametrize("kind", ["cross", "global"])
 def test_learns_the_exact_distribution(kind: str) -> None:
     truth = Ising()
     model = train(kind, truth)
     labels, numbers, states = truth.sample(4096, torch.Generator().manual_seed(2))
     nll = negative_log_likelihood(model, states, labels, "random", batch_size=512).double() * N
-    excess = float((nll + truth.log_p[labels, numbers]).mean())  # KL(p || model), of low variance
+    log_ratio = -nll - truth.log_p[labels, numbers]
+    excess = -float(log_ratio.mean())  # KL(p || model), of low variance
     entropy = truth.entropy()
     kl = marginal_kl(model, truth, per_length=24)
+    check_normalised(log_ratio)
+    posterior_kl = check_zero_shot(model, truth, numbers[:512])
+    print(
+        f"posterior KL {posterior_kl:.5f}, mean ratio {float(log_ratio.exp().mean()):.5f}, std {float(log_ratio.exp().std()):.4f}"
+    )
     print(f"{kind}: entropy {entropy:.4f} nats, model {entropy + excess:.4f}, marginal KL {kl:.5f}")
     assert excess > -0.02, "a model cannot be better than the truth"
     assert excess / entropy <= 0.02
     assert kl <= 0.02
+    assert posterior_kl <= 0.02
 
 
 def test_enumeration_agrees_with_itself() -> None:
