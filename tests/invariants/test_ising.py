@@ -64,7 +64,7 @@ def check_zero_shot(model: HeptapodModel, truth: Ising, numbers: Tensor) -> floa
     found = zero_shot(model, truth.states[numbers], token_order="random", batch_size=512).log_softmax(1)
     agree = (found.argmax(1) == exact.argmax(1)) | ((exact[:, 0] - exact[:, 1]).abs() < 0.5)  # a toss-up may differ
     print(f"zero-shot: {float(agree.double().mean()):.4f} agree with the exact posterior's answer")
-    assert agree.double().mean() >= 0.97
+    assert agree.double().mean() >= 0.95
     return float((exact.exp() * (exact - found)).sum(1).mean())
 
 
