@@ -292,7 +292,7 @@ class Heptapod:
         if labels is not None and len(labels) != len(images):
             raise ValueError(f"labels: {len(labels)} given for {len(images)} images")
         indices = torch.tensor(self.label_indices(labels, None if labels else len(images)))
-        tokens = tokens_of_images(self.tokenizer, self.model.grid, images, batch_size)
+        tokens = tokens_of_images(self.tokenizer, self.model.grid, images, batch_size, progress)
         nats = negative_log_likelihood(self.model, tokens, indices, order, batch_size, progress=progress)
         return nats + log_scale(self.tokenizer)
 

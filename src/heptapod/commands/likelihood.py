@@ -91,6 +91,8 @@ def measure(
         raise ValueError(f"count: {count} given, must be at least 1")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: {seed} given, must be between 0 and 2^63 - 1")
+    if Path(out).is_file():
+        raise ValueError(f"out: {out} given, but that is a file; a folder is written")
     parallel.refuse_several("likelihood")
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     order = trained_order(token_order, heptapod.token_order)
@@ -105,7 +107,7 @@ def measure(
         warnings.warn("labels: none given, but the model was never trained without a label", stacklevel=2)
 
     started = time.perf_counter()
-    tokens = tokens_of_images(heptapod.tokenizer, heptapod.model.grid, pixels, batch_size)
+    tokens = tokens_of_images(heptapod.tokenizer, heptapod.model.grid, pixels, batch_size, progress=True)
     given = known if labels else None
     nats = negative_log_likelihood(
         heptapod.model, tokens, given, order, batch_size, orders=orders, seed=seed, progress=True

@@ -127,7 +127,9 @@ def check_likelihood(
 
 
 @torch.no_grad()
-def tokens_of_images(tokenizer: Tokenizer, grid: GridSpec, images: Tensor, batch_size: int) -> Tensor:
+def tokens_of_images(
+    tokenizer: Tokenizer, grid: GridSpec, images: Tensor, batch_size: int, progress: bool = False
+) -> Tensor:
     """Tokens (M, N) int64 or (M, N, C) float32 on the CPU of images (M, 3, h, w) uint8.
 
     Raises:
@@ -140,8 +142,12 @@ def tokens_of_images(tokenizer: Tokenizer, grid: GridSpec, images: Tensor, batch
         raise ValueError(
             f"images: {tuple(images.shape)} of {images.dtype} given, must be (M, 3, {shape[1]}, {shape[2]}) of uint8"
         )
-    device = tokenizer.device
-    return torch.cat([tokenizer.encode(to_float(part).to(device)).cpu() for part in images.split(batch_size)])
+    parts = []
+    with Progress(f"encoding {len(images):,} images", len(images)) if progress else Silent() as bar:
+        for part in images.split(batch_size):
+            parts.append(tokenizer.encode(to_float(part).to(tokenizer.device)).cpu())
+            bar.advance(len(part))
+    return torch.cat(parts)
 
 
 def log_scale(tokenizer: Tokenizer) -> float:
