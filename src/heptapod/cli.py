@@ -16,6 +16,7 @@ from heptapod.commands.edit import edit
 from heptapod.commands.evaluate_tokenizer import evaluate_tokenizer
 from heptapod.commands.info import info
 from heptapod.commands.likelihood import likelihood
+from heptapod.commands.probe import probe
 from heptapod.commands.sample import sample
 from heptapod.commands.tokenize import import_tokenizer, tokenize
 from heptapod.commands.train import train, train_tokenizer
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
     "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),
     "likelihood": (likelihood, "how likely images are to a trained model, and which class makes them likeliest"),
+    "probe": (probe, "measure what a model has learnt: classes told from its hidden states by simple means"),
     "bench": (bench, "measure sampling on this machine, beside the usual ways to do it"),
     "info": (info, "tell what a model, tokenizer, cache, run or checkpoint holds"),
 }
