@@ -16,7 +16,7 @@ from heptapod.models import ModelConfig
 from heptapod.objective import ObjectiveConfig
 from heptapod.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.tokenizers import LossesConfig, TokenizerConfig, VQConfig
-from heptapod.training import TrainConfig
+from heptapod.training import ProbeConfig, TrainConfig
 
 
 @settings
@@ -55,6 +55,8 @@ class Recipe:
     """Token order and supervision density."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How the model is trained."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """What is measured of its hidden states meanwhile."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How sample grids are drawn during training, and the defaults of `heptapod sample`."""
 

@@ -5,6 +5,7 @@ Shape legend: B batch, M images, N cells, S prefixes per image, D width.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -70,9 +71,9 @@ def layer_features(
 
     All N tokens are read, in raster order if the model was trained on it (``raster``, ``mixed``), else in a random one
     fixed per image number. A backbone layer is pooled over h_1..h_N (h_0, after no token, is the same for all images).
-    A head is asked what the likelihood asks it, the next cell at each of the N prefixes, and pooled over these
-    queries; the last token is then an answer only, and not read by the head. The global head, which goes over the
-    whole grid for a single prefix, is asked once instead, after all tokens, and pooled over the cells.
+    A head is asked what the likelihood asks it, the next cell at each of the N prefixes, and pooled over these queries,
+    none of which follows the last token. The global head, which goes over the whole grid for a single prefix, is asked
+    once instead, after all tokens, and pooled over the cells.
 
     Args:
         model: of any kind of head; the layers of a head of your own are not known and are left out.
@@ -115,7 +116,8 @@ def _read_and_ask(model: HeptapodModel, tokens: Tensor, order: Tensor, ask: bool
     if isinstance(model.head, GlobalHead):
         model.head(states, torch.full((1, 1), N, device=order.device), order.unsqueeze(1))
     else:
-        model.head(states, torch.arange(N, device=order.device).unsqueeze(0), order.unsqueeze(-1))
+        before = dataclasses.replace(states, hidden=states.hidden[:, :-1], cells=states.cells[:, :-1])
+        model.head(before, torch.arange(N, device=order.device).unsqueeze(0), order.unsqueeze(-1))
 
 
 @contextmanager

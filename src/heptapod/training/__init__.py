@@ -1,7 +1,7 @@
 """Training: one loop for tokenizers and models, with exact resume."""
 
-from heptapod.training.config import TrainConfig
+from heptapod.training.config import ProbeConfig, TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
 from heptapod.training.trainer import NonFiniteLossError, Trainer
 
-__all__ = ["LossOutput", "NonFiniteLossError", "TrainConfig", "TrainTask", "Trainer"]
+__all__ = ["LossOutput", "NonFiniteLossError", "ProbeConfig", "TrainConfig", "TrainTask", "Trainer"]

@@ -78,3 +78,19 @@ class TrainConfig:
 
 RESUME_FREELY = {"log_every", "preview_every", "save_every", "keep_last", "tensorboard"}
 """Settings that may differ when a run goes on, since they do not change the weights."""
+
+
+@settings
+class ProbeConfig:
+    """Probes of the model at every evaluation (see `heptapod probe`); its weights do not depend on them."""
+
+    images: int = 0
+    """Labelled training images that classes are learnt from, drawn at random; 0 for no probes."""
+    test_images: int = 1000
+    """Held-out images tested on (at most)."""
+
+    def __post_init__(self) -> None:
+        if self.images < 0:
+            raise ValueError(f"images: {self.images} given, must be at least 0")
+        if self.test_images < 1:
+            raise ValueError(f"test_images: {self.test_images} given, must be at least 1")

@@ -29,6 +29,7 @@ class ModelTask:
         objective: token order and supervision density.
         preview: draws a picture of samples.
         export: writes the weights for use.
+        probe: further figures of a model at every evaluation.
     """
 
     name = "model"
@@ -42,6 +43,7 @@ class ModelTask:
         objective: ObjectiveConfig,
         preview: Callable[[HeptapodModel], Image.Image],
         export: Callable[[HeptapodModel, Path, dict[str, str]], None],
+        probe: Callable[[HeptapodModel], dict[str, float]] | None = None,
     ) -> None:
         self.module = module
         self.train_items = train
@@ -49,6 +51,7 @@ class ModelTask:
         self.objective = objective
         self._preview = preview
         self._export = export
+        self._probe = probe
 
     @property
     def averaged(self) -> HeptapodModel:
@@ -76,15 +79,19 @@ class ModelTask:
         return {}
 
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
-        """Held-out loss of the next cells (``val_loss``): of codes, the negative log-likelihood in nats per token."""
+        """Held-out loss of the next cells (``val_loss``): of codes, the negative log-likelihood in nats per token.
+
+        And what the probe finds, if there is one.
+        """
         assert isinstance(module, HeptapodModel)
         tokens = self.validation.head(max_images)
         labels = self.validation.labels[:max_images]
         loss = float(next_cell_loss(module, tokens, labels, self.objective.token_order).mean())
-        if not module.distribution.loss_is_likelihood:
-            return {"val_loss": loss}
-        bits = loss * module.grid.num_cells / math.log(2)
-        return {"val_loss": loss, "val_nats_per_token": loss, "val_bits_per_image": bits}
+        figures = {"val_loss": loss}
+        if module.distribution.loss_is_likelihood:
+            bits = loss * module.grid.num_cells / math.log(2)
+            figures |= {"val_nats_per_token": loss, "val_bits_per_image": bits}
+        return figures | (self._probe(module) if self._probe else {})
 
     def preview(self, module: nn.Module) -> Image.Image:
         """Samples of the model."""

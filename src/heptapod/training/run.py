@@ -30,6 +30,7 @@ from heptapod.tokenizers import (
 )
 from heptapod.tokenizers.store import build_trainable
 from heptapod.training.folder import find_tokenizer, is_finished, report, start
+from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
 from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
@@ -114,7 +115,11 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         path = os.path.relpath(reference, folder) if reference else None
         bundle(module, metadata).save_pretrained(folder, path)
 
-    task = ModelTask(model, train, validation, recipe.objective, lambda module: preview_grid(bundle(module)), export)
+    order, seed = recipe.objective.token_order, recipe.seed
+    probe = ModelProbe(recipe.probe, train, validation, order, seed) if recipe.probe.images else None
+    task = ModelTask(
+        model, train, validation, recipe.objective, lambda module: preview_grid(bundle(module)), export, probe
+    )
     figures = Trainer(task, recipe.train, out, recipe.seed, device).run()
     if parallel.is_main():
         write_json(out / "training.json", figures)
@@ -144,6 +149,7 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
         part.in_memory()  # refuses a set too large to be encoded here
     grid = (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
     model = _model(recipe, grid, len(images[0].class_names))  # refused before anything is written
+    check_probe(recipe.probe, recipe.objective.label_dropout, *images, recipe.seed)
     start(out, recipe, images)
     report(out, images)
     say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {grid.height}×{grid.width}")
@@ -165,6 +171,7 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
         )
     train, validation = load_tokens(recipe.data)
     model = _model(recipe, train.grid, len(train.class_names))
+    check_probe(recipe.probe, recipe.objective.label_dropout, train, validation, recipe.seed)
     for tokens in (train, validation):
         tokens.check_finite()
     start(out, recipe, (train, validation))

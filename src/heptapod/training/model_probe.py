@@ -1,0 +1,68 @@
+"""Probes of a model while it is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.data import ImageSet, TokenSet
+from heptapod.evaluation.layer_features import TokenOrder, check_unlabelled, layer_features, layer_names
+from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
+from heptapod.models.heptapod import HeptapodModel
+from heptapod.random import Stream, numpy_generator
+from heptapod.training.config import ProbeConfig
+
+
+class ModelProbe:
+    """Probes of every layer, on the same training and held-out images at each evaluation.
+
+    Args:
+        config: how many images.
+        train: tokens to learn the classes from; the unaugmented view is read.
+        validation: held-out tokens to test on.
+        token_order: the order(s) the model is trained on.
+        seed: which training images are drawn.
+    """
+
+    def __init__(
+        self, config: ProbeConfig, train: TokenSet, validation: TokenSet, token_order: TokenOrder, seed: int
+    ) -> None:
+        drawn = train.subset(_drawn(len(train), config.images, seed))
+        self.token_order = token_order
+        self.seed = seed
+        self.train, self.train_labels = drawn.head(len(drawn)), drawn.labels
+        self.test, self.test_labels = validation.head(config.test_images), validation.labels[: config.test_images]
+
+    def __call__(self, model: HeptapodModel) -> dict[str, float]:
+        """Accuracies on held-out images of the layer that is best on held-out training images, and its number."""
+        train, test = (layer_features(model, tokens, self.token_order) for tokens in (self.train, self.test))
+        results = probe_layers(train, self.train_labels, test, self.test_labels, self.seed)
+        best = best_layer(results)
+        return {
+            "probe_linear_accuracy": results[best].linear,
+            "probe_knn_accuracy": results[best].knn,
+            "probe_best_layer": layer_names(model).index(best),
+        }
+
+
+def check_probe(
+    config: ProbeConfig, label_dropout: float, train: ImageSet | TokenSet, validation: ImageSet | TokenSet, seed: int
+) -> None:
+    """Refuses probes that a run cannot have.
+
+    Raises:
+        ValueError: if the model is always given the label, the data has no labels or too few images of a class, or
+            scikit-learn is not installed.
+    """
+    if not config.images:
+        return
+    check_unlabelled(len(train.class_names), label_dropout)
+    drawn = torch.from_numpy(_drawn(len(train), config.images, seed))
+    held_out: Tensor = validation.labels[: config.test_images]
+    check_probe_labels(train.labels[drawn], held_out, train.class_names, "probe.images")
+
+
+def _drawn(total: int, count: int, seed: int) -> np.ndarray:
+    drawn: np.ndarray = np.sort(numpy_generator(Stream.EVALUATION, seed, 3).permutation(total)[:count])
+    return drawn
