@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rich.table
-import torch
 import tyro
 from rich.console import Console
-from torch import Tensor
 
 from heptapod import parallel
+from heptapod.commands.probe_data import ProbeData, load_probe_data
 from heptapod.config import from_dict
-from heptapod.data import DataConfig, ImageSet, TokenSet, encode_images
-from heptapod.data.cache import is_cache, load_tokens, read_description
-from heptapod.data.images import decode, split_rows
-from heptapod.data.sources import Source, open_source
+from heptapod.data import DataConfig
 from heptapod.evaluation import probe as probes
 from heptapod.evaluation.layer_features import check_unlabelled, layer_features, layer_names, reading_order
-from heptapod.evaluation.probe import Accuracy, best_layer, check_probe_labels, probe_layers
+from heptapod.evaluation.probe import Accuracy, best_layer, probe_layers
 from heptapod.evaluation.probe_picture import probe_picture
 from heptapod.files import sha256, write_json
 from heptapod.model_folder import find_pretrained
@@ -33,7 +27,6 @@ from heptapod.models.heptapod import build_model
 from heptapod.pictures import save_png
 from heptapod.pipeline import Heptapod
 from heptapod.progress import say
-from heptapod.random import Stream, numpy_generator
 from heptapod.recipe import resolve_device
 from heptapod.tokenizers import tokenizer_hash
 
@@ -44,17 +37,6 @@ TEST_SHARE = 0.2
 def probe(arguments: list[str]) -> None:
     """Parses arguments and probes."""
     tyro.cli(probe_model, prog="heptapod probe", args=arguments, use_underscores=True)
-
-
-@dataclass
-class _Data:
-    """Training and test images, as tokens and as pixels."""
-
-    train: TokenSet
-    test: TokenSet
-    pixels: tuple[Tensor, Tensor] | None
-    """(M, 3·h·w) and (T, 3·h·w) uint8; None where there are only tokens, or they are not wanted."""
-    unreadable: list[str]
 
 
 def probe_model(
@@ -107,30 +89,22 @@ def probe_model(
     folder = find_pretrained(Path(model))
     heptapod = Heptapod.from_pretrained(folder, place)
     check_unlabelled(heptapod.model.num_classes, heptapod.label_dropout)
-    names = layer_names(heptapod.model)
-    if unknown := [layer for layer in layers if layer not in names]:
-        raise ValueError(f"layers: {unknown[0]} given, must be among {', '.join(names)}")
-    wanted = [name for name in names if not layers or name in layers]
-
-    started = time.perf_counter()
+    wanted = _chosen(layer_names(heptapod.model), layers)
     config = from_dict(
         DataConfig,
-        {
-            "path": data, "image_size": image_size, "validation_path": test_data, "validation_fraction": TEST_SHARE,
-            "memory_gib": memory_gib,
-        },
+        {"path": data, "image_size": image_size, "validation_path": test_data, "validation_fraction": TEST_SHARE}
+        | {"memory_gib": memory_gib},
         "probe",
-    )  # fmt: skip
-    load = _from_cache if is_cache(Path(data)) else _from_images
-    found = load(heptapod, config, (count, test_count), seed, pixels)
+    )
+    started = time.perf_counter()
+    found = load_probe_data(heptapod, config, (count, test_count), seed, pixels)
     _check_memory(found, heptapod.model.config.width * len(wanted), memory_gib)
 
     def probed(module: HeptapodModel, whose: str) -> dict[str, Accuracy]:
+        order, parts = heptapod.token_order, (("training", found.train), ("test", found.test))
         train, test = (
-            layer_features(
-                module, part.head(len(part)), heptapod.token_order, wanted, batch_size, f"{what} images, {whose}"
-            )
-            for what, part in (("training", found.train), ("test", found.test))
+            layer_features(module, part.head(len(part)), order, wanted, batch_size, f"{what} images, {whose}")
+            for what, part in parts
         )
         return probe_layers(train, found.train.labels, test, found.test.labels, seed, f"probing {whose}")
 
@@ -144,17 +118,8 @@ def probe_model(
         train, test = (part.float() for part in found.pixels)
         results["pixels"] = {"pixels": probes.probe(train, found.train.labels, test, found.test.labels, seed)}
     figures = {
-        "model": _facts(heptapod, folder),
-        "data": {
-            "path": data,
-            "test_path": test_data,
-            "classes": len(found.train.class_names),
-            "train_images": len(found.train),
-            "test_images": len(found.test),
-            "train_sha256": found.train.sha256(),
-            "test_sha256": found.test.sha256(),
-            "unreadable": found.unreadable,
-        },
+        "model": _model_facts(heptapod, folder),
+        "data": {"path": data, "test_path": test_data, **_data_facts(found)},
         "seed": seed,
         "neighbours": probes.NEIGHBOURS,
         "temperature": probes.TEMPERATURE,
@@ -168,79 +133,13 @@ def probe_model(
     print(f"{Path(out) / 'probe.json'}, {Path(out) / 'probe.png'}")
 
 
-def _from_images(
-    heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
-) -> _Data:
-    source = open_source(config.path, "data")
-    test_source = source if config.validation_path is None else open_source(config.validation_path, "test_data")
-    if test_source.class_names != source.class_names:
-        raise ValueError(f"test_data: {config.validation_path} has other classes than {config.path}")
-    if config.image_size:
-        _check_grid(heptapod, config.image_size, config.image_size)
-    train_rows, test_rows = split_rows(source.is_held_out(), config)
-    if test_source is not source:
-        test_rows = np.arange(len(test_source.names))
-    parts = [(source, _drawn(train_rows, counts[0], seed, 3)), (test_source, _drawn(test_rows, counts[1], seed, 4))]
-    train_labels, test_labels = (torch.tensor(origin.labels)[torch.from_numpy(rows)] for origin, rows in parts)
-    check_probe_labels(train_labels, test_labels, source.class_names)
-    train, test = (_decoded(heptapod, origin, config, rows) for origin, rows in parts)
-    check_probe_labels(train.labels, test.labels, source.class_names)  # some may be unreadable
-    if pixels and (train.is_slow or test.is_slow):
-        raise ValueError("pixels: the images do not fit into memory_gib together; give --no_pixels, or raise it")
-    raw = _raw_pixels(train.in_memory(), test.in_memory()) if pixels else None
-    train_tokens, test_tokens = (encode_images(heptapod.tokenizer, part) for part in (train, test))
-    return _Data(train_tokens, test_tokens, raw, [*train.unreadable, *test.unreadable])
+def _chosen(names: list[str], layers: Collection[str]) -> list[str]:
+    if unknown := [layer for layer in layers if layer not in names]:
+        raise ValueError(f"layers: {unknown[0]} given, must be among {', '.join(names)}")
+    return [name for name in names if not layers or name in layers]
 
 
-def _decoded(heptapod: Heptapod, source: Source, config: DataConfig, rows: np.ndarray) -> ImageSet:
-    images = decode(source, config, rows)
-    for line in images.unreadable[:5]:
-        say(f"data: left out, {line}")
-    _check_grid(heptapod, *images.size)
-    return images
-
-
-def _from_cache(
-    heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
-) -> _Data:
-    for setting, path in (("data", config.path), ("test_data", config.validation_path)):
-        if path is not None and is_cache(Path(path)):
-            made_with, own = read_description(Path(path)).tokenizer_sha256, tokenizer_hash(heptapod.tokenizer)
-            if made_with != own:
-                raise ValueError(
-                    f"{setting}: {path} was made with a tokenizer of hash {made_with[:16]}…, the model's has the hash "
-                    f"{own[:16]}…; its tokens mean something else"
-                )
-    train, test = load_tokens(config)
-    factor = heptapod.tokenizer.factor
-    _check_grid(heptapod, train.grid.height * factor, train.grid.width * factor)
-    assert test.rows is not None
-    test = test.subset(test.rows.argsort().numpy())  # in the order of their source, as images are read
-    train = train.subset(_drawn(np.arange(len(train)), counts[0], seed, 3))
-    test = test.subset(_drawn(np.arange(len(test)), counts[1], seed, 4))
-    check_probe_labels(train.labels, test.labels, train.class_names)
-    if pixels:
-        say("raw pixels are left out: a cache holds tokens only")
-    return _Data(train, test, None, [])
-
-
-def _drawn(rows: np.ndarray, count: int | None, seed: int, key: int) -> np.ndarray:
-    """All rows, or so many of them at random, ascending."""
-    drawn: np.ndarray = np.sort(rows[numpy_generator(Stream.EVALUATION, seed, key).permutation(len(rows))[:count]])
-    return drawn
-
-
-def _check_grid(heptapod: Heptapod, height: int, width: int) -> None:
-    grid, factor = heptapod.model.grid, heptapod.tokenizer.factor
-    needed = (grid.height * factor, grid.width * factor)
-    if (height, width) != needed:
-        raise ValueError(
-            f"data: images of {height}×{width} pixels, the model was trained on {needed[0]}×{needed[1]}"
-            + (f"; set image_size to {needed[0]}" if needed[0] == needed[1] else "")
-        )
-
-
-def _check_memory(data: _Data, numbers: int, memory_gib: float) -> None:
+def _check_memory(data: ProbeData, numbers: int, memory_gib: float) -> None:
     """Refuses features (float32) and pixels (float64, as the linear probe wants them) that are too many to hold."""
     pixel_bytes = 8 * data.pixels[0].shape[1] if data.pixels is not None else 0
     needed = (len(data.train) + len(data.test)) * max(4 * numbers, pixel_bytes)
@@ -251,14 +150,7 @@ def _check_memory(data: _Data, numbers: int, memory_gib: float) -> None:
         )
 
 
-def _raw_pixels(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (M, h·w or 3·h·w): one channel of images without colour."""
-    is_grey = all(bool((images == images[:, :1]).all()) for images in (train, test))
-    first, second = (images[:, :1] if is_grey else images for images in (train, test))
-    return first.flatten(1), second.flatten(1)
-
-
-def _facts(heptapod: Heptapod, folder: Path) -> dict[str, Any]:
+def _model_facts(heptapod: Heptapod, folder: Path) -> dict[str, Any]:
     return {
         "path": str(folder),
         "sha256": sha256(folder / "model.safetensors"),
@@ -273,7 +165,18 @@ def _facts(heptapod: Heptapod, folder: Path) -> dict[str, Any]:
     }
 
 
-def _summary(results: dict[str, dict[str, Accuracy]], data: _Data) -> dict[str, Any]:
+def _data_facts(data: ProbeData) -> dict[str, Any]:
+    return {
+        "classes": len(data.train.class_names),
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+        "train_sha256": data.train.sha256(),
+        "test_sha256": data.test.sha256(),
+        "unreadable": data.unreadable,
+    }
+
+
+def _summary(results: dict[str, dict[str, Accuracy]], data: ProbeData) -> dict[str, Any]:
     """All accuracies, and what they say of the best layer."""
     best = best_layer(results["layers"])
     linear = results["layers"][best].linear

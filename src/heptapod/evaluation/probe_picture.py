@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
-from heptapod.evaluation.probe import Accuracy
+from heptapod.evaluation.probe import NEIGHBOURS, Accuracy
 from heptapod.pictures import BACKGROUND, INK
 
 BAR = 480
@@ -16,7 +16,9 @@ LINEAR, KNN, RANDOM = (42, 96, 160), (222, 140, 60), (190, 190, 190)
 
 
 def probe_picture(results: Mapping[str, Mapping[str, Accuracy]]) -> Image.Image:
-    """For each layer a bar of the linear probe over one of the neighbours; lines for random weights and raw pixels.
+    """For each layer a bar of the linear probe over one of the neighbours, random weights in grey behind them.
+
+    A line shows the linear probe of raw pixels.
 
     Args:
         results: "layers", and "random_model" (the same layers) and "pixels" (one entry) where they were measured.
@@ -27,9 +29,8 @@ def probe_picture(results: Mapping[str, Mapping[str, Accuracy]]) -> Image.Image:
     bottom = 34 + ROW * len(layers)
     picture = Image.new("RGB", (left + BAR + 70, bottom + 34), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    legend = [("linear", LINEAR), ("20 nearest neighbours", KNN)] + (
-        [("random weights, linear", RANDOM)] if random else []
-    )
+    legend = [("linear", LINEAR), (f"{NEIGHBOURS} nearest neighbours", KNN)]
+    legend += [("random weights, linear", RANDOM)] if random else []
     x = left
     for name, colour in legend:
         draw.rectangle((x, 10, x + 10, 20), colour)
@@ -42,8 +43,7 @@ def probe_picture(results: Mapping[str, Mapping[str, Accuracy]]) -> Image.Image:
             draw.rectangle((left, y + 1, left + round(BAR * random[name].linear), y + ROW - 2), RANDOM)
         draw.rectangle((left, y + 5, left + round(BAR * accuracy.linear), y + 12), LINEAR)
         draw.rectangle((left, y + 14, left + round(BAR * accuracy.knn), y + 20), KNN)
-        end = left + round(BAR * max(accuracy.linear, accuracy.knn))
-        draw.text((end + 8, y + ROW // 2), f"{accuracy.linear:.1%}", INK, font=font, anchor="lm")
+        draw.text((left + BAR + 8, y + ROW // 2), f"{accuracy.linear:.1%}", INK, font=font, anchor="lm")
     if "pixels" in results:
         linear = results["pixels"]["pixels"].linear
         x = left + round(BAR * linear)
