@@ -59,9 +59,9 @@ def probe_model(
 
     Every image is read without its label, the hidden states of each layer of the backbone and of the head are averaged
     over the image, and a linear classifier and the 20 nearest neighbours of labelled training images name the class of
-    each test image. Beside it the same of raw pixels, and of the model as it was before training. The model must have
-    been trained without labels, or without them some of the time (objective.label_dropout). Writes probe.json and
-    probe.png.
+    each test image. Beside it the same of raw pixels, and of a model of the same shape with random weights. The model
+    must have been trained without labels, or without them some of the time (objective.label_dropout). Writes probe.json
+    and probe.png.
 
     Args:
         model: Folder of a model, or of the run that trained it.
