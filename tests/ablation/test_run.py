@@ -35,7 +35,7 @@ STUDY: dict[str, Any] = {
     "token_orders": ["random"],
     "budgets": [{"equal": "time", "steps": 12, "seeds": [0, 1], "arms": ["next*", "cross*"]},
                 {"equal": "steps", "steps": 10, "arms": ["local*"]}],
-    "measures": {"samples": 20, "sampling_steps": [0, 2], "nll_images": 4, "probe_images": 0},
+    "measures": {"samples": 20, "sampling_steps": [0, 2], "nll_images": 4, "probe_images": 26},
 }  # fmt: skip
 
 
@@ -93,6 +93,8 @@ def test_every_run_has_a_row_with_its_figures(finished: Path) -> None:
         assert (few is not None) == (row["head"] == "cross"), "the others cannot draw far cells"
         assert many["features"] == "corners"
         assert 0 <= many["recognised"] <= 1
+        probe = row["probe_26"]
+        assert probe["accuracy"] == probe["linear_by_layer"][probe["best_layer"]] > 0.4, "bright and dark"
         assert read_json(finished / row["run"] / "training.json")["step"] == row["steps"]
 
 

@@ -17,11 +17,13 @@ from heptapod.data.cache import load_tokens
 from heptapod.data.tokens import TokenSet
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor
+from heptapod.evaluation.layer_features import layer_features
 from heptapod.evaluation.likelihood import negative_log_likelihood, next_cell_loss
+from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
 from heptapod.files import read_json, read_tensors, write_json, write_tensors
 from heptapod.pipeline import Heptapod
 from heptapod.progress import Progress, say
-from heptapod.random import Stream
+from heptapod.random import Stream, numpy_generator
 from heptapod.recipe import Recipe
 
 SHOWN = 10
@@ -81,10 +83,13 @@ def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[s
     path = out / "row.json"
     row: dict[str, Any] = read_json(path) if path.is_file() else {}
     heptapod = Heptapod.from_pretrained(out / "best")
-    held_out = load_tokens(recipe.data)[1]
+    train, held_out = load_tokens(recipe.data)
     key, per_image = f"nll_{measures.nll_images}", out / "nll.safetensors"
     if key not in row or not per_image.is_file():
         row[key] = _likelihood(heptapod, held_out, measures.nll_images, per_image)
+        write_json(path, row)
+    if measures.probe_images and (key := f"probe_{measures.probe_images}") not in row:
+        row[key] = _probe(heptapod, train, held_out, measures.probe_images)
         write_json(path, row)
     for steps in sampling_steps(heptapod, measures) if real is not None else []:
         if (key := f"samples_{measures.samples}_at_{steps}") not in row:
@@ -107,13 +112,31 @@ def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: P
     The values of single images are kept in a file, for paired comparisons.
     """
     tokens, labels = held_out.head(count), held_out.labels[:count]
-    has_likelihood = heptapod.model.config.distribution.kind != "diffusion"
+    has_likelihood = heptapod.model.distribution.has_likelihood
     measure = negative_log_likelihood if has_likelihood else next_cell_loss
     values = measure(heptapod.model, tokens, labels, heptapod.token_order).double()
     write_tensors(per_image, {"values": values})
     error = float(values.std() / len(values) ** 0.5)
     name = "nats_per_token" if has_likelihood else "loss"
     return {name: float(values.mean()), "standard_error": error, "images": len(values)}
+
+
+def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) -> dict[str, Any]:
+    """What a linear classifier and the nearest neighbours make of every layer; the label is never given."""
+    drawn = train.subset(np.sort(numpy_generator(Stream.EVALUATION, 0, 3).permutation(len(train))[:count]))
+    tokens, labels = (drawn.head(count), held_out.head(count // 2)), (drawn.labels, held_out.labels[: count // 2])
+    check_probe_labels(*labels, train.class_names, "measures.probe_images")
+    features = [layer_features(heptapod.model, part, heptapod.token_order) for part in tokens]
+    results = probe_layers(features[0], labels[0], features[1], labels[1], title="probing")
+    best = best_layer(results)
+    return {
+        "best_layer": best,
+        "accuracy": results[best].linear,
+        "knn_accuracy": results[best].knn,
+        "linear_by_layer": {name: found.linear for name, found in results.items()},
+        "train_images": len(labels[0]),
+        "test_images": len(labels[1]),
+    }
 
 
 def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:

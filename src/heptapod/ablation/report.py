@@ -98,6 +98,11 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
             " Recognised: the share taken for its label by a logistic regression on those features of real images, "
             f"which takes {judged[0]:.0%} of real images for theirs."
         )
+    if measures.probe_images:
+        text += (
+            f" Linear probe: of mean-pooled hidden states without the label, {measures.probe_images:,} training and "
+            "half as many held-out images, the layer chosen on training images."
+        )
     return text
 
 
@@ -134,7 +139,7 @@ def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
 
 def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
     steps = sorted({int(s) for _, group in groups for row in group for s in _samples(row)}, reverse=True)
-    probed = any("probe" in row for _, group in groups for row in group)
+    probed = any(_found(row, "probe_") for _, group in groups for row in group)
     header = ["arm", "parameters", "steps", "seeds", "NLL", "Δ"]
     header += [f"KD, {count} steps" for count in steps] + [f"recognised, {count}" for count in steps]
     header += ["linear probe", "layer"] if probed else []
@@ -148,8 +153,7 @@ def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
         for count in steps:
             cells.append(_mean(group, lambda row, n=count: _sample(row, n, "recognised"), 1, percent=True))
         if probed:
-            cells.append(_mean(group, _probe, 1, percent=True))
-            cells.append(first.get("probe", {}).get("best_layer", "–"))
+            cells += [_mean(group, _probe, 1, percent=True), (_found(first, "probe_") or {}).get("best_layer", "–")]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -178,11 +182,17 @@ def _difference(row: Row, baseline: Row, folder: Path) -> str:
     return f"{float(paired.mean()):+.3f} ± {float(paired.std()) / len(paired) ** 0.5:.3f}"
 
 
+def _found(row: Row, prefix: str) -> dict[str, Any] | None:
+    """What was measured under a name that begins so."""
+    return next((value for key, value in row.items() if key.startswith(prefix)), None)
+
+
 def _likelihood(row: Row) -> Value:
-    for key, value in row.items():
-        if key.startswith("nll_"):
-            return value.get("nats_per_token", value.get("loss")), value["standard_error"]
-    return None
+    found = _found(row, "nll_")
+    if found is None:
+        return None
+    value: float = found["nats_per_token"] if "nats_per_token" in found else found["loss"]
+    return value, found["standard_error"]
 
 
 def _samples(row: Row) -> dict[int, dict[str, Any]]:
@@ -198,4 +208,5 @@ def _sample(row: Row, steps: int, name: str) -> Value:
 
 
 def _probe(row: Row) -> Value:
-    return (row["probe"]["accuracy"], None) if "probe" in row else None
+    found = _found(row, "probe_")
+    return (found["accuracy"], None) if found else None
