@@ -13,10 +13,12 @@ from heptapod.commands.ablate import ablate
 from heptapod.commands.bench import bench
 from heptapod.commands.demo import demo
 from heptapod.commands.edit import edit
+from heptapod.commands.evaluate import evaluate
 from heptapod.commands.evaluate_tokenizer import evaluate_tokenizer
 from heptapod.commands.info import info
 from heptapod.commands.likelihood import likelihood
 from heptapod.commands.probe import probe
+from heptapod.commands.reference import reference
 from heptapod.commands.sample import sample
 from heptapod.commands.tokenize import import_tokenizer, tokenize
 from heptapod.commands.train import train, train_tokenizer
@@ -38,6 +40,11 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),
     "likelihood": (likelihood, "how likely images are to a trained model, and which class makes them likeliest"),
     "probe": (probe, "measure what a model has learnt: classes told from its hidden states by simple means"),
+    "reference": (reference, "measure real images once, for evaluate to compare samples with"),
+    "evaluate": (
+        evaluate,
+        "measure how good generated images are: Fréchet and kernel distance, precision, ...",
+    ),
     "bench": (bench, "measure sampling on this machine, beside the usual ways to do it"),
     "info": (info, "tell what a model, tokenizer, cache, run or checkpoint holds"),
 }

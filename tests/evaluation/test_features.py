@@ -117,13 +117,14 @@ class FakeInception(nn.Module):
 
     def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str) -> None:
         super().__init__()
-        assert features_list == ["2048"]
+        assert features_list == ["2048", "logits_unbiased"]
         self.weight = nn.Parameter(torch.zeros(2048))
         self.load_state_dict(torch.load(feature_extractor_weights_path, weights_only=False))
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         assert images.dtype == torch.uint8
-        return (images.float().mean((1, 2, 3))[:, None] * self.weight,)
+        means = images.float().mean((1, 2, 3))[:, None]
+        return means * self.weight, means.expand(-1, 1008)
 
 
 @pytest.fixture

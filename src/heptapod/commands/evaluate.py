@@ -1,0 +1,163 @@
+"""``heptapod evaluate``."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from heptapod import __version__, parallel
+from heptapod.commands.reference import open_extractor
+from heptapod.commands.sampling_options import SamplingOptions
+from heptapod.evaluation.generation import Metric, evaluate_images, plan_metrics
+from heptapod.evaluation.labels import LabelPolicy
+from heptapod.evaluation.reference import open_reference
+from heptapod.evaluation.samples import ModelSamples
+from heptapod.evaluation.streams import Batches, open_images, write_npz
+from heptapod.files import write_json
+from heptapod.pictures import image_grid, save_png
+from heptapod.pipeline import DEFAULT_BATCH, Heptapod
+from heptapod.recipe import resolve_device
+
+SAMPLES = 5000
+SHOWN = 64
+COLUMNS = 8
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Parses arguments and evaluates generated images."""
+    tyro.cli(evaluate_generation, prog="heptapod evaluate", args=arguments, use_underscores=True)
+
+
+def evaluate_generation(
+    sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
+    reference: str,
+    model: tyro.conf.Positional[str | None] = None,
+    samples: str | None = None,
+    count: int | None = None,
+    label_policy: LabelPolicy | None = None,
+    labels: tuple[str, ...] = (),
+    metrics: tuple[Metric, ...] = (),
+    image_size: int | None = None,
+    inception: str | None = None,
+    npz: str | None = None,
+    seed: int = 0,
+    batch_size: int = DEFAULT_BATCH,
+    device: str = "auto",
+    out: str = "evaluation",
+) -> None:
+    """Measures how good generated images are, against real ones.
+
+    Samples a model, without guidance, or takes samples that are there already. Fréchet and kernel distance, precision,
+    recall, density and coverage, and a classifier's score, in features of EfficientNet-Lite0 (works offline; they are
+    not FID, KID and IS, and compare with no published number) or, where you give its weights, of Inception (FID, KID
+    and inception score). Writes evaluation.json and samples.png.
+
+    Args:
+        sampling: How cells are drawn.
+        reference: A file that heptapod reference wrote, or what it takes: a folder of images, parquet file(s), mnist5k,
+            a token cache, an .npz file.
+        model: Folder of a model, or of a run (its best weights are taken).
+        samples: Instead of a model: samples of an .npz file or a folder of images.
+        count: How many samples, 5000 by default; of samples that are there all, or so many drawn at random.
+        label_policy: Classes of the samples: balanced (the default: each equally often), random, reference (as often as
+            there), none (no label).
+        labels: Instead of a policy: these classes in turn, by index or name.
+        metrics: frechet, kernel, score, precision_recall, density_coverage; what is named must be measurable. By
+            default all that the number of samples allows.
+        image_size: Side of the reference's images, where it is made now; the model's if left out, 0 keeps them.
+        inception: torch-fidelity's Inception weights (weights-inception-2015-12-05-6726825d.pth), for FID and KID.
+        npz: Also write the samples to this file, in ADM's layout; give it as --samples to evaluate them again.
+        seed: Image i is drawn with seed + i. It also keys the blocks of the kernel distance and the splits of the
+            score.
+        batch_size: Images at a time; batches are filled up to it, so that an image does not depend on how many there
+            are.
+        device: auto, cpu, cuda, ...
+        out: Folder to write.
+    """
+    _check(model, samples, npz, batch_size, seed)
+    options = sampling.given()
+    if samples is not None and (options or labels or label_policy):
+        named = next(iter(options), "labels" if labels else "label_policy")
+        raise ValueError(f"{named}: given beside --samples, which are sampled already")
+    parallel.refuse_several("evaluate")
+    started = time.perf_counter()
+    drawn, stream = None, None
+    if model is not None:
+        heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+        total = SAMPLES if count is None else count
+        drawn = ModelSamples(heptapod, Path(model), total, label_policy, labels, seed, batch_size, options)
+    else:
+        stream = open_images(samples or "", "samples", 0, count, seed, resolve_device(device))
+        total = stream.count
+    extractor = open_extractor(inception, device)
+    if image_size is None:
+        image_size = drawn.image_size[0] if drawn is not None and len(set(drawn.image_size)) == 1 else 0
+    against = open_reference(reference, extractor, image_size, batch_size)
+    plan_metrics(extractor, against, total, metrics or None)  # refused before minutes are spent on sampling
+    made, source = (None, None) if stream is None else (stream.made, stream.record)
+    if drawn is not None:
+        made = drawn.record()
+        batches = drawn.batches(drawn.indices(against.class_counts))
+        if npz is not None:
+            write_npz(Path(npz), total, drawn.image_size, batches, made)
+            batches = open_images(npz, "npz").batches(batch_size)
+    else:
+        assert stream is not None
+        batches = stream.batches(batch_size)
+    shown: list[Tensor] = []
+    show_bar = drawn is None or npz is not None
+    results = evaluate_images(
+        _remembering(batches, shown), against, extractor, total, metrics or None, seed=seed, progress=show_bar
+    )
+    _warn_of_sizes(results)
+    results["samples"]["source"] = source
+    figures: dict[str, Any] = {
+        **results,
+        "generation": made,
+        "versions": {"heptapod": __version__, "torch": torch.__version__},
+        "device": str(extractor.device),
+        "seconds": time.perf_counter() - started,
+    }
+    write_json(Path(out) / "evaluation.json", figures)
+    save_png(image_grid(torch.cat(shown)[:SHOWN], COLUMNS), Path(out) / "samples.png")
+    print(json.dumps({name: results[name] for name in ("metrics", "left_out")}, indent=2))
+    print(f"{Path(out) / 'evaluation.json'}, {Path(out) / 'samples.png'}")
+
+
+def _check(model: str | None, samples: str | None, npz: str | None, batch_size: int, seed: int) -> None:
+    """Refuses arguments that do not belong together."""
+    if (model is None) == (samples is None):
+        raise ValueError("model: give either the folder of a model or --samples")
+    if npz is not None and Path(npz).suffix != ".npz":
+        raise ValueError(f"npz: {npz} given, must end in .npz")
+    if npz is not None and samples is not None:
+        raise ValueError(f"npz: {npz} given beside --samples, which are in a file already")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed: {seed} given, must be at least 0")
+
+
+def _remembering(batches: Batches, shown: list[Tensor]) -> Batches:
+    """The same batches; their first images are put aside to be shown."""
+    for images, labels in batches:
+        if sum(map(len, shown)) < SHOWN:
+            shown.append(images[:SHOWN].clone())
+        yield images, labels
+
+
+def _warn_of_sizes(results: dict[str, Any]) -> None:
+    size, other = results["samples"]["image_size"], results["reference"]["image_size"]
+    if other is not None and size != other:
+        warnings.warn(
+            f"reference: its images are {other[0]}×{other[1]} pixels, the samples {size[0]}×{size[1]}; the difference "
+            "in sharpness counts in every metric",
+            stacklevel=2,
+        )

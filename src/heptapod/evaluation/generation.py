@@ -1,0 +1,211 @@
+"""How good generated images are: distances to a reference, precision and recall, a classifier's score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from heptapod.evaluation.collect import Collected, collect_features
+from heptapod.evaluation.distances import frechet_distance, kernel_distance
+from heptapod.evaluation.features import FeatureExtractor
+from heptapod.evaluation.manifold import manifold_metrics
+from heptapod.evaluation.reference import Reference
+from heptapod.evaluation.score import SPLITS, classifier_score
+
+Metric = Literal["frechet", "kernel", "score", "precision_recall", "density_coverage"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+PRECISION_NEIGHBOURS = 3
+DENSITY_NEIGHBOURS = 5
+KERNEL_MINIMUM = 4
+"""Fewer features than this have no two halves of two, from which the kernel distance tells its error."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a metric is not measured."""
+
+    reason: str
+    """In words."""
+    needed: int | None
+    """Images or features that would be needed; None where no number of them helps."""
+
+
+def metric_names(metric: Metric, extractor: FeatureExtractor) -> list[str]:
+    """What the results of a metric are called; only Inception's are fid, kid and inception_score."""
+    if metric == "frechet":
+        return [extractor.frechet_name]
+    if metric == "kernel":
+        return [extractor.kernel_name]
+    if metric == "score":
+        return [extractor.score_name]
+    return [f"{part}[{extractor.name}]" for part in metric.split("_")]
+
+
+def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference, count: int) -> LeftOut | None:
+    """Why a metric cannot be taken of so many samples; None if it can.
+
+    The Fréchet distance needs more samples than features (else its covariance is singular, and its value tells more of
+    the number of samples than of the model), as many images behind the reference's moments, if that is known; the
+    kernel distance ``KERNEL_MINIMUM`` of each, precision and recall more than k of each, density and coverage more than
+    k of the reference, the score one for each split.
+    """
+    kept, images = len(reference.features), reference.count
+
+    def lacking(given: int, needed: int, what: str) -> LeftOut | None:
+        return LeftOut(f"needs {needed:,} {what}, {given:,} given", needed) if given < needed else None
+
+    def kept_features(needed: int) -> LeftOut | None:
+        return lacking(kept, needed, "features kept in the reference (moments alone do not do)")
+
+    if metric == "score":
+        if extractor.num_classes is None:
+            return LeftOut(f"the extractor {extractor.name} has no classes", None)
+        return lacking(count, SPLITS, "samples")
+    if metric == "frechet":
+        needed = extractor.num_features + 1
+        few = None if images is None else lacking(images, needed, "images in the reference")
+        return lacking(count, needed, "samples") or few
+    if metric == "kernel":
+        return lacking(count, KERNEL_MINIMUM, "samples") or kept_features(KERNEL_MINIMUM)
+    if metric == "precision_recall":
+        needed = PRECISION_NEIGHBOURS + 1
+        return lacking(count, needed, "samples") or kept_features(needed)
+    return lacking(count, 1, "samples") or kept_features(DENSITY_NEIGHBOURS + 1)
+
+
+def plan_metrics(
+    extractor: FeatureExtractor, reference: Reference, count: int, asked: Sequence[Metric] | None = None
+) -> tuple[list[Metric], dict[str, LeftOut]]:
+    """Which metrics are measured and, by the names of their results, why the others are not.
+
+    Args:
+        extractor: the network.
+        reference: what is compared with.
+        count: samples.
+        asked: what was asked for by name; None for all that can be measured.
+
+    Raises:
+        ValueError: if a metric that was asked for cannot be measured, or none can, or a name is unknown.
+    """
+    if asked is not None:
+        if unknown := [name for name in asked if name not in METRICS]:
+            raise ValueError(f"metrics: {unknown[0]!r} given, must be among {', '.join(METRICS)}")
+        if not asked:
+            raise ValueError(f"metrics: none given, must be among {', '.join(METRICS)}")
+    chosen: list[Metric] = []
+    left_out: dict[str, LeftOut] = {}
+    for metric in METRICS:
+        if asked is not None and metric not in asked:
+            left_out |= {name: LeftOut("not asked for", None) for name in metric_names(metric, extractor)}
+            continue
+        reason = why_not(metric, extractor, reference, count)
+        if reason is None:
+            chosen.append(metric)
+        elif asked is not None:
+            raise ValueError(f"metrics: {metric} {reason.reason}")
+        else:
+            left_out |= dict.fromkeys(metric_names(metric, extractor), reason)
+    if not chosen:
+        raise ValueError(f"metrics: none can be measured: {next(iter(left_out.values())).reason}")
+    return chosen, left_out
+
+
+def evaluate_images(
+    images: Tensor | Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]],
+    reference: Reference,
+    extractor: FeatureExtractor,
+    count: int | None = None,
+    metrics: Sequence[Metric] | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures generated images against a reference in one pass, in memory.
+
+    Args:
+        images: (M, 3, h, w) uint8, or batches of them, each alone or with its labels (B,).
+        reference: what to compare with, made with the same extractor.
+        extractor: the network.
+        count: how many images the batches hold, if that is known: what they are too few for is refused before they are
+            made.
+        metrics: what to measure; None for all that the numbers of images allow.
+        batch_size: images at a time, where they are given at once; results do not depend on it.
+        seed: keys the blocks of the kernel distance and the splits of the score.
+        progress: show a progress bar.
+
+    Returns:
+        JSON-safe: ``metrics`` by name, ``left_out``, and what they were measured with.
+
+    Raises:
+        ValueError: if the reference is of another extractor, the images are not uint8 RGB of one size, or they are
+            too few for a metric that was asked for.
+    """
+    reference.check(extractor)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    total = len(images) if isinstance(images, Tensor) else count
+    if total is not None:
+        plan_metrics(extractor, reference, total, metrics)
+    wants_logits = extractor.num_classes is not None and (metrics is None or "score" in metrics)
+    found = collect_features(
+        _with_labels(images, batch_size),
+        extractor,
+        total or 0,
+        with_logits=wants_logits,
+        progress=progress,
+        title="samples: features",
+    )
+    return measure(found, reference, extractor, metrics, seed)
+
+
+def measure(
+    found: Collected,
+    reference: Reference,
+    extractor: FeatureExtractor,
+    metrics: Sequence[Metric] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The metrics of collected features; arguments and results as of :func:`evaluate_images`."""
+    chosen, left_out = plan_metrics(extractor, reference, len(found), metrics)
+    results: dict[str, Any] = {}
+    if "frechet" in chosen:
+        results[extractor.frechet_name] = frechet_distance(found.statistics, reference.statistics)
+    device = extractor.device if extractor.device.type == "cuda" else torch.device("cpu")  # others lack float64
+    real, generated = reference.features.to(device), found.features.to(device)
+    if "kernel" in chosen:
+        kernel = kernel_distance(real, generated, seed=seed)
+        results[extractor.kernel_name] = {"mean": kernel.mean, "standard_error": kernel.standard_error}
+    if "score" in chosen:
+        assert found.logits is not None
+        score = classifier_score(found.logits, seed=seed)
+        results[extractor.score_name] = {"mean": score.mean, "std": score.std, "splits": SPLITS}
+    if "precision_recall" in chosen or "density_coverage" in chosen:
+        neighbours = manifold_metrics(real, generated, PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS)
+        for metric in ("precision_recall", "density_coverage"):
+            if metric in chosen:
+                names = metric_names(metric, extractor)
+                results |= {name: getattr(neighbours, name.partition("[")[0]) for name in names}
+    return {
+        "metrics": results,
+        "left_out": {name: {"reason": each.reason, "needed": each.needed} for name, each in left_out.items()},
+        "samples": {"count": len(found), "image_size": list(found.image_size), "sha256": found.sha256},
+        "evaluator": extractor.description(),
+        "reference": reference.record(),
+        "neighbours": {"precision_recall": PRECISION_NEIGHBOURS, "density_coverage": DENSITY_NEIGHBOURS},
+        "evaluation_seed": seed,
+    }
+
+
+def _with_labels(
+    images: Tensor | Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]], batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches with labels, -1 where none are given."""
+    for batch in images.split(batch_size) if isinstance(images, Tensor) else images:
+        if isinstance(batch, Tensor):
+            yield batch, torch.full((len(batch),), -1)
+        else:
+            yield batch

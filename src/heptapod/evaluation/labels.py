@@ -1,0 +1,64 @@
+"""Which classes are sampled for an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from heptapod.random import Stream, numpy_generator
+
+LabelPolicy = Literal["balanced", "random", "reference", "none"]
+
+
+def policy_labels(
+    policy: LabelPolicy, count: int, num_classes: int, seed: int = 0, class_counts: Sequence[int] | None = None
+) -> list[int] | None:
+    """A class for each image.
+
+    Args:
+        policy: ``balanced``: every class equally often, in turn, the remainder spread evenly over the classes;
+            ``random``: drawn uniformly; ``reference``: as often as in the reference (largest remainders), in random
+            order; ``none``: no labels.
+        count: images.
+        num_classes: classes of the model.
+        seed: keys what is random.
+        class_counts: images of each class in the reference.
+
+    Returns:
+        ``count`` class indices, or None.
+
+    Raises:
+        ValueError: if the model has no classes, or the reference has others or none.
+    """
+    if count < 1:
+        raise ValueError(f"count: {count} given, must be at least 1")
+    if policy == "none":
+        return None
+    if num_classes < 1:
+        raise ValueError(f"label_policy: {policy} given, but this model was trained without classes; give none")
+    if policy == "random":
+        drawn = numpy_generator(Stream.EVALUATION, seed, 0, 2).integers(num_classes, size=count)
+        return [int(label) for label in drawn]
+    if policy == "balanced":
+        whole, left = divmod(count, num_classes)
+        return [*range(num_classes)] * whole + [i * num_classes // left for i in range(left)]
+    if not class_counts or sum(class_counts) < 1:
+        raise ValueError("label_policy: reference given, but the reference has no labels")
+    if len(class_counts) != num_classes:
+        raise ValueError(
+            f"label_policy: reference given, but the reference has {len(class_counts)} classes, the model {num_classes}"
+        )
+    labels = np.repeat(np.arange(num_classes), _apportioned(count, class_counts))
+    return [int(label) for label in numpy_generator(Stream.EVALUATION, seed, 0, 3).permutation(labels)]
+
+
+def _apportioned(count: int, class_counts: Sequence[int]) -> list[int]:
+    """Whole numbers in proportion to ``class_counts`` that add up to ``count``: largest remainders first."""
+    total = sum(class_counts)
+    shares = [count * each // total for each in class_counts]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (-(count * class_counts[i] % total), i))
+    for i in by_remainder[: count - sum(shares)]:
+        shares[i] += 1
+    return shares

@@ -1,0 +1,246 @@
+"""Reference statistics: what generated images are compared with, computed once and kept in a file with a hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.evaluation.collect import collect_features
+from heptapod.evaluation.distances import FeatureStatistics
+from heptapod.evaluation.features import INCEPTION, FeatureExtractor
+from heptapod.evaluation.streams import npz_entries, open_images, read_npz_entry
+from heptapod.files import read_metadata, read_tensors, sha256, write_tensors
+from heptapod.random import Stream, numpy_generator
+
+FORMAT = "heptapod-reference-1"
+SUFFIX = ".safetensors"
+FEATURES_KEPT = 10_000
+"""Features kept by default for the metrics that need more than moments."""
+
+
+@dataclass
+class Reference:
+    """What is known of a set of images in the features of one extractor."""
+
+    extractor: dict[str, Any]
+    """The description of the extractor they were taken with."""
+    count: int | None
+    """Images behind the moments; None where a file of moments does not say."""
+    mean: Tensor
+    """(F,) float64."""
+    covariance: Tensor
+    """(F, F) float64, unbiased."""
+    features: Tensor
+    """(M, F) float32: the features that were kept, all or a random part, perhaps none."""
+    source: dict[str, Any]
+    """What it was made from, with a hash."""
+    class_names: list[str]
+    """Name of each class; empty where there are no labels."""
+    class_counts: list[int]
+    """Images of each class; empty where there are no labels."""
+    image_size: list[int] | None
+    """Height and width of the images in pixels; None where there are only moments."""
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """The moments, for the Fréchet distance."""
+        return FeatureStatistics.from_moments(self.mean, self.covariance, self.count or 2)
+
+    def sha256(self) -> str:
+        """Hash of all that is in it but the path of its source."""
+        facts = self._facts()
+        facts["source"] = {key: value for key, value in self.source.items() if key != "path"}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for tensor in self._tensors().values():
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def check(self, extractor: FeatureExtractor) -> None:
+        """Refuses an extractor that is not the one of the reference.
+
+        Raises:
+            ValueError: naming both.
+        """
+        own, other = self.extractor, extractor.description()
+        if any(own[key] != other[key] for key in ("name", "preprocessing", "num_features")):
+            raise ValueError(
+                f"reference: made with the extractor {_shown(own)}, but this evaluation uses {_shown(other)}; their "
+                "features do not compare: make the reference anew, or evaluate with its extractor"
+            )
+        hashes = own["weights_sha256"], other["weights_sha256"]
+        if None not in hashes and hashes[0] != hashes[1]:
+            raise ValueError(
+                f"reference: made with other weights of {own['name']} (sha256 {hashes[0][:12]}…) than those of this "
+                f"evaluation ({hashes[1][:12]}…)"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """What results say of the reference."""
+        return {
+            "sha256": self.sha256(),
+            "count": self.count,
+            "features_kept": len(self.features),
+            "image_size": self.image_size,
+            "source": self.source,
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file, whole or not at all; equal references give equal bytes."""
+        facts = json.dumps(self._facts(), sort_keys=True)
+        write_tensors(path, self._tensors(), {"format": FORMAT, "sha256": self.sha256(), "facts": facts})
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no file.
+            ValueError: if it is no reference, or damaged.
+        """
+        metadata = read_metadata(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path}: not a reference (heptapod reference makes one)")
+        try:
+            content: dict[str, Any] = {**read_tensors(path), **json.loads(metadata["facts"])}
+            reference = cls(**content)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: damaged reference ({error})") from None
+        if reference.sha256() != metadata.get("sha256"):
+            raise ValueError(f"{path}: damaged reference, its content does not have the hash that it names")
+        return reference
+
+    def _facts(self) -> dict[str, Any]:
+        tensors = self._tensors()
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in tensors}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "covariance": self.covariance, "features": self.features}
+
+
+def open_reference(
+    path: str, extractor: FeatureExtractor, image_size: int = 0, batch_size: int = 64, progress: bool = True
+) -> Reference:
+    """The reference of a file that was saved, or one made now from images (see :func:`make_reference`).
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if it was made with another extractor, is damaged, or cannot be made.
+    """
+    if Path(path).suffix != SUFFIX:
+        return make_reference(path, extractor, image_size, batch_size=batch_size, progress=progress)
+    reference = Reference.load(Path(path))
+    reference.check(extractor)
+    return reference
+
+
+def make_reference(
+    path: str,
+    extractor: FeatureExtractor,
+    image_size: int = 0,
+    count: int | None = None,
+    features_kept: int = FEATURES_KEPT,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Reference:
+    """Statistics of the images of a folder, parquet file(s), a built-in set, a token cache or an npz file.
+
+    Of a token cache the tokenizer's reconstructions are taken, and the source says so. An npz file in the layout of
+    ADM's reference batches holds images (``arr_0``), Inception's moments (``mu``, ``sigma``), or both: then the moments
+    are those of the file, and the features those of its images.
+
+    Args:
+        path: where they are.
+        extractor: the network.
+        image_size: side after resizing and cropping the images of files; 0 keeps their size.
+        count: images drawn at random; None for all.
+        features_kept: features kept at most, a random part.
+        seed: keys both draws.
+        batch_size: images at a time.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if there are fewer than two images, or moments that are not the extractor's.
+    """
+    if features_kept < 0:
+        raise ValueError(f"features_kept: {features_kept} given, must be at least 0")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    moments = _read_moments(Path(path), extractor)
+    if moments is not None and "arr_0" not in npz_entries(Path(path)):
+        none = torch.empty(0, extractor.num_features)
+        only = {"kind": "npz: moments only (mu, sigma)", "path": path, "sha256": sha256(Path(path))}
+        return Reference(extractor.description(), None, *moments, none, only, [], [], None)
+    stream = open_images(path, "reference", image_size, count, seed, extractor.device)
+    _check_count(path, stream.count)
+    kept = numpy_generator(Stream.EVALUATION, seed, 0, 4).permutation(stream.count) < features_kept
+    found = collect_features(
+        stream.batches(batch_size), extractor, stream.count, kept, progress=progress, title="reference: features"
+    )
+    _check_count(path, len(found))
+    source: dict[str, Any] = {**stream.record, "sha256": found.sha256, "images": len(found)}
+    total: int | None = len(found)
+    if moments is not None:
+        source["moments"], total = "mu and sigma of the file", None
+    names, counts = _classes(found.labels, stream.class_names)
+    mean, covariance = moments or (found.statistics.mean, found.statistics.covariance)
+    size = list(found.image_size)
+    return Reference(extractor.description(), total, mean, covariance, found.features, source, names, counts, size)
+
+
+def _check_count(path: str, count: int) -> None:
+    if count < 2:
+        raise ValueError(f"reference: {path} gives {count} image(s), at least 2 are needed")
+
+
+def _classes(labels: Tensor, names: list[str]) -> tuple[list[str], list[int]]:
+    """Names of the classes and how many images each has; both empty without labels."""
+    labels = labels[labels >= 0]
+    if not len(labels):
+        return [], []
+    counts = labels.bincount(minlength=len(names)).tolist()
+    return names or [str(i) for i in range(len(counts))], counts
+
+
+def _read_moments(path: Path, extractor: FeatureExtractor) -> tuple[Tensor, Tensor] | None:
+    """``mu`` and ``sigma`` of an npz file, if it has them and they are of use; refuses those of another extractor."""
+    if path.suffix != ".npz":
+        return None
+    names = npz_entries(path)
+    if not {"mu", "sigma"} <= names:
+        return None
+    if extractor.name != INCEPTION:
+        if "arr_0" in names:
+            return None  # the images serve any extractor
+        raise ValueError(
+            f"reference: {path} holds moments of {INCEPTION} features only, this evaluation uses {extractor.name}; "
+            "give --inception with its weights, or a reference of images"
+        )
+    mean, covariance = (torch.from_numpy(_read(path, name)).double() for name in ("mu", "sigma"))
+    length = extractor.num_features
+    if mean.shape != (length,) or covariance.shape != (length, length):
+        raise ValueError(
+            f"reference: {path}: mu and sigma must be ({length},) and ({length}, {length}), they are "
+            f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
+        )
+    return mean, covariance
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    array = read_npz_entry(path, name)
+    if array is None or array.dtype.kind != "f":
+        raise ValueError(f"reference: {path}: {name} must hold floating point numbers")
+    return array
+
+
+def _shown(description: dict[str, Any]) -> str:
+    return f"{description['name']} ({description['num_features']} features; {description['preprocessing']})"

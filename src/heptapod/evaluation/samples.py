@@ -1,0 +1,103 @@
+"""Samples of a model for an evaluation: which classes and seeds, how, and image by image as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heptapod.config import to_dict
+from heptapod.evaluation.labels import LabelPolicy, policy_labels
+from heptapod.evaluation.streams import Batches
+from heptapod.files import sha256
+from heptapod.model_folder import find_pretrained
+from heptapod.pipeline import Heptapod
+from heptapod.progress import Progress
+from heptapod.random import image_seeds
+from heptapod.sampling import check_plan
+from heptapod.tokenizers import tokenizer_hash
+
+
+@dataclass
+class ModelSamples:
+    """What is sampled; :meth:`batches` samples it."""
+
+    heptapod: Heptapod
+    """The model."""
+    folder: Path
+    """Where it was loaded from."""
+    count: int
+    """Images."""
+    policy: LabelPolicy | None
+    """How classes are chosen; None where ``labels`` name them."""
+    labels: Sequence[str]
+    """Classes that take turns, by index or name."""
+    seed: int
+    """Image i is drawn with seed + i."""
+    batch_size: int
+    """Images at a time: batches are filled up to it, so that an image does not depend on ``count``."""
+    settings: dict[str, Any]
+    """Changes to the model's sampling settings."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that sampling could not follow."""
+        if self.policy is not None and self.labels:
+            raise ValueError(f"label_policy: {self.policy} given beside labels; leave one of them out")
+        if self.policy is None and not self.labels:
+            self.policy = "balanced" if self.heptapod.class_names else "none"
+        if self.policy == "reference":
+            policy_labels("balanced", self.count, self.num_classes)  # there must be classes; the rest is seen later
+        else:
+            self.indices()
+        image_seeds(self.seed, self.count)
+        check_plan(self.heptapod.model, self.heptapod.sampling_config(**self.settings), [self.seed])
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the model."""
+        return len(self.heptapod.class_names)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        grid, factor = self.heptapod.model.grid, self.heptapod.tokenizer.factor
+        return grid.height * factor, grid.width * factor
+
+    def indices(self, class_counts: Sequence[int] | None = None) -> list[int] | None:
+        """The class of every image, None for no labels; the policy ``reference`` goes by ``class_counts``."""
+        if self.policy is None:
+            named = self.heptapod.label_indices(self.labels)
+            return [named[i % len(named)] for i in range(self.count)]
+        return policy_labels(self.policy, self.count, self.num_classes, self.seed, class_counts)
+
+    def batches(self, labels: Sequence[int] | None) -> Batches:
+        """Samples images of the given classes, batch by batch."""
+        with Progress(f"sampling {self.count:,} images", self.count) as bar:
+            for start in range(0, self.count, self.batch_size):
+                size = min(self.batch_size, self.count - start)
+                own = None if labels is None else labels[start : start + size]
+                tokens = self.heptapod.generate_tokens(
+                    own, count=size, seed=self.seed + start, batch_size=self.batch_size, **self.settings
+                )
+                images = self.heptapod.decode(tokens, self.batch_size)
+                yield images, torch.tensor([-1] * size if own is None else own)
+                bar.advance(size)
+
+    def record(self) -> dict[str, Any]:
+        """How the samples are made, for results and for the file of samples."""
+        folder = find_pretrained(self.folder)
+        return {
+            "model": str(folder),
+            "model_sha256": sha256(folder / "model.safetensors"),
+            "tokenizer_sha256": tokenizer_hash(self.heptapod.tokenizer),
+            "count": self.count,
+            "label_policy": self.policy or "given",
+            "labels": list(self.labels) or None,
+            "seed": self.seed,
+            "sampling": to_dict(self.heptapod.sampling_config(**self.settings)),
+            "guidance": None,
+            "batch_size": self.batch_size,
+        }

@@ -1,0 +1,271 @@
+"""Images read once, batch by batch: from files, a token cache or an npz file of samples, without holding them all."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.data.cache import is_cache, open_cache
+from heptapod.data.images import check_size, decode_each, to_rgb
+from heptapod.data.sources import open_source
+from heptapod.files import sha256, write_atomically
+from heptapod.progress import say
+from heptapod.random import Stream, numpy_generator
+from heptapod.tokenizers import load_tokenizer
+from heptapod.tokenizers.base import to_uint8
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Images (B, 3, h, w) uint8 and labels (B,) int64, -1 where there is none."""
+
+RECORD = "heptapod"
+"""The entry of an npz file of ours that says how its samples were made, as JSON."""
+
+
+@dataclass
+class ImageStream:
+    """Images that can be read once, in their order."""
+
+    count: int
+    """How many there are, at most: what cannot be read is left out."""
+    batches: Callable[[int], Batches]
+    """Reads them, in batches of the size given."""
+    record: dict[str, Any]
+    """Where they come from, for results."""
+    class_names: list[str] = field(default_factory=list)
+    """Name of each class; empty where that is not known."""
+    made: dict[str, Any] | None = None
+    """How they were sampled, where that is known."""
+
+
+def open_images(
+    path: str,
+    setting: str,
+    image_size: int = 0,
+    count: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> ImageStream:
+    """Images of a folder, parquet file(s), a built-in set, a token cache (reconstructions) or an npz file (``arr_0``).
+
+    Args:
+        path: where they are.
+        setting: what gave the path, for messages.
+        image_size: side after resizing and cropping the images of files, 0 keeps their size.
+        count: how many, drawn at random and kept in their order; None for all.
+        seed: keys the draw.
+        device: where tokens are decoded.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if it holds no such images.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count: {count} given, must be at least 1")
+    if image_size < 0:
+        raise ValueError(f"image_size: {image_size} given, must be positive, or 0 to keep the size")
+    location = Path(path).expanduser()
+
+    def rows(total: int) -> np.ndarray:
+        if count is not None and count > total:
+            raise ValueError(f"count: {count} given, but {path} holds {total} images")
+        return np.sort(numpy_generator(Stream.EVALUATION, seed).permutation(total)[:count])
+
+    if location.suffix == ".npz" or is_cache(location):
+        if image_size:
+            raise ValueError(f"image_size: {image_size} given, but the images of {path} ({setting}) have their size")
+        if location.suffix == ".npz":
+            return _npz_stream(location, setting, rows)
+        return _cache_stream(location, rows, torch.device(device))
+    source = open_source(path, setting)
+    chosen = rows(len(source.names))
+
+    def batches(batch_size: int) -> Batches:
+        images: list[np.ndarray] = []
+        labels: list[int] = []
+        shape: tuple[int, ...] | None = None
+        for number, result in decode_each(source, chosen, lambda image: to_rgb(image, image_size)):
+            if isinstance(result, str):
+                say(f"{setting}: left out, {source.names[number]}: {result}")
+                continue
+            shape = shape or result.shape
+            check_size(source.names[number], result.shape, shape)
+            images.append(result)
+            labels.append(source.labels[number])
+            if len(images) == batch_size:
+                yield torch.from_numpy(np.stack(images)), torch.tensor(labels)
+                images, labels = [], []
+        if images:
+            yield torch.from_numpy(np.stack(images)), torch.tensor(labels)
+
+    record = {"kind": "images", "path": path, "image_size": image_size or None}
+    return ImageStream(len(chosen), batches, record, source.class_names)
+
+
+def _cache_stream(folder: Path, rows: Callable[[int], np.ndarray], device: torch.device) -> ImageStream:
+    """What the cache's own tokenizer makes of its tokens."""
+    cache = open_cache(folder)
+    chosen = torch.from_numpy(rows(len(cache.tokens)))
+
+    @torch.inference_mode()
+    def batches(batch_size: int) -> Batches:
+        tokenizer = load_tokenizer(folder / "tokenizer").to(device).eval()
+        for part in chosen.split(batch_size):
+            tokens = cache.tokens.subset(part.numpy()).head(len(part)).to(device)
+            yield to_uint8(tokenizer.decode(tokens, cache.tokens.grid)).cpu(), cache.tokens.labels[part]
+
+    record = {
+        "kind": "token cache: reconstructions by its tokenizer, not the original images",
+        "path": str(folder),
+        "tokenizer_sha256": cache.description.tokenizer_sha256,
+        "index_sha256": sha256(folder / "index.json"),
+    }
+    return ImageStream(len(chosen), batches, record, cache.description.class_names)
+
+
+def write_npz(path: Path, count: int, size: tuple[int, int], batches: Batches, made: dict[str, Any]) -> None:
+    """Writes samples as they come, in the layout of the evaluator of ADM, whole or not at all.
+
+    ``arr_0`` is (M, h, w, 3) uint8 and ``arr_1`` (M,) int64 labels; a third entry says how they were made, as JSON.
+    Equal samples give equal bytes.
+
+    Args:
+        path: the file.
+        count: M.
+        size: h and w.
+        batches: M images in all.
+        made: how, JSON-safe.
+
+    Raises:
+        ValueError: if the batches are not ``count`` images of ``size``.
+    """
+
+    def write(file: Path) -> None:
+        labels = []
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as entry:
+                _write_header(entry, (count, *size, 3), np.dtype(np.uint8))
+                for images, some in batches:
+                    if tuple(images.shape[1:]) != (3, *size):
+                        raise ValueError(f"images (B, 3, {size[0]}, {size[1]}) expected, {tuple(images.shape)} given")
+                    entry.write(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+                    labels.append(some)
+            arrays = {"arr_1": torch.cat(labels).numpy(), RECORD: np.array(json.dumps(made, sort_keys=True))}
+            if len(arrays["arr_1"]) != count:
+                raise ValueError(f"{count} images expected, {len(arrays['arr_1'])} given")
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    write_atomically(path, write)
+
+
+def npz_entries(path: Path) -> set[str]:
+    """Names of the arrays of an npz file; raises as :func:`read_npz_entry` does."""
+    with _open_npz(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
+    """One array of an npz file, None if there is none of the name; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: if it is damaged, or the array holds Python objects.
+    """
+    with _open_npz(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            return None
+        try:
+            with archive.open(f"{name}.npy") as entry:
+                array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: {name} cannot be read ({error})") from None
+    return array
+
+
+def _npz_stream(path: Path, setting: str, rows: Callable[[int], np.ndarray]) -> ImageStream:
+    total = _npz_shape(path, setting)[0]
+    chosen = rows(total)
+    labels = read_npz_entry(path, "arr_1")
+    if labels is not None and (labels.shape != (total,) or labels.dtype.kind not in "iu"):
+        raise ValueError(f"{setting}: {path}: arr_1 must be {total} whole numbers, the labels")
+    text = read_npz_entry(path, RECORD)
+    try:
+        made = None if text is None else json.loads(str(text))
+    except json.JSONDecodeError:
+        raise ValueError(f"{setting}: {path}: its entry {RECORD!r} is damaged, not JSON") from None
+    own = np.full(total, -1) if labels is None else labels
+
+    def batches(batch_size: int) -> Batches:
+        for numbers, images in _read_rows(path, setting, chosen, batch_size):
+            yield images, torch.from_numpy(own[numbers].astype(np.int64))
+
+    return ImageStream(len(chosen), batches, {"kind": "npz", "path": str(path)}, made=made)
+
+
+def _read_rows(path: Path, setting: str, chosen: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Some rows of ``arr_0`` as numbers (B,) and images (B, 3, h, w), reading the file from its start."""
+    total, height, width = _npz_shape(path, setting)
+    wanted, row_bytes = set(chosen.tolist()), height * width * 3
+    with _open_npz(path) as archive, archive.open("arr_0.npy") as entry:
+        _read_header(entry)
+        numbers: list[int] = []
+        parts: list[bytes] = []
+        for row in range(total):
+            try:
+                content = entry.read(row_bytes)
+            except (EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(f"{setting}: {path}: damaged ({error})") from None
+            if len(content) != row_bytes:
+                raise ValueError(f"{setting}: {path}: damaged, arr_0 ends in image {row}")
+            if row in wanted:
+                numbers.append(row)
+                parts.append(content)
+            if len(parts) == batch_size or (parts and row == total - 1):
+                pixels = np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, height, width, 3)
+                yield np.array(numbers), torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+                numbers, parts = [], []
+
+
+def _npz_shape(path: Path, setting: str) -> tuple[int, int, int]:
+    """Count, height and width of ``arr_0``; refuses what is not uint8 images."""
+    with _open_npz(path) as archive:
+        if "arr_0.npy" not in archive.namelist():
+            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])
+            raise ValueError(f"{setting}: {path} holds no images (arr_0); it holds {names or 'nothing'}")
+        try:
+            with archive.open("arr_0.npy") as entry:
+                shape, in_columns, dtype = _read_header(entry)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{setting}: {path}: arr_0 cannot be read ({error})") from None
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1 or in_columns:
+        raise ValueError(f"{setting}: {path}: arr_0 must be (M, h, w, 3) uint8, it is {shape} {dtype}")
+    return shape[0], shape[1], shape[2]
+
+
+def _open_npz(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: not a readable npz file ({error})") from None
+
+
+def _read_header(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(entry)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(entry)
+
+
+def _write_header(entry: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(entry, description)
