@@ -105,8 +105,7 @@ def open_images(
         if images:
             yield torch.from_numpy(np.stack(images)), torch.tensor(labels)
 
-    record = {"kind": "images", "path": path, "image_size": image_size or None}
-    return ImageStream(len(chosen), batches, record, source.class_names)
+    return ImageStream(len(chosen), batches, {"kind": "images", "path": path}, source.class_names)
 
 
 def _cache_stream(folder: Path, rows: Callable[[int], np.ndarray], device: torch.device) -> ImageStream:
