@@ -7,23 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from heptapod import Heptapod
 from heptapod.cli import main
-from heptapod.data.images import DataConfig, load_images
 from heptapod.evaluation.features import CallableFeatures, FeatureExtractor
-from heptapod.evaluation.reference import Reference
-from heptapod.evaluation.streams import read_npz_entry
 from heptapod.models import HeptapodModel
 from heptapod.tokenizers import GridSpec, VQConfig, build_tokenizer
 
 from ..conftest import write_classes
-from .test_cli import fails
 
 Make = Callable[..., HeptapodModel]
 

@@ -23,6 +23,9 @@ DENSITY_NEIGHBOURS = 5
 KERNEL_MINIMUM = 4
 """Fewer features than this have no two halves of two, from which the kernel distance tells its error."""
 
+NEIGHBOURS_MINIMUM = max(PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS) + 1
+"""So that every feature has as many others as neighbours are looked for; the four metrics come from one table."""
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -49,9 +52,9 @@ def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference, c
     """Why a metric cannot be taken of so many samples; None if it can.
 
     The Fréchet distance needs more samples than features (else its covariance is singular, and its value tells more of
-    the number of samples than of the model), as many images behind the reference's moments, if that is known; the
-    kernel distance ``KERNEL_MINIMUM`` of each, precision and recall more than k of each, density and coverage more than
-    k of the reference, the score one for each split.
+    the number of samples than of the model) and as many images behind the reference's moments, if their number is
+    known; the score one sample for each split; the others ``KERNEL_MINIMUM`` or ``NEIGHBOURS_MINIMUM`` samples and
+    features kept in the reference.
     """
     kept, images = len(reference.features), reference.count
 
@@ -71,10 +74,7 @@ def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference, c
         return lacking(count, needed, "samples") or few
     if metric == "kernel":
         return lacking(count, KERNEL_MINIMUM, "samples") or kept_features(KERNEL_MINIMUM)
-    if metric == "precision_recall":
-        needed = PRECISION_NEIGHBOURS + 1
-        return lacking(count, needed, "samples") or kept_features(needed)
-    return lacking(count, 1, "samples") or kept_features(DENSITY_NEIGHBOURS + 1)
+    return lacking(count, NEIGHBOURS_MINIMUM, "samples") or kept_features(NEIGHBOURS_MINIMUM)
 
 
 def plan_metrics(

@@ -232,6 +232,10 @@ def _read_moments(path: Path, extractor: FeatureExtractor) -> tuple[Tensor, Tens
             f"reference: {path}: mu and sigma must be ({length},) and ({length}, {length}), they are "
             f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         )
+    try:
+        FeatureStatistics.from_moments(mean, covariance, 2)
+    except ValueError as error:
+        raise ValueError(f"reference: {path}: {error}") from None
     return mean, covariance
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +186,7 @@ def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
         try:
             with archive.open(f"{name}.npy") as entry:
                 array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path}: {name} cannot be read ({error})") from None
     return array
 
@@ -221,7 +222,7 @@ def _read_rows(path: Path, setting: str, chosen: np.ndarray, batch_size: int) ->
         for row in range(total):
             try:
                 content = entry.read(row_bytes)
-            except (EOFError, zipfile.BadZipFile) as error:
+            except (EOFError, zipfile.BadZipFile, zlib.error) as error:
                 raise ValueError(f"{setting}: {path}: damaged ({error})") from None
             if len(content) != row_bytes:
                 raise ValueError(f"{setting}: {path}: damaged, arr_0 ends in image {row}")
@@ -243,7 +244,7 @@ def _npz_shape(path: Path, setting: str) -> tuple[int, int, int]:
         try:
             with archive.open("arr_0.npy") as entry:
                 shape, in_columns, dtype = _read_header(entry)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{setting}: {path}: arr_0 cannot be read ({error})") from None
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1 or in_columns:
         raise ValueError(f"{setting}: {path}: arr_0 must be (M, h, w, 3) uint8, it is {shape} {dtype}")
