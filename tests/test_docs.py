@@ -27,6 +27,7 @@ PAGES = [
     "docs/extending.md",
     "docs/concepts.md",
     "docs/numbers.md",
+    "docs/evaluation.md",
 ]
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",

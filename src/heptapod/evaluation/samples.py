@@ -49,7 +49,7 @@ class ModelSamples:
         if self.policy is None and not self.labels:
             self.policy = "balanced" if self.heptapod.class_names else "none"
         if self.policy == "reference":
-            policy_labels("balanced", self.count, self.num_classes)  # there must be classes; the rest is seen later
+            self.indices([1] * self.num_classes)  # whether the reference's classes fit is seen when it is there
         else:
             self.indices()
         image_seeds(self.seed, self.count)
