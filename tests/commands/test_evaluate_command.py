@@ -132,6 +132,9 @@ def test_npz_is_a_cache_of_the_samples(place: Path) -> None:
     direct = run(*MODEL)
     direct["samples"].pop("source")
     assert direct == first
+    itself = run(*MODEL[:2], "samples.npz", *MODEL[3:])["metrics"]  # as its own reference
+    assert itself["frechet_distance[colours]"] == pytest.approx(0, abs=1e-12)
+    assert itself["precision[colours]"] == itself["recall[colours]"] == 1
 
 
 def test_policies_and_given_classes(place: Path) -> None:
@@ -192,6 +195,7 @@ def test_mistakes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate, to = ["evaluate", *MODEL], ["--reference", "real", "--out", "new"]
     np.savez("moments.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     np.savez("floats.npz", arr_0=np.zeros((4, 8, 8, 3)))
+    np.savez("small.npz", arr_0=np.zeros((24, 8, 8, 3), np.uint8))
     Path("broken.safetensors").write_bytes(b"broken")
     for arguments, message in (
         (["evaluate", *to], "model: give either the folder of a model or --samples"),
@@ -207,6 +211,11 @@ def test_mistakes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([*evaluate, "--count", "0"], "count: 0 given"),
         ([*evaluate, "--batch_size", "0"], "batch_size: 0 given"),
         ([*evaluate, "--seed", "-1"], "seed: -1 given"),
+        ([*evaluate, "--reference", "a.safetensors", "--image_size", "8"], "but a.safetensors is made already"),
+        (
+            [*evaluate, "--reference", "small.npz"],
+            "image_size: 16 given, but small.npz (reference) holds images of 8×8",
+        ),
         ([*evaluate, "--steps", "99"], "steps: 99 given"),
         ([*evaluate, "--labels", "owl"], "label: 'owl' is no class"),
         ([*evaluate, "--labels", "1", "--label_policy", "random"], "label_policy: random given beside labels"),
@@ -217,5 +226,5 @@ def test_mistakes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         fails(capsys, arguments, message)
     assert {path.name for path in place.iterdir()} == {
-        "model", "real", "moments.npz", "floats.npz", "broken.safetensors"
+        "model", "real", "small.npz", "moments.npz", "floats.npz", "broken.safetensors"
     }  # fmt: skip

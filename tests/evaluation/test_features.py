@@ -17,10 +17,10 @@ from heptapod.data.sources import open_source
 from heptapod.evaluation.features import (
     CallableFeatures,
     EfficientNetLite0Features,
-    FeatureExtractor,
     InceptionFeatures,
     resize,
 )
+from heptapod.files import sha256
 
 from ..conftest import SHARED_DATA
 
@@ -51,6 +51,25 @@ def test_efficientnet_features(lite0: EfficientNetLite0Features) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(lite0.extract(images), features)
     assert lite0.extract(random_images(1)[..., :20]).shape == (1, 1280)
+
+
+@needs_efficientnet
+def test_efficientnet_gives_features_and_logits_from_one_pass(
+    lite0: EfficientNetLite0Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, passes, maps = random_images(2), [], lite0._maps
+    expected, classes = lite0.extract(images), lite0.logits(images)
+    monkeypatch.setattr(lite0, "_maps", lambda x: passes.append(len(x)) or maps(x))
+    features, logits = lite0.extract_with_logits(images)
+    assert passes == [2]
+    assert torch.equal(features, expected)
+    assert torch.equal(logits, classes)
+    assert logits.shape == (2, lite0.num_classes)
+    described = lite0.description()
+    assert (described["name"], described["num_features"]) == ("efficientnet-lite0", 1280)
+    assert "224" in described["preprocessing"]
+    assert len(described["weights_sha256"]) == 64
+    assert lite0.score_name == "classifier_score[efficientnet-lite0]"
 
 
 @needs_efficientnet
@@ -96,6 +115,28 @@ def test_wrapped_function() -> None:
         CallableFeatures("mean-colour", 5, lambda images: images.float().mean((2, 3))).extract(images)
     with pytest.raises(ValueError, match="uint8 expected"):
         extractor.extract(images.float())
+
+
+def test_wrapped_function_with_logits() -> None:
+    def means(images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
+
+    images = random_images(4)
+    extractor = CallableFeatures("means", 3, means, lambda features: features[:, :2] * 2, 2, "none")
+    features, logits = extractor.extract_with_logits(images)
+    assert logits is not None
+    assert torch.equal(features, means(images))
+    assert torch.equal(logits, means(images)[:, :2] * 2)
+    assert extractor.description() == {
+        "name": "means", "preprocessing": "none", "num_features": 3, "weights_sha256": None
+    }  # fmt: skip
+    plain = CallableFeatures("means", 3, means)
+    assert plain.extract_with_logits(images)[1] is None
+    assert plain.num_classes is None
+    with pytest.raises(ValueError, match=r"means: logits of the shape \(4, 5\) expected, \(4, 3\) given"):
+        CallableFeatures("means", 3, means, lambda features: features, 5).extract_with_logits(images)
+    with pytest.raises(ValueError, match="logits and num_classes belong together"):
+        CallableFeatures("means", 3, means, num_classes=3)
 
 
 @pytest.mark.parametrize("name", ["", "fid", "my-FID", "kid_features", "inception-v3", "InceptionV3", "tiny inception"])
@@ -147,7 +188,12 @@ def test_inception_takes_the_users_weights(tmp_path: Path) -> None:
     features = extractor.extract(images)
     assert features.shape == (2, extractor.num_features)
     assert torch.equal(features[:, 0], images.float().mean((1, 2, 3)))
-    assert (extractor.frechet_name, extractor.kernel_name) == ("fid", "kid")
+    names = extractor.frechet_name, extractor.kernel_name, extractor.score_name
+    assert names == ("fid", "kid", "inception_score")
+    again, logits = extractor.extract_with_logits(images)
+    assert torch.equal(again, features)
+    assert logits.shape == (2, extractor.num_classes)
+    assert extractor.description()["weights_sha256"] == sha256(weights)
     torch.save({"weight": torch.ones(7)}, weights)
     with pytest.raises(ValueError, match=r"inception\.pth does not fit"):
         InceptionFeatures(weights)
@@ -195,9 +241,10 @@ def test_inception_of_torch_fidelity_with_random_weights(tmp_path: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
-        network = module.FeatureExtractorInceptionV3("inception", ["2048"])
+        network = module.FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"])
     torch.save(network.state_dict(), weights)
-    extractor: FeatureExtractor = InceptionFeatures(weights)
+    extractor = InceptionFeatures(weights)
     features = extractor.extract(random_images(2, 64))
     assert features.shape == (2, 2048)
     assert torch.allclose(features, network(random_images(2, 64))[0], atol=1e-5)
+    assert extractor.extract_with_logits(random_images(2, 64))[1].shape == (2, 1008)

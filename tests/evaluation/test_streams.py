@@ -162,8 +162,8 @@ def test_cache_gives_reconstructions(image_folder: Path, tmp_path: Path) -> None
     assert torch.equal(images, expected)
     assert not torch.equal(images, originals)
     assert labels.tolist() == [0] * 12 + [1] * 12
-    stream = open_images(str(tmp_path / "cache"), "samples", count=4)
+    stream = open_images(str(tmp_path / "cache"), "samples", image_size=16, count=4)
     assert stream.record["kind"].startswith("token cache: reconstructions")
     assert (stream.count, stream.class_names) == (4, ["dark", "light"])
-    with pytest.raises(ValueError, match="image_size: 8 given, but the images of .* have their size"):
+    with pytest.raises(ValueError, match=r"image_size: 8 given, but .* \(samples\) holds images of 16×16 pixels"):
         open_images(str(tmp_path / "cache"), "samples", image_size=8)

@@ -17,7 +17,7 @@ from heptapod.commands.reference import open_extractor
 from heptapod.commands.sampling_options import SamplingOptions
 from heptapod.evaluation.generation import Metric, evaluate_images, plan_metrics
 from heptapod.evaluation.labels import LabelPolicy
-from heptapod.evaluation.reference import open_reference
+from heptapod.evaluation.reference import SUFFIX, Reference, open_reference
 from heptapod.evaluation.samples import ModelSamples
 from heptapod.evaluation.streams import Batches, open_images, write_npz
 from heptapod.files import write_json
@@ -82,6 +82,8 @@ def evaluate_generation(
         out: Folder to write.
     """
     _check(model, samples, npz, batch_size, seed)
+    if image_size is not None and Path(reference).suffix == SUFFIX:
+        raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
     options = sampling.given()
     if samples is not None and (options or labels or label_policy):
         named = next(iter(options), "labels" if labels else "label_policy")
@@ -101,18 +103,15 @@ def evaluate_generation(
         image_size = drawn.image_size[0] if drawn is not None and len(set(drawn.image_size)) == 1 else 0
     against = open_reference(reference, extractor, image_size, batch_size)
     plan_metrics(extractor, against, total, metrics or None)  # refused before minutes are spent on sampling
-    made, source = (None, None) if stream is None else (stream.made, stream.record)
+    made: dict[str, Any] | None
+    source: dict[str, Any] | None
     if drawn is not None:
-        made = drawn.record()
-        batches = drawn.batches(drawn.indices(against.class_counts))
-        if npz is not None:
-            write_npz(Path(npz), total, drawn.image_size, batches, made)
-            batches = open_images(npz, "npz").batches(batch_size)
+        made, source, batches = drawn.record(), None, _sampled(drawn, against, npz)
     else:
         assert stream is not None
-        batches = stream.batches(batch_size)
+        made, source, batches = stream.made, stream.record, stream.batches(batch_size)
     shown: list[Tensor] = []
-    show_bar = drawn is None or npz is not None
+    show_bar = drawn is None or npz is not None  # else the bar of sampling is there
     results = evaluate_images(
         _remembering(batches, shown), against, extractor, total, metrics or None, seed=seed, progress=show_bar
     )
@@ -143,6 +142,15 @@ def _check(model: str | None, samples: str | None, npz: str | None, batch_size: 
         raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
     if seed < 0:
         raise ValueError(f"seed: {seed} given, must be at least 0")
+
+
+def _sampled(drawn: ModelSamples, against: Reference, npz: str | None) -> Batches:
+    """Samples as they are made, or from the file that they were written to first."""
+    batches = drawn.batches(drawn.indices(against.class_counts))
+    if npz is None:
+        return batches
+    write_npz(Path(npz), drawn.count, drawn.image_size, batches, drawn.record())
+    return open_images(npz, "npz").batches(drawn.batch_size)
 
 
 def _remembering(batches: Batches, shown: list[Tensor]) -> Batches:

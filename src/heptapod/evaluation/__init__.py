@@ -1,1 +1,1 @@
-"""Evaluation: likelihood, and an independent judge of generated digits."""
+"""Evaluation: generated images, reconstructions, likelihood, and an independent judge of generated digits."""

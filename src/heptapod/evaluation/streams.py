@@ -59,7 +59,8 @@ def open_images(
     Args:
         path: where they are.
         setting: what gave the path, for messages.
-        image_size: side after resizing and cropping the images of files, 0 keeps their size.
+        image_size: side after resizing and cropping the images of files, 0 keeps their size; those of a cache or an
+            npz file must have it already.
         count: how many, drawn at random and kept in their order; None for all.
         seed: keys the draw.
         device: where tokens are decoded.
@@ -80,11 +81,14 @@ def open_images(
         return np.sort(numpy_generator(Stream.EVALUATION, seed).permutation(total)[:count])
 
     if location.suffix == ".npz" or is_cache(location):
-        if image_size:
-            raise ValueError(f"image_size: {image_size} given, but the images of {path} ({setting}) have their size")
-        if location.suffix == ".npz":
-            return _npz_stream(location, setting, rows)
-        return _cache_stream(location, rows, torch.device(device))
+        is_npz = location.suffix == ".npz"
+        size = _npz_shape(location, setting)[1:] if is_npz else open_cache(location).image_size
+        if image_size and (image_size, image_size) != size:
+            raise ValueError(
+                f"image_size: {image_size} given, but {path} ({setting}) holds images of {size[0]}×{size[1]} pixels, "
+                "which are taken as they are (0)"
+            )
+        return _npz_stream(location, setting, rows) if is_npz else _cache_stream(location, rows, torch.device(device))
     source = open_source(path, setting)
     chosen = rows(len(source.names))
 
