@@ -102,7 +102,8 @@ def test_every_heptapod_command_runs(after_commands: Path) -> None:
     for file in (
         "digits.png", "digits.json", "wide.png", "edited.png", "larger.png", "variations.png", "photos.png",
         "drawing.gif", "drawing.png", "sampling-bench/sampling.md", "belief.png", "runs/demo/metrics.json", "sheet.png",
-        "vq-evaluation/evaluation.json", "evaluation/samples.png", "against-train/evaluation.json", "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors",
+        "vq-evaluation/evaluation.json", "evaluation/samples.png", "against-train/evaluation.json",
+        "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors",
     ):  # fmt: skip
         assert (after_commands / file).is_file(), file
 
