@@ -19,8 +19,10 @@ ORDERS = ["raster", "random", "mixed"]
 GRID = GridSpec(4, 5, 7)
 VECTORS = GridSpec(4, 5, channels=3)
 
-# The tests are many small steps: two threads on two cores spin more than they help.
-torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", "2")))
+# The tests are many small steps, on which threads spin more than they help: one each where tests run side by side.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", os.environ.get("OMP_NUM_THREADS", "2"))))
 
 
 def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:

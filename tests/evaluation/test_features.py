@@ -18,6 +18,7 @@ from heptapod.evaluation.features import (
     CallableFeatures,
     EfficientNetLite0Features,
     InceptionFeatures,
+    inception_weights,
     resize,
 )
 from heptapod.files import sha256
@@ -248,3 +249,26 @@ def test_inception_of_torch_fidelity_with_random_weights(tmp_path: Path) -> None
     assert features.shape == (2, 2048)
     assert torch.allclose(features, network(random_images(2, 64))[0], atol=1e-5)
     assert extractor.extract_with_logits(random_images(2, 64))[1].shape == (2, 1008)
+
+
+def test_inception_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+
+    def fetch(url: str, path: str) -> None:
+        fetched.append(url)
+        Path(path).write_bytes(b"weights")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    paths = {inception_weights("download"), inception_weights("download")}
+    assert len(fetched) == 1
+    assert [path.read_bytes() for path in paths] == [b"weights"]
+    assert inception_weights("own.pth") == Path("own.pth")
+
+    def fail(url: str, path: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(ValueError, match="inception: cannot download https://github.*no network.*give the file's path"):
+        inception_weights("download")

@@ -72,7 +72,7 @@ def evaluate_generation(
         metrics: frechet, kernel, score, precision_recall, density_coverage; what is named must be measurable. By
             default all that the number of samples allows.
         image_size: Side of the reference's images, where it is made now; the model's if left out, 0 keeps them.
-        inception: torch-fidelity's Inception weights (weights-inception-2015-12-05-6726825d.pth), for FID and KID.
+        inception: torch-fidelity's Inception weights, the file or download to fetch it once, for FID and KID.
         npz: Also write the samples to this file, in ADM's layout; give it as --samples to evaluate them again.
         seed: Image i is drawn with seed + i. It also keys the blocks of the kernel distance and the splits of the
             score.

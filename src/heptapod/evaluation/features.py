@@ -198,6 +198,30 @@ class EfficientNetLite0Features(FeatureExtractor):
         return maps
 
 
+INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_WEIGHTS}"
+
+
+def inception_weights(where: str) -> Path:
+    """The file of Inception's weights: ``where`` itself, or for "download" one that is fetched once and kept.
+
+    It is kept where torch keeps downloaded weights (``torch.hub.get_dir()``).
+
+    Raises:
+        ValueError: if it cannot be fetched.
+    """
+    if where != "download":
+        return Path(where)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path))  # under another name until it is whole
+        except OSError as error:
+            raise ValueError(f"inception: cannot download {INCEPTION_URL} ({error}); give the file's path") from None
+    return path
+
+
 class InceptionFeatures(FeatureExtractor):
     """The 2,048 pooled features of the TensorFlow Inception-v3 that FID and KID are defined by, through torch-fidelity.
 
@@ -226,8 +250,7 @@ class InceptionFeatures(FeatureExtractor):
             ) from None
         if not weights.is_file():
             raise FileNotFoundError(
-                f"Inception weights: {weights} does not exist; download weights-inception-2015-12-05-6726825d.pth from "
-                "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
+                f"Inception weights: {weights} does not exist; give 'download', or fetch {INCEPTION_URL}"
             )
         self.weights_sha256 = sha256(weights)
         _read_weights(weights)  # torch-fidelity reads the file as a pickle that may run code: here it is refused
