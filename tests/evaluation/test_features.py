@@ -222,7 +222,9 @@ def test_inception_weights_cannot_run_code(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("fake_fidelity")
 def test_inception_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist; give 'download', or fetch https.*weights-inception"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.pth does not exist; give 'download', or fetch https.*weights-inception"
+    ):
         InceptionFeatures(tmp_path / "none.pth")
 
 

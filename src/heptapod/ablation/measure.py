@@ -15,14 +15,16 @@ from heptapod.ablation.study import Measures, Study
 from heptapod.commands.images import random_images
 from heptapod.data.cache import load_tokens
 from heptapod.data.tokens import TokenSet
+from heptapod.evaluation.collect import collect_features
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor
+from heptapod.evaluation.labels import policy_labels
 from heptapod.evaluation.layer_features import layer_features
 from heptapod.evaluation.likelihood import negative_log_likelihood, next_cell_loss
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
 from heptapod.files import read_json, read_tensors, write_json, write_tensors
 from heptapod.pipeline import Heptapod
-from heptapod.progress import Progress, say
+from heptapod.progress import say
 from heptapod.random import Stream, numpy_generator
 from heptapod.recipe import Recipe
 
@@ -54,7 +56,7 @@ def open_real(study: Study, folder: Path, image_size: int) -> Real | None:
         draw = (Stream.EVALUATION, 0)
         count = measures.reference_images
         images = random_images("ablate", "measures.reference", measures.reference, image_size, count, draw)
-        features = _features(extractor, images.in_memory(), "real images")
+        features = _features(extractor, images.in_memory())
         about = {"source": measures.reference, "sha256": str(images.sha256()), "features": extractor.name}
         write_tensors(path, {"features": features, "labels": images.labels}, about)
     stored = read_tensors(path)
@@ -141,9 +143,8 @@ def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) 
 
 def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
     """Kernel distance to the real images and the share recognised as their label, of balanced samples."""
-    classes = max(1, len(heptapod.class_names))
-    labels = [i % classes for i in range(measures.samples)]
-    asked = labels if heptapod.class_names else None
+    classes = len(heptapod.class_names)
+    asked = policy_labels("balanced" if classes else "none", measures.samples, classes)
     settings: dict[str, Any] = {"steps": steps}
     if measures.temperature is not None:
         settings["temperature"] = measures.temperature
@@ -154,7 +155,7 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
     images = heptapod.decode(tokens, BATCH)
     seconds = time.perf_counter() - started
     write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
-    features = _features(real.extractor, images, "generated images")
+    features = _features(real.extractor, images)
     distance = kernel_distance(features, real.features)
     row: dict[str, Any] = {
         "kernel_distance": distance.mean,
@@ -165,16 +166,14 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
         "seconds": seconds,
     }
     if real.judge is not None and asked is not None:
-        row["recognised"] = float((real.judge.predict(features.numpy()) == np.array(labels)).mean())
+        row["recognised"] = float((real.judge.predict(features.numpy()) == np.array(asked)).mean())
         row["judge_accuracy_on_real"] = real.judge_accuracy
     say(f"  {steps} steps: kernel distance {distance.mean:.4f}, recognised {row.get('recognised', float('nan')):.1%}")
     return row
 
 
-def _features(extractor: FeatureExtractor, images: Tensor, what: str) -> Tensor:
-    parts = []
-    with Progress(f"features of {len(images):,} {what}", len(images)) as progress:
-        for part in images.split(BATCH):
-            parts.append(extractor.extract(part).cpu())
-            progress.advance(len(part))
-    return torch.cat(parts)
+def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:
+    """(M, F) float32."""
+    unlabelled = torch.full((len(images),), -1)
+    batches = zip(images.split(BATCH), unlabelled.split(BATCH), strict=True)
+    return collect_features(batches, extractor, len(images)).features
