@@ -26,7 +26,7 @@ from ..conftest import write_classes
 STUDY: dict[str, Any] = {
     "recipe": "cifar10",
     "changes": {
-        "data": {"image_size": 16, "flip": False, "validation_fraction": 0.25},
+        "data": {"image_size": 16, "flip": False, "validation_fraction": 0.2},
         "model": {"width": 16, "depth": 1, "num_heads": 1, "head": {"depth": 1}},
         "train": {"batch_size": 4},
     },
@@ -164,6 +164,8 @@ def test_mistakes(place: Path, finished: Path, tmp_path: Path, capsys: pytest.Ca
         ([study, "--budgets", "[{steps: 5}]"], "steps: 5 given, must be at least 10"),
         ([study, "--codes", str(tmp_path), *new], "codes: "),
         ([study, "--measures.reference", str(tmp_path / "none"), *new], "does not exist"),
+        ([study, "--measures.probe_images", "20", *new], "measures.probe_images: 20 training images, too few"),
+        ([study, "--changes", "{objective: {label_dropout: 0}, data: {image_size: 16, flip: false}}", *new], "label"),
         ([study, "--report", *new], "nothing to report"),
         (["--report"], "a study comes first: cifar10"),
         ([study, "--nonsense", "3"], "unknown setting 'nonsense'"),

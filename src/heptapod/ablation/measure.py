@@ -123,11 +123,23 @@ def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: P
     return {name: float(values.mean()), "standard_error": error, "images": len(values)}
 
 
-def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) -> dict[str, Any]:
-    """What a linear classifier and the nearest neighbours make of every layer; the label is never given."""
+def probe_images(
+    train: TokenSet, held_out: TokenSet, count: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Tokens and labels of ``count`` training images drawn at random, and of half as many held-out ones.
+
+    Raises:
+        ValueError: if classes cannot be probed with them.
+    """
     drawn = train.subset(np.sort(numpy_generator(Stream.EVALUATION, 0, 3).permutation(len(train))[:count]))
     tokens, labels = (drawn.head(count), held_out.head(count // 2)), (drawn.labels, held_out.labels[: count // 2])
     check_probe_labels(*labels, train.class_names, "measures.probe_images")
+    return tokens, labels
+
+
+def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) -> dict[str, Any]:
+    """What a linear classifier and the nearest neighbours make of every layer; the label is never given."""
+    tokens, labels = probe_images(train, held_out, count)
     features = [layer_features(heptapod.model, part, heptapod.token_order) for part in tokens]
     results = probe_layers(features[0], labels[0], features[1], labels[1], title="probing")
     best = best_layer(results)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from heptapod.ablation.study import Run, Study, arm_recipe
+from heptapod.ablation.study import Arm, Run, Study, arm_recipe
 from heptapod.bench.hardware import hardware
 from heptapod.data.cache import load_tokens
 from heptapod.data.loader import BatchStream
@@ -69,46 +69,46 @@ def _unused(*_: Any) -> Any:
 def make_plan(study: Study, folder: Path) -> dict[str, Any]:
     """The plan of a study, kept in ``plan.json``: arms that are new to it are timed, the others stay as they are.
 
-    Steps of all arms are timed in turn, so that what slows the machine slows them alike; the fastest of a few rounds
-    counts, as a multiple of the first arm's.
+    Steps of an arm are timed in turn with steps of the first one, so that what slows the machine slows both alike, and
+    two models are in memory at a time. The fastest of a few counts, as a multiple of the first arm's.
 
     Returns:
-        ``arms``: by name their parameters, seconds per step and ``relative_time``; ``hardware``.
+        ``arms``: by name their parameters, ``relative_time`` and ``seconds_per_step``; ``first``; ``hardware``.
     """
     path = folder / "plan.json"
     plan: dict[str, Any] = read_json(path) if path.is_file() else {"arms": {}}
-    arms = study.arms()
+    first, *_ = arms = study.arms()
     new = [arm for arm in arms if arm.name not in plan["arms"]]
     if not new:
         return plan
-    timed = [arms[0], *(arm for arm in new if arm != arms[0])]
-    timers, sets = {}, {}
-    for arm in timed:
+    sets: dict[str, TokenSet] = {}
+
+    def timer(arm: Arm) -> StepTimer:
         recipe = arm_recipe(study, arm)
         if recipe.data.path not in sets:
             sets[recipe.data.path] = load_tokens(recipe.data)[0]
-        timers[arm.name] = StepTimer(recipe, sets[recipe.data.path])
-    fastest = dict.fromkeys(timers, float("inf"))
-    with Progress(f"timing {len(timers)} arms", len(timers) * (ROUNDS + 1), "steps") as progress:
-        for number in range(ROUNDS + 1):
-            for name, timer in timers.items():
-                seconds = timer.seconds()
-                if number:  # the first one warms up
-                    fastest[name] = min(fastest[name], seconds)
-                progress.advance(1)
-    first = arms[0].name
-    for arm in new:
-        relative = fastest[arm.name] / fastest[first]
-        plan["arms"][arm.name] = {
-            "parameters": parameters_by_part(timers[arm.name].model)["total"],
-            "seconds_per_step": plan["arms"].get(first, {"seconds_per_step": fastest[first]})["seconds_per_step"]
-            * relative,
-            "relative_time": relative,
-        }
-    plan["first"] = first
-    plan.setdefault("hardware", hardware(resolve_device(arm_recipe(study, arms[0]).device)))
+        return StepTimer(recipe, sets[recipe.data.path])
+
+    baseline = timer(first)
+    with Progress(f"timing {len(new)} arms", len(new), "arms") as progress:
+        for arm in new:
+            other = baseline if arm == first else timer(arm)
+            reference, seconds = _fastest(baseline, other)
+            base = plan["arms"].get(first.name, {"seconds_per_step": reference})["seconds_per_step"]
+            relative = 1.0 if arm == first else seconds / reference
+            parameters = parameters_by_part(other.model)["total"]
+            facts = {"parameters": parameters, "relative_time": relative, "seconds_per_step": base * relative}
+            plan["arms"][arm.name] = facts
+            progress.advance(1)
+    plan |= {"first": first.name, "hardware": plan.get("hardware") or hardware(baseline.device)}
     write_json(path, plan)
     return plan
+
+
+def _fastest(*timers: StepTimer) -> list[float]:
+    """Of a few rounds over all timers; the first round warms up."""
+    rounds = [[timer.seconds() for timer in timers] for _ in range(ROUNDS + 1)]
+    return [min(times) for times in zip(*rounds[1:], strict=True)]
 
 
 def steps_of(run: Run, plan: dict[str, Any]) -> int:

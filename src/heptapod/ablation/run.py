@@ -6,12 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from heptapod.ablation.measure import measure_run, open_real
+from heptapod.ablation.measure import measure_run, open_real, probe_images
 from heptapod.ablation.plan import make_plan, steps_of
 from heptapod.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.config import to_dict
-from heptapod.data.cache import is_cache, open_cache
+from heptapod.data.cache import is_cache, load_tokens, open_cache
 from heptapod.data.sources import open_source
+from heptapod.evaluation.layer_features import check_unlabelled
 from heptapod.files import LockedError, locked, read_json, write_json
 from heptapod.progress import say
 from heptapod.training.run import train_model
@@ -91,13 +92,18 @@ def _image_size(study: Study) -> int:
 
 
 def _check_data(study: Study) -> None:
-    """Refuses what is no cache, and real images that are not there."""
+    """Refuses what is no cache, real images that are not there, and classes that cannot be probed."""
     for setting in ("codes", "vectors"):
         path = getattr(study, setting)
         if path is not None and not is_cache(Path(path)):
             raise FileNotFoundError(f"{setting}: {path} is no cache; make one with heptapod tokenize")
     if study.measures.samples and study.measures.reference is not None:
         open_source(study.measures.reference, "measures.reference")
+    if study.measures.probe_images:
+        for arm in {arm.distribution: arm for arm in study.arms()}.values():
+            recipe = arm_recipe(study, arm)
+            check_unlabelled(1, recipe.objective.label_dropout)
+            probe_images(*load_tokens(recipe.data), study.measures.probe_images)
 
 
 FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures"}
