@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from heptapod.cli import main
 from heptapod.data.cache_writer import CacheConfig, CacheWriter
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures
-from heptapod.files import locked, read_json
+from heptapod.files import locked, read_json, write_json
+from heptapod.recipe import Recipe
 from heptapod.tokenizers import VQConfig, VQTokenizer
 from heptapod.tokenizers.store import build_trainable
+from heptapod.training.trainer import NonFiniteLossError
 
 from ..conftest import write_classes
 
@@ -33,7 +34,7 @@ STUDY: dict[str, Any] = {
     "heads": [{"kind": "next_token"}, {"kind": "local", "window": 3, "densities": ["2/all"]},
               {"kind": "cross", "densities": ["all/2"]}],
     "token_orders": ["random"],
-    "budgets": [{"equal": "time", "steps": 12, "seeds": [0, 1], "arms": ["next*", "cross*"]},
+    "budgets": [{"equal": "time", "steps": 30, "seeds": [0, 1], "arms": ["next*", "cross*"]},
                 {"equal": "steps", "steps": 10, "arms": ["local*"]}],
     "measures": {"samples": 20, "sampling_steps": [0, 2], "nll_images": 4, "probe_images": 26},
 }  # fmt: skip
@@ -64,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """Colours of the corners in place of a network."""
     features = CallableFeatures("corners", 12, lambda images: images[:, :, ::15, ::15].flatten(1).float() / 255)
-    monkeypatch.setattr(measure, "EfficientNetLite0Features", lambda: features)
+    monkeypatch.setattr(measure, "EfficientNetLite0Features", lambda device: features)
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +82,19 @@ def test_every_run_has_a_row_with_its_figures(finished: Path) -> None:
     rows = results["rows"]
     names = [(row["budget"], row["arm"], row["seed"]) for row in rows]
     pair = ["next_token-all-1-random", "cross-all-2-random"]
-    assert names == [("time-12", a, s) for s in (0, 1) for a in pair] + [("steps-10", "local3-2-all-random", 0)]
+    assert names == [("time-30", a, s) for s in (0, 1) for a in pair] + [("steps-10", "local3-2-all-random", 0)]
     plan = results["plan"]["arms"]
     assert plan[pair[0]]["relative_time"] == 1
     for row in rows:
         relative = plan[row["arm"]]["relative_time"]
-        assert row["steps"] == (10 if row["budget"] == "steps-10" else max(10, round(12 / relative)))
+        assert row["steps"] == (10 if row["budget"] == "steps-10" else round(30 / relative))
         assert row["training_seconds"] == pytest.approx(row["steps"] * plan[row["arm"]]["seconds_per_step"])
-        assert 1 < row["nll_4"]["nats_per_token"] < 4
-        many, few = row["samples_20_at_16"], row.get("samples_20_at_2")
+        assert 1 < row["nll"]["nats_per_token"] < 4
+        many, few = row["samples_at_16"], row.get("samples_at_2")
         assert (few is not None) == (row["head"] == "cross"), "the others cannot draw far cells"
         assert many["features"] == "corners"
         assert 0 <= many["recognised"] <= 1
-        probe = row["probe_26"]
+        probe = row["probe"]
         assert probe["accuracy"] == probe["linear_by_layer"][probe["best_layer"]] > 0.4, "bright and dark"
         assert read_json(finished / row["run"] / "training.json")["step"] == row["steps"]
 
@@ -102,9 +103,9 @@ def test_the_report_says_what_the_rows_say(finished: Path) -> None:
     rows = read_json(finished / "results.json")["rows"]
     with (finished / "results.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert [float(line["nll_4.nats_per_token"]) for line in table] == [row["nll_4"]["nats_per_token"] for row in rows]
+    assert [float(line["nll.nats_per_token"]) for line in table] == [row["nll"]["nats_per_token"] for row in rows]
     text = (finished / "report.md").read_text()
-    cross = [row["nll_4"]["nats_per_token"] for row in rows if row["head"] == "cross"]
+    cross = [row["nll"]["nats_per_token"] for row in rows if row["head"] == "cross"]
     spread = abs(cross[0] - cross[1]) / 2**0.5
     assert (
         f"| cross all/2 | {rows[1]['parameters']:,} | {rows[1]['steps']} | 2 | {sum(cross) / 2:.3f} ± {spread:.3f}"
@@ -140,7 +141,7 @@ def test_lost_figures_and_runs_come_back_the_same(place: Path, finished: Path, t
 
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_seconds(one) for key, one in value.items() if key != "seconds"}
+        return {key: without_seconds(one) for key, one in value.items() if key not in ("seconds", "wall_seconds")}
     return [without_seconds(one) for one in value] if isinstance(value, list) else value
 
 
@@ -181,5 +182,41 @@ def test_help_and_print_config(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["ablate", str(place / "study.yaml"), "--measures.samples", "0", "--print-config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["measures"]["samples"], printed["heads"][0]["kind"]) == (0, "next_token")
-    json.dumps(printed)
-    assert run.FREE
+
+
+def test_changed_measures_are_measured_anew_and_the_others_kept(place: Path, finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    before = read_json(copy / "results.json")["rows"]
+    arguments = ["ablate", str(place / "study.yaml"), "--out", str(copy), "--measures.temperature", "0"]
+    assert main([*arguments, "--report"]) == 2, "no row is measured like this yet"
+    assert main(arguments) == 0
+    after = read_json(copy / "results.json")["rows"]
+    for old, new in zip(before, after, strict=True):
+        assert (old["nll"], old["probe"]) == (new["nll"], new["probe"])
+        assert new["samples_at_16"]["sampling"]["temperature"] == 0
+        assert old["samples_at_16"]["sampling"]["temperature"] == 0.95
+        assert old["samples_at_16"]["kernel_distance"] != new["samples_at_16"]["kernel_distance"]
+    assert "temperature 0" in (copy / "report.md").read_text()
+
+
+def test_a_row_that_is_not_finished_is_left_out(place: Path, finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    path = copy / read_json(copy / "results.json")["rows"][2]["run"] / "row.json"
+    write_json(path, {name: value for name, value in read_json(path).items() if name != "samples_at_16"})
+    assert main(["ablate", str(place / "study.yaml"), "--out", str(copy), "--report"]) == 0
+    assert len(read_json(copy / "results.json")["rows"]) == 4
+
+
+def test_a_run_that_diverges_is_left_out(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(recipe: Recipe) -> None:
+        raise NonFiniteLossError("step 3: loss nan")
+
+    monkeypatch.setattr(run, "train_model", diverge)
+    assert main(["ablate", str(place / "study.yaml"), "--out", str(tmp_path / "new")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("left out, step 3: loss nan") == 5
+    assert "there is nothing to report" in said

@@ -41,6 +41,8 @@ def test_runs_are_budget_by_budget_and_seed_by_seed() -> None:
         ("steps", 2, "cross-all-3-random"),
     ]
     assert len({run.name for run in all_runs(study(budgets=budgets))}) == 10
+    again = [*budgets, Budget("time", 100, [1, 2], ["cross-all-3-raster"])]
+    assert len(all_runs(study(budgets=again))) == 11, "a run that two budgets name is one run"
 
 
 def test_the_recipe_of_an_arm() -> None:
@@ -90,6 +92,10 @@ def test_equal_time_and_equal_steps() -> None:
         ({"measures": {"samples": 100}}, "reference: none given"),
         ({"measures": {"samples": 0, "probe_images": 5}}, "probe_images: 5 given, must be 0 .* or at least 20"),
         ({"changes": {"model": {"widht": 3}}}, "unknown setting 'model.widht'"),
+        ({"changes": {"seed": 3}}, "changes.seed: given, but the study itself sets it"),
+        ({"changes": {"objective": {"token_order": "mixed"}}}, "changes.objective.token_order: given"),
+        ({"measures": {"samples": 0, "sampling_steps": []}}, "sampling_steps: \\[\\] given"),
+        ({"measures": {"samples": 0, "temperature": -1}}, "temperature: -1.0 given, must be at least 0"),
         ({"recipe": "cifar11"}, "recipe: cifar11 is neither a file nor one of"),
         ({"haeds": []}, "did you mean 'heads'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from heptapod.ablation.study import Measures, Study
 from heptapod.commands.images import random_images
+from heptapod.config import to_dict
 from heptapod.data.cache import load_tokens
 from heptapod.data.tokens import TokenSet
 from heptapod.evaluation.collect import collect_features
@@ -22,11 +24,11 @@ from heptapod.evaluation.labels import policy_labels
 from heptapod.evaluation.layer_features import layer_features
 from heptapod.evaluation.likelihood import negative_log_likelihood, next_cell_loss
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
-from heptapod.files import read_json, read_tensors, write_json, write_tensors
+from heptapod.files import read_json, read_metadata, read_tensors, write_json, write_tensors
 from heptapod.pipeline import Heptapod
 from heptapod.progress import say
 from heptapod.random import Stream, numpy_generator
-from heptapod.recipe import Recipe
+from heptapod.recipe import Recipe, resolve_device
 
 SHOWN = 10
 BATCH = 50
@@ -39,29 +41,34 @@ class Real:
     extractor: FeatureExtractor
     features: Tensor
     """(M, F) float32."""
+    class_names: list[str]
+    """Of the judge's classes."""
     judge: Any
     """Tells classes from features; None where the images have no labels."""
     judge_accuracy: float | None
     """On real images it was not trained on."""
+    sha256: str
+    """Of the images."""
 
 
-def open_real(study: Study, folder: Path, image_size: int) -> Real | None:
-    """Features of the study's real images, computed once and kept in its folder."""
+def open_real(study: Study, folder: Path, image_size: int, device: torch.device) -> Real | None:
+    """Features of the study's real images, kept in its folder for as long as the study names the same ones."""
     measures = study.measures
     if not measures.samples or measures.reference is None:
         return None
-    extractor = EfficientNetLite0Features()
+    extractor = EfficientNetLite0Features(device)
     path = folder / "reference.safetensors"
-    if not path.is_file():
+    wanted = {"reference": measures.reference, "images": str(measures.reference_images), "features": extractor.name}
+    if not path.is_file() or wanted.items() - read_metadata(path).items():
         draw = (Stream.EVALUATION, 0)
         count = measures.reference_images
         images = random_images("ablate", "measures.reference", measures.reference, image_size, count, draw)
         features = _features(extractor, images.in_memory())
-        about = {"source": measures.reference, "sha256": str(images.sha256()), "features": extractor.name}
+        about = {**wanted, "sha256": str(images.sha256()), "class_names": json.dumps(images.class_names)}
         write_tensors(path, {"features": features, "labels": images.labels}, about)
-    stored = read_tensors(path)
+    stored, about = read_tensors(path), read_metadata(path)
     judge, accuracy = _judge(stored["features"], stored["labels"])
-    return Real(extractor, stored["features"], judge, accuracy)
+    return Real(extractor, stored["features"], json.loads(about["class_names"]), judge, accuracy, about["sha256"])
 
 
 def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
@@ -80,32 +87,41 @@ def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
 
 
 def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[str, Any]:
-    """All figures of a finished run; those that ``row.json`` has are not computed again."""
+    """All figures of a run's final weights; those that ``row.json`` has, measured with equal settings, are kept."""
     out = Path(recipe.out)
     path = out / "row.json"
     row: dict[str, Any] = read_json(path) if path.is_file() else {}
-    heptapod = Heptapod.from_pretrained(out / "best")
+    heptapod = Heptapod.from_pretrained(out / "last", resolve_device(recipe.device))
     train, held_out = load_tokens(recipe.data)
-    key, per_image = f"nll_{measures.nll_images}", out / "nll.safetensors"
-    if key not in row or not per_image.is_file():
-        row[key] = _likelihood(heptapod, held_out, measures.nll_images, per_image)
-        write_json(path, row)
-    if measures.probe_images and (key := f"probe_{measures.probe_images}") not in row:
-        row[key] = _probe(heptapod, train, held_out, measures.probe_images)
-        write_json(path, row)
-    for steps in sampling_steps(heptapod, measures) if real is not None else []:
-        if (key := f"samples_{measures.samples}_at_{steps}") not in row:
+    wanted = figures_of(measures, heptapod.model.head.reaches_grid, heptapod.model.grid.num_cells)
+    for name, settings in wanted.items():
+        if row.get(name, {}).get("settings") == settings:
+            continue
+        if name == "nll":
+            figure = _likelihood(heptapod, held_out, measures.nll_images, out / "nll.safetensors")
+        elif name == "probe":
+            figure = _probe(heptapod, train, held_out, measures.probe_images)
+        else:
             assert real is not None
-            row[key] = _samples(heptapod, measures, steps, real, out)
-            write_json(path, row)
+            figure = _samples(heptapod, measures, settings["steps"], real, out)
+        row = {**row, name: {"settings": settings, **figure}}
+        write_json(path, row)
     return row
 
 
-def sampling_steps(heptapod: Heptapod, measures: Measures) -> list[int]:
-    """Numbers of steps a model is measured at."""
-    cells = heptapod.model.grid.num_cells
-    steps = [min(count or cells, cells) for count in measures.sampling_steps]
-    return sorted(set(steps) if heptapod.model.head.reaches_grid else {cells}, reverse=True)
+def figures_of(measures: Measures, reaches_grid: bool, num_cells: int) -> dict[str, dict[str, Any]]:
+    """Names of the figures of a run, and the settings that each depends on."""
+    figures: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images}}
+    if measures.probe_images:
+        figures["probe"] = {"images": measures.probe_images}
+    if measures.samples:
+        steps = (
+            {min(count or num_cells, num_cells) for count in measures.sampling_steps} if reaches_grid else {num_cells}
+        )
+        shared = {"samples": measures.samples, "temperature": measures.temperature, "label_policy": "balanced"}
+        shared |= {"reference": measures.reference, "reference_images": measures.reference_images}
+        figures |= {f"samples_at_{count}": {"steps": count, **shared} for count in sorted(steps, reverse=True)}
+    return figures
 
 
 def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: Path) -> dict[str, Any]:
@@ -157,31 +173,34 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
     """Kernel distance to the real images and the share recognised as their label, of balanced samples."""
     classes = len(heptapod.class_names)
     asked = policy_labels("balanced" if classes else "none", measures.samples, classes)
-    settings: dict[str, Any] = {"steps": steps}
+    changes: dict[str, Any] = {"steps": steps}
     if measures.temperature is not None:
-        settings["temperature"] = measures.temperature
+        changes["temperature"] = measures.temperature
     started = time.perf_counter()
     tokens = heptapod.generate_tokens(
-        asked, count=None if asked else measures.samples, seed=0, batch_size=BATCH, progress=True, **settings
+        asked, count=None if asked else measures.samples, seed=0, batch_size=BATCH, progress=True, **changes
     )
     images = heptapod.decode(tokens, BATCH)
     seconds = time.perf_counter() - started
     write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
     features = _features(real.extractor, images)
     distance = kernel_distance(features, real.features)
-    row: dict[str, Any] = {
+    figure: dict[str, Any] = {
         "kernel_distance": distance.mean,
         "standard_error": distance.standard_error,
         "features": real.extractor.name,
+        "reference_sha256": real.sha256,
         "seeds": [0, measures.samples - 1],
-        "sampling": {**settings, "token_order": heptapod.sampling_config(**settings).token_order},
+        "sampling": to_dict(heptapod.sampling_config(**changes)),
         "seconds": seconds,
     }
-    if real.judge is not None and asked is not None:
-        row["recognised"] = float((real.judge.predict(features.numpy()) == np.array(asked)).mean())
-        row["judge_accuracy_on_real"] = real.judge_accuracy
-    say(f"  {steps} steps: kernel distance {distance.mean:.4f}, recognised {row.get('recognised', float('nan')):.1%}")
-    return row
+    if real.judge is not None and real.class_names == heptapod.class_names:
+        figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(asked)).mean())
+        figure["judge_accuracy_on_real"] = real.judge_accuracy
+    say(
+        f"  {steps} steps: kernel distance {distance.mean:.4f}, recognised {figure.get('recognised', float('nan')):.1%}"
+    )
+    return figure
 
 
 def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from heptapod.recipe import Recipe, resolve_device
 from heptapod.training.model_task import ModelTask
 from heptapod.training.optim import build_optimizer
 
-ROUNDS = 5
+ROUNDS = 12
 
 
 class StepTimer:
     """Training steps of one arm, timed one at a time.
 
-    On a CPU the time is that of this process alone, so that other work on the machine does not count; on a GPU it is
-    the clock's.
+    With one thread the time is that of this process alone, so that other work on the machine does not count; else it is
+    the clock's. Reading the batch does not count.
 
     Args:
         recipe: what the arm is trained with.
@@ -45,8 +46,9 @@ class StepTimer:
 
     def seconds(self) -> float:
         """Runs a step; returns what it took."""
+        batch = self._stream.at(self._step).to(self.device)
         started = self._clock()
-        for micro in self._stream.at(self._step).to(self.device).split(self._config.accumulation):
+        for micro in batch.split(self._config.accumulation):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
                 loss = self._task.losses(micro, self._step).loss
             (loss.sum() / self._config.batch_size).backward()
@@ -56,10 +58,10 @@ class StepTimer:
         return self._clock() - started
 
     def _clock(self) -> float:
-        if self.device.type == "cpu":
-            return time.process_time() / torch.get_num_threads()
-        torch.accelerator.synchronize()
-        return time.perf_counter()
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return time.process_time() if alone else time.perf_counter()
 
 
 def _unused(*_: Any) -> Any:
@@ -116,4 +118,10 @@ def steps_of(run: Run, plan: dict[str, Any]) -> int:
     if run.budget.equal == "steps":
         return run.budget.steps
     relative: float = plan["arms"][run.arm.name]["relative_time"]
-    return max(10, round(run.budget.steps / relative))
+    steps = round(run.budget.steps / relative)
+    if steps < 10:
+        raise ValueError(
+            f"budgets.steps: {run.budget.steps} given, but {run.arm.name} takes {relative:.1f} times as long per step, "
+            f"which leaves it {steps}; at least {math.ceil(10 * relative)} are needed"
+        )
+    return steps

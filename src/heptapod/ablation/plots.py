@@ -33,7 +33,7 @@ def curves_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | No
                 x, y = [line["step"] * seconds for line in lines], [line["val_loss"] for line in lines]
                 thin = bool(seed)
                 axis.plot(x, y, color=f"C{number}", lw=0.7 if thin else 1.8, label=None if thin else arm.label)
-        axis.set(title=title, xlabel="training time (s)", ylabel="held-out loss (nats per token)")
+        axis.set(title=title, xlabel="training time (s)", ylabel="held-out loss")
         _finish(axis)
     return _save(figure, folder / "training.png")
 
@@ -41,7 +41,7 @@ def curves_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | No
 def steps_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:
     """Kernel distance of samples against sampling steps, a panel per order and distribution."""
     own = [row for row in rows if row["budget"] == _first_budget(study)]
-    panels = _panels(study, [row for row in own if any(key.startswith("samples_") for key in row)])
+    panels = _panels(study, [row for row in own if any(key.startswith("samples_at_") for key in row)])
     if not panels:
         return None
     figure, axes = _figure(len(panels))
@@ -51,7 +51,7 @@ def steps_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | Non
                 points = sorted(
                     (int(key.rpartition("_")[2]), value["kernel_distance"], value["standard_error"] or 0.0)
                     for key, value in row.items()
-                    if key.startswith("samples_")
+                    if key.startswith("samples_at_")
                 )
                 x, y, error = zip(*points, strict=True)
                 axis.errorbar(x, y, error, marker="o", ms=4, color=f"C{number}", lw=1, capsize=2,
@@ -97,7 +97,7 @@ def _figure(panels: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0 * panels, 4.4), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _finish(axis: Any) -> None:

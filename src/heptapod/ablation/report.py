@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from heptapod import __version__
 from heptapod.ablation.plots import curves_picture, samples_picture, steps_picture
 from heptapod.ablation.study import Arm, Budget, Study, arm_recipe
 from heptapod.config import to_dict
@@ -26,15 +29,15 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
         raise ValueError(f"out: no run of the study in {study.out} is finished; there is nothing to report")
     folder = Path(study.out)
     plan = read_json(folder / "plan.json")
-    write_json(folder / "results.json", {"study": to_dict(study), "plan": plan, "rows": list(rows)})
-    write_atomically(folder / "results.csv", lambda file: _write_csv(file, rows))
-    pictures = [
-        curves_picture(study, rows, folder),
-        steps_picture(study, rows, folder),
-        samples_picture(study, rows, folder),
+    drawn = [
+        picture
+        for draw in (curves_picture, steps_picture, samples_picture)
+        if (picture := draw(study, rows, folder)) is not None
     ]
-    drawn = [picture for picture in pictures if picture is not None]
     text = page(study, rows, plan, [picture.name for picture in drawn])
+    about = {"heptapod": __version__, "study": to_dict(study), "plan": plan}
+    write_json(folder / "results.json", {**about, "rows": list(rows)})
+    write_atomically(folder / "results.csv", lambda file: _write_csv(file, rows))
     write_atomically(folder / "report.md", lambda file: file.write_text(text, encoding="utf-8"))
     return [folder / "report.md", folder / "results.json", folder / "results.csv", *drawn]
 
@@ -66,15 +69,19 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
         f"# {Path(study.out).name}",
         study.description,
         f"Recipe `{study.recipe}` with the changes in `results.json`. Time is counted as the training steps of an arm "
-        f"times the seconds of one, timed for all arms in turn on {hardware['processor']}, {hardware['threads']} "
-        f"thread(s), device {hardware['device']}, torch {hardware['torch']}; loading, evaluation and checkpoints are "
-        "not counted. Likelihoods (NLL) are of held-out images, by the chain rule in the order of training, in nats "
-        "per token, so that they compare across heads and orders; Δ is the difference from the first arm of the table "
-        "on the same images, and its standard error (of several seeds: of the first). No guidance.",
+        f"times the seconds of one, each arm timed in turn with the first one on {hardware['processor']}, "
+        f"{hardware['threads']} thread(s), device {hardware['device']}, torch {hardware['torch']}; reading, evaluation "
+        "and checkpoints are not counted. What is measured are the final weights (their moving average). Likelihoods "
+        "(NLL) are of held-out images, by the chain rule in the order of training, in nats per token, so that they "
+        "compare across heads and orders; Δ is the difference from the first arm of the table on the same images. "
+        "No guidance.",
     ]
     if measures.samples and measures.reference:
         parts.append(_about_samples(study, rows))
-    parts.append("± is the standard deviation over seeds where there are several, else the standard error.")
+    parts.append(
+        "± is the standard deviation over seeds where there are several; else it is the standard error over images of "
+        "one trained model, which does not tell how much another training would differ."
+    )
     for budget in _budgets(study):
         own = [row for row in rows if row["budget"] == f"{budget.equal}-{budget.steps}"]
         if own:
@@ -100,8 +107,9 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
         )
     if measures.probe_images:
         text += (
-            f" Linear probe: of mean-pooled hidden states without the label, {measures.probe_images:,} training and "
-            "half as many held-out images, the layer chosen on training images."
+            " Linear probe: of mean-pooled hidden states without the label, "
+            f"{max(row['probe']['train_images'] for row in rows):,} training and "
+            f"{max(row['probe']['test_images'] for row in rows):,} held-out images, the layer chosen on training ones."
         )
     return text
 
@@ -139,21 +147,22 @@ def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
 
 def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
     steps = sorted({int(s) for _, group in groups for row in group for s in _samples(row)}, reverse=True)
-    probed = any(_found(row, "probe_") for _, group in groups for row in group)
-    header = ["arm", "parameters", "steps", "seeds", "NLL", "Δ"]
+    probed = any("probe" in row for _, group in groups for row in group)
+    name = "NLL" if "nats_per_token" in groups[0][1][0]["nll"] else "training loss, held out"
+    header = ["arm", "parameters", "steps", "seeds", name, "Δ"]
     header += [f"KD, {count} steps" for count in steps] + [f"recognised, {count}" for count in steps]
     header += ["linear probe", "layer"] if probed else []
     lines = [header, ["---"] * len(header)]
     for arm, group in groups:
         first = group[0]
         cells = [arm.label, f"{first['parameters']:,}", f"{first['steps']:,}", str(len(group))]
-        cells += [_mean(group, _likelihood, 3), _difference(first, groups[0][1][0], folder)]
+        cells += [_mean(group, _likelihood, 3), _difference(group, groups[0][1], folder)]
         for count in steps:
             cells.append(_mean(group, lambda row, n=count: _sample(row, n, "kernel_distance"), 3))
         for count in steps:
             cells.append(_mean(group, lambda row, n=count: _sample(row, n, "recognised"), 1, percent=True))
         if probed:
-            cells += [_mean(group, _probe, 1, percent=True), (_found(first, "probe_") or {}).get("best_layer", "–")]
+            cells += [_mean(group, _probe, 1, percent=True), first.get("probe", {}).get("best_layer", "–")]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -173,31 +182,33 @@ def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False) -
     return f"{mean * scale:.{digits}f}{error}{unit}"
 
 
-def _difference(row: Row, baseline: Row, folder: Path) -> str:
-    """Mean difference of the held-out likelihoods of the same images, and its standard error."""
-    if row is baseline:
+def _difference(group: Sequence[Row], baseline: Sequence[Row], folder: Path) -> str:
+    """Mean difference of the held-out likelihoods of the same images: over seeds that both have, ± their deviation."""
+    if group is baseline:
         return "–"
-    values, others = (read_tensors(folder / r["run"] / "nll.safetensors")["values"] for r in (row, baseline))
-    paired = values - others
-    return f"{float(paired.mean()):+.3f} ± {float(paired.std()) / len(paired) ** 0.5:.3f}"
+    others = {row["seed"]: row for row in baseline}
+    paired = [_nats(row, folder) - _nats(others[row["seed"]], folder) for row in group if row["seed"] in others]
+    if not paired:
+        return "–"
+    means = [float(values.mean()) for values in paired]
+    spread = statistics.stdev(means) if len(means) > 1 else float(paired[0].std()) / len(paired[0]) ** 0.5
+    return f"{statistics.fmean(means):+.3f} ± {spread:.3f}"
 
 
-def _found(row: Row, prefix: str) -> dict[str, Any] | None:
-    """What was measured under a name that begins so."""
-    return next((value for key, value in row.items() if key.startswith(prefix)), None)
+def _nats(row: Row, folder: Path) -> Tensor:
+    """(M,) of every held-out image."""
+    return read_tensors(folder / row["run"] / "nll.safetensors")["values"]
 
 
 def _likelihood(row: Row) -> Value:
-    found = _found(row, "nll_")
-    if found is None:
-        return None
+    found = row["nll"]
     value: float = found["nats_per_token"] if "nats_per_token" in found else found["loss"]
     return value, found["standard_error"]
 
 
 def _samples(row: Row) -> dict[int, dict[str, Any]]:
     """What was measured of samples, by number of steps."""
-    return {int(key.rpartition("_")[2]): value for key, value in row.items() if key.startswith("samples_")}
+    return {int(key.rpartition("_")[2]): value for key, value in row.items() if key.startswith("samples_at_")}
 
 
 def _sample(row: Row, steps: int, name: str) -> Value:
@@ -208,5 +219,4 @@ def _sample(row: Row, steps: int, name: str) -> Value:
 
 
 def _probe(row: Row) -> Value:
-    found = _found(row, "probe_")
-    return (found["accuracy"], None) if found else None
+    return (row["probe"]["accuracy"], None) if "probe" in row else None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from heptapod.ablation.measure import measure_run, open_real, probe_images
+from heptapod.ablation.measure import figures_of, measure_run, open_real, probe_images
 from heptapod.ablation.plan import make_plan, steps_of
 from heptapod.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.config import to_dict
@@ -15,7 +18,9 @@ from heptapod.data.sources import open_source
 from heptapod.evaluation.layer_features import check_unlabelled
 from heptapod.files import LockedError, locked, read_json, write_json
 from heptapod.progress import say
+from heptapod.recipe import resolve_device
 from heptapod.training.run import train_model
+from heptapod.training.trainer import NonFiniteLossError
 
 
 def run_study(study: Study) -> list[dict[str, Any]]:
@@ -28,37 +33,60 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         ValueError, FileNotFoundError: for caches or settings that do not fit; nothing is trained then.
     """
     folder = Path(study.out)
-    _check_same(study, folder)
+    check_same(study)
     _check_data(study)
-    with locked(folder):
+    with _waiting_for(folder):
         plan = make_plan(study, folder)
         write_json(folder / "study.json", to_dict(study))
-        real = open_real(study, folder, _image_size(study))
-    runs = all_runs(study)
-    for number, run in enumerate(runs, 1):
-        recipe = arm_recipe(study, run.arm, run.seed, steps_of(run, plan), str(folder / run.name))
+        recipe = arm_recipe(study, study.arms()[0])
+        real = open_real(study, folder, open_cache(Path(recipe.data.path)).image_size[0], resolve_device(recipe.device))
+    runs = [(run, steps_of(run, plan)) for run in all_runs(study)]
+    for number, (run, steps) in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
+        recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
         try:
             with locked(folder / run.name):
-                say(f"{title}, {recipe.train.steps:,} steps")
+                say(f"{title}, {steps:,} steps")
                 train_model(recipe)
                 measure_run(recipe, study.measures, real)
         except LockedError:
             say(f"{title}: another process is at it")
-    return collect(study, plan)
+        except NonFiniteLossError as error:
+            say(f"{title}: left out, {error}")
+    return collect(study)
 
 
-def collect(study: Study, plan: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """One flat row for every run that is trained and measured."""
+@contextmanager
+def _waiting_for(folder: Path) -> Iterator[None]:
+    """Locks the study's folder, after another process that makes the plan has done so."""
+    while True:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder))
+            except LockedError:
+                say(f"{folder}: another process is timing the arms; waiting for it")
+                time.sleep(5)
+                continue
+            yield
+            return
+
+
+def collect(study: Study) -> list[dict[str, Any]]:
+    """One row for every run that is trained, and measured as the study says."""
     folder = Path(study.out)
-    if plan is None and not (folder / "plan.json").is_file():
+    if not (folder / "plan.json").is_file():
         return []
-    plan = plan or read_json(folder / "plan.json")
+    plan = read_json(folder / "plan.json")
     rows = []
     for run in all_runs(study):
-        path = folder / run.name
-        if (path / "row.json").is_file() and (path / "training.json").is_file():
-            rows.append(_row(run, plan, read_json(path / "training.json"), read_json(path / "row.json")))
+        training, measured = folder / run.name / "training.json", folder / run.name / "row.json"
+        if not (training.is_file() and measured.is_file()):
+            continue
+        recipe, figures = arm_recipe(study, run.arm), read_json(measured)
+        cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
+        wanted = figures_of(study.measures, recipe.model.head.kind in ("cross", "global"), cells)
+        if all(figures.get(name, {}).get("settings") == settings for name, settings in wanted.items()):
+            rows.append(_row(run, plan, read_json(training), {name: figures[name] for name in wanted}))
     return rows
 
 
@@ -80,15 +108,12 @@ def _row(run: Run, plan: dict[str, Any], training: dict[str, Any], measured: dic
         "parameters": facts["parameters"],
         "steps": int(training["step"]),
         "training_seconds": training["step"] * facts["seconds_per_step"],
+        "wall_seconds": training["seconds"],
         "best_val_loss": training["best_val_loss"],
+        "final_val_loss": training["val_loss"],
         **measured,
         "run": run.name,
     }
-
-
-def _image_size(study: Study) -> int:
-    arm = study.arms()[0]
-    return open_cache(Path(str(arm_recipe(study, arm).data.path))).image_size[0]
 
 
 def _check_data(study: Study) -> None:
@@ -102,25 +127,34 @@ def _check_data(study: Study) -> None:
     if study.measures.probe_images:
         for arm in {arm.distribution: arm for arm in study.arms()}.values():
             recipe = arm_recipe(study, arm)
-            check_unlabelled(1, recipe.objective.label_dropout)
-            probe_images(*load_tokens(recipe.data), study.measures.probe_images)
+            train, held_out = load_tokens(recipe.data)
+            check_unlabelled(len(train.class_names), recipe.objective.label_dropout)
+            probe_images(train, held_out, study.measures.probe_images)
 
 
 FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures"}
 """What may change when a study goes on: runs and figures are added or left out; a finished run stays what it is."""
 
 
-def _check_same(study: Study, folder: Path) -> None:
-    """Refuses to mix two studies in one folder."""
-    path = folder / "study.json"
-    if not path.is_file():
+def check_same(study: Study) -> None:
+    """Refuses to mix two studies in one folder.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    folder = Path(study.out)
+    if not (folder / "study.json").is_file():
         return
-    before, now = read_json(path), to_dict(study)
+    before, now = read_json(folder / "study.json"), to_dict(study)
     for field in dataclasses.fields(study):
         if field.name not in FREE and before.get(field.name) != now[field.name]:
             raise ValueError(
                 f"out: {folder} holds a study with {field.name} = {before.get(field.name)}, now {now[field.name]} is "
                 "given; choose another --out"
             )
-    if before["heads"][0] != now["heads"][0] or before["token_orders"][0] != now["token_orders"][0]:
-        raise ValueError(f"heads: {folder} was begun with another first arm, which sets the time of all others")
+    first, begun = study.arms()[0].name, read_json(folder / "plan.json")["first"]
+    if first != begun:
+        raise ValueError(
+            f"heads: {folder} was begun with the first arm {begun}, whose time sets that of all others, now {first} "
+            "comes first; choose another --out"
+        )

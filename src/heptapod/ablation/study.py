@@ -96,6 +96,10 @@ class Measures:
         for name in ("samples", "probe_images"):
             if getattr(self, name) < 0 or 0 < getattr(self, name) < 20:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be 0 (not measured) or at least 20")
+        if not self.sampling_steps or min(self.sampling_steps) < 0:
+            raise ValueError(f"sampling_steps: {self.sampling_steps} given, must be numbers of at least 0, one or more")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature: {self.temperature} given, must be at least 0")
         if self.samples and self.reference is None:
             raise ValueError("reference: none given, but samples are compared with real images; or set samples to 0")
 
@@ -194,13 +198,26 @@ class Run:
 
 def all_runs(study: Study) -> list[Run]:
     """Every run, budget by budget and seed by seed, so that what is finished early compares."""
-    return [
+    runs = [
         Run(budget, arm, seed)
         for budget in study.budgets
         for seed in budget.seeds
         for arm in study.arms()
         if any(fnmatchcase(arm.name, pattern) for pattern in budget.arms)
     ]
+    return list({run.name: run for run in runs}.values())
+
+
+VARIED = (
+    "seed", "out", "data.path", "model.head.kind", "model.head.window", "model.distribution.kind",
+    "objective.token_order", "objective.prefixes_per_image", "objective.targets_per_prefix", "train.steps",
+)  # fmt: skip
+"""Settings of a recipe that a study sets by arms, budgets and caches."""
+
+
+def _given(values: Any, path: list[str]) -> bool:
+    first, *rest = path
+    return isinstance(values, dict) and first in values and (not rest or _given(values[first], rest))
 
 
 def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, out: str = "") -> Recipe:
@@ -216,6 +233,9 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     Raises:
         ValueError: for a change that is no setting of a recipe.
     """
+    for key in VARIED:
+        if _given(study.changes, key.split(".")):
+            raise ValueError(f"changes.{key}: given, but the study itself sets it")
     base = load_recipe(study.recipe)
     values = _merge(to_dict(base), study.changes)
     prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))

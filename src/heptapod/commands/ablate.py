@@ -8,7 +8,7 @@ import tyro
 
 from heptapod import parallel
 from heptapod.ablation.report import write_report
-from heptapod.ablation.run import collect, run_study
+from heptapod.ablation.run import check_same, collect, run_study
 from heptapod.ablation.study import Study, all_runs, load_study, study_names
 from heptapod.config import to_yaml
 from heptapod.progress import say
@@ -36,6 +36,8 @@ def ablate(arguments: list[str]) -> None:
     for package in ("matplotlib", "sklearn"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"ablate needs {package}: pip install 'heptapod[evaluation]'")
+    if "--report" in flags:
+        check_same(study)
     rows = collect(study) if "--report" in flags else run_study(study)
     files = write_report(study, rows)
     say(f"{len(rows)} of {len(all_runs(study))} runs are finished")
