@@ -160,6 +160,17 @@ def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor
         raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
 
 
+def check_folder(path: Path, setting: str = "out") -> None:
+    """Refuses a folder that could not be made, before there is anything to write into it.
+
+    Raises:
+        ValueError: if the path, or one above it, is a file.
+    """
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{setting}: {path} given, but {folder} is a file; a folder is needed")
+
+
 class LockedError(ValueError):
     """Another process is at work in a folder."""
 

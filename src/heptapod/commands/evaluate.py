@@ -20,7 +20,7 @@ from heptapod.evaluation.labels import LabelPolicy
 from heptapod.evaluation.reference import SUFFIX, Reference, open_reference
 from heptapod.evaluation.samples import ModelSamples
 from heptapod.evaluation.streams import Batches, open_images, write_npz
-from heptapod.files import write_json
+from heptapod.files import check_folder, write_json
 from heptapod.pictures import image_grid, save_png
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.recipe import resolve_device
@@ -82,6 +82,9 @@ def evaluate_generation(
         out: Folder to write.
     """
     _check(model, samples, npz, batch_size, seed)
+    check_folder(Path(out))
+    if npz is not None:
+        check_folder(Path(npz).parent, "npz")
     if image_size is not None and Path(reference).suffix == SUFFIX:
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
     options = sampling.given()

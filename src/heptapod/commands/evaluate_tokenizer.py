@@ -25,7 +25,7 @@ from heptapod.evaluation.features import (
 from heptapod.evaluation.image_metrics import SSIM_WINDOW
 from heptapod.evaluation.perceptual import LPIPS, load_lpips
 from heptapod.evaluation.reconstruction import evaluate_reconstruction
-from heptapod.files import write_json
+from heptapod.files import check_folder, write_json
 from heptapod.pictures import save_png
 from heptapod.progress import say
 from heptapod.random import Stream
@@ -87,6 +87,7 @@ def evaluate(
         raise ValueError(f"seed: {seed} given, must be at least 0")
     if any(importlib.util.find_spec(package) is None for package in ("torchmetrics", "sklearn")):
         raise ValueError("evaluate-tokenizer needs its metrics: pip install 'heptapod[evaluation]'")
+    check_folder(Path(out))
     parallel.refuse_several("evaluate-tokenizer")
     place = resolve_device(device)
     folder = find_tokenizer(Path(tokenizer), "tokenizer")

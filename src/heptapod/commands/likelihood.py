@@ -29,7 +29,7 @@ from heptapod.evaluation.likelihood import (
     trained_order,
 )
 from heptapod.evaluation.zero_shot import judge, zero_shot
-from heptapod.files import sha256, write_json
+from heptapod.files import check_folder, sha256, write_json
 from heptapod.model_folder import find_pretrained
 from heptapod.pictures import confusion_picture, image_grid, save_png
 from heptapod.pipeline import Heptapod
@@ -91,8 +91,7 @@ def measure(
         raise ValueError(f"count: {count} given, must be at least 1")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: {seed} given, must be between 0 and 2^63 - 1")
-    if Path(out).is_file():
-        raise ValueError(f"out: {out} given, but that is a file; a folder is written")
+    check_folder(Path(out))
     parallel.refuse_several("likelihood")
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     order = trained_order(token_order, heptapod.token_order)

@@ -20,7 +20,7 @@ from heptapod.evaluation import probe as probes
 from heptapod.evaluation.layer_features import check_unlabelled, layer_features, layer_names, reading_order
 from heptapod.evaluation.probe import Accuracy, best_layer, probe_layers
 from heptapod.evaluation.probe_picture import probe_picture
-from heptapod.files import sha256, write_json
+from heptapod.files import check_folder, sha256, write_json
 from heptapod.model_folder import find_pretrained
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model
@@ -84,6 +84,7 @@ def probe_model(
             raise ValueError(f"{name}: {value} given, must be at least 1")
     if seed < 0:
         raise ValueError(f"seed: {seed} given, must be at least 0")
+    check_folder(Path(out))
     parallel.refuse_several("probe")
     place = resolve_device(device)
     folder = find_pretrained(Path(model))

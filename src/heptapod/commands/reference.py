@@ -14,6 +14,7 @@ from heptapod.evaluation.features import (
     inception_weights,
 )
 from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
+from heptapod.files import check_folder
 from heptapod.recipe import resolve_device
 
 
@@ -54,6 +55,7 @@ def make(
     target = Path(out)
     if target.suffix != SUFFIX:
         raise ValueError(f"out: {out} given, references are written as {SUFFIX}")
+    check_folder(target.parent)
     parallel.refuse_several("reference")
     extractor = open_extractor(inception, device)
     made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size)

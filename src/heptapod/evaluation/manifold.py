@@ -58,7 +58,7 @@ def manifold_metrics(
     x, y = _on_grid(real, generated)
     radii, wide = _radii(x, (precision_neighbours, density_neighbours), block_size)
     (generated_radii,) = _radii(y, (precision_neighbours,), block_size)
-    num_precise, num_dense, recalled, covered = 0, 0, [], []
+    num_dense, recalled, covered = 0, [], []
     is_precise = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     for rows, distances in _blocks(x, y, block_size):  # (R, M') squared
         is_precise |= (distances <= radii[rows, None]).any(0)

@@ -17,7 +17,7 @@ from heptapod.model_folder import find_pretrained
 from heptapod.pipeline import Heptapod
 from heptapod.progress import Progress
 from heptapod.random import image_seeds
-from heptapod.sampling import check_plan
+from heptapod.sampling import cells_per_step, check_plan
 from heptapod.tokenizers import tokenizer_hash
 
 
@@ -44,6 +44,8 @@ class ModelSamples:
 
     def __post_init__(self) -> None:
         """Refuses settings that sampling could not follow."""
+        if self.count < 1:
+            raise ValueError(f"count: {self.count} given, must be at least 1")
         if self.policy is not None and self.labels:
             raise ValueError(f"label_policy: {self.policy} given beside labels; leave one of them out")
         if self.policy is None and not self.labels:
@@ -89,6 +91,7 @@ class ModelSamples:
     def record(self) -> dict[str, Any]:
         """How the samples are made, for results and for the file of samples."""
         folder = find_pretrained(self.folder)
+        config = self.heptapod.sampling_config(**self.settings)
         return {
             "model": str(folder),
             "model_sha256": sha256(folder / "model.safetensors"),
@@ -97,7 +100,8 @@ class ModelSamples:
             "label_policy": self.policy or "given",
             "labels": list(self.labels) or None,
             "seed": self.seed,
-            "sampling": to_dict(self.heptapod.sampling_config(**self.settings)),
+            "steps": len(cells_per_step(config, self.heptapod.model.grid.num_cells)),
+            "sampling": to_dict(config),
             "guidance": None,
             "batch_size": self.batch_size,
         }
