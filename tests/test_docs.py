@@ -28,6 +28,10 @@ PAGES = [
     "docs/concepts.md",
     "docs/numbers.md",
     "docs/evaluation.md",
+    "docs/likelihood.md",
+    "docs/probes.md",
+    "docs/ablations.md",
+    "docs/claim.md",
 ]
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
