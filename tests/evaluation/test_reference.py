@@ -146,6 +146,8 @@ def test_npz_of_moments(tmp_path: Path) -> None:
     assert Reference.load(tmp_path / "reference.safetensors").sha256() == reference.sha256()
     with pytest.raises(ValueError, match="moments of inception-v3 features only, this evaluation uses colours"):
         make(path)
+    with pytest.raises(ValueError, match="count: 5 given, but .*adm.npz has moments"):
+        make_reference(str(path), Inception6(), count=5)
     np.savez(path, mu=mu[:4], sigma=sigma[:4, :4])
     with pytest.raises(ValueError, match=r"mu and sigma must be \(6,\) and \(6, 6\), they are \(4,\) and \(4, 4\)"):
         make(path, Inception6())

@@ -169,13 +169,15 @@ def make_reference(
 
     Raises:
         FileNotFoundError: if nothing is there.
-        ValueError: if there are fewer than two images, or moments that are not the extractor's.
+        ValueError: if there are fewer than two images, or moments that are not the extractor's, or of more images.
     """
     if features_kept < 0:
         raise ValueError(f"features_kept: {features_kept} given, must be at least 0")
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
     moments = _read_moments(Path(path), extractor)
+    if moments is not None and count is not None:
+        raise ValueError(f"count: {count} given, but {path} has moments (mu, sigma) of all its images")
     if moments is not None and "arr_0" not in npz_entries(Path(path)):
         none = torch.empty(0, extractor.num_features)
         only = {"kind": "npz: moments only (mu, sigma)", "path": path, "sha256": sha256(Path(path))}
