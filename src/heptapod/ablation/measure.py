@@ -27,8 +27,9 @@ from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_laye
 from heptapod.files import read_json, read_metadata, read_tensors, write_json, write_tensors
 from heptapod.pipeline import Heptapod
 from heptapod.progress import say
-from heptapod.random import Stream, numpy_generator
+from heptapod.random import Stream
 from heptapod.recipe import Recipe, resolve_device
+from heptapod.training.model_probe import drawn_rows
 
 SHOWN = 10
 BATCH = 50
@@ -147,7 +148,7 @@ def probe_images(
     Raises:
         ValueError: if classes cannot be probed with them.
     """
-    drawn = train.subset(np.sort(numpy_generator(Stream.EVALUATION, 0, 3).permutation(len(train))[:count]))
+    drawn = train.subset(drawn_rows(len(train), count, 0))
     tokens, labels = (drawn.head(count), held_out.head(count // 2)), (drawn.labels, held_out.labels[: count // 2])
     check_probe_labels(*labels, train.class_names, "measures.probe_images")
     return tokens, labels

@@ -28,7 +28,7 @@ class ModelProbe:
     def __init__(
         self, config: ProbeConfig, train: TokenSet, validation: TokenSet, token_order: TokenOrder, seed: int
     ) -> None:
-        drawn = train.subset(_drawn(len(train), config.images, seed))
+        drawn = train.subset(drawn_rows(len(train), config.images, seed))
         self.token_order = token_order
         self.seed = seed
         self.train, self.train_labels = drawn.head(len(drawn)), drawn.labels
@@ -58,11 +58,12 @@ def check_probe(
     if not config.images:
         return
     check_unlabelled(len(train.class_names), label_dropout)
-    drawn = torch.from_numpy(_drawn(len(train), config.images, seed))
+    drawn = torch.from_numpy(drawn_rows(len(train), config.images, seed))
     held_out: Tensor = validation.labels[: config.test_images]
     check_probe_labels(train.labels[drawn], held_out, train.class_names, "probe.images")
 
 
-def _drawn(total: int, count: int, seed: int) -> np.ndarray:
+def drawn_rows(total: int, count: int, seed: int) -> np.ndarray:
+    """Which training images a probe learns from, ascending."""
     drawn: np.ndarray = np.sort(numpy_generator(Stream.EVALUATION, seed, 3).permutation(total)[:count])
     return drawn
