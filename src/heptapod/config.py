@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -17,6 +18,8 @@ import pydantic.dataclasses
 import yaml
 
 T = TypeVar("T")
+SHIPPED = {"recipe": "recipes", "study": "studies"}
+"""Folders of the package with YAML files, by what they hold."""
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
@@ -68,6 +71,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a recipe is a mapping of settings, found {type(values).__name__}")
     return values
+
+
+def shipped_names(kind: str) -> list[str]:
+    """Names of the YAML files of a kind (recipe, study) that come with the package."""
+    folder = resources.files("heptapod") / SHIPPED[kind]
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def find_yaml(kind: str, name: str) -> Path:
+    """The file of a shipped recipe or study by name, or the path itself.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    source = resources.files("heptapod") / SHIPPED[kind] / f"{name}.yaml"
+    path = Path(str(source)) if source.is_file() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{kind}: {name} is neither a file nor one of {', '.join(shipped_names(kind))}")
+    return path
 
 
 def apply_overrides(cls: type[object], values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

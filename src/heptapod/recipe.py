@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import field
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from heptapod.config import apply_overrides, from_dict, read_yaml, settings
+from heptapod.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names
 from heptapod.data import DataConfig
 from heptapod.models import ModelConfig
 from heptapod.objective import ObjectiveConfig
@@ -77,8 +75,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    folder = resources.files("heptapod") / "recipes"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return shipped_names("recipe")
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -92,10 +89,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         FileNotFoundError: if there is no such recipe.
         ValueError: for an unknown setting or a value out of range.
     """
-    source = resources.files("heptapod") / "recipes" / f"{name}.yaml"
-    path = Path(str(source)) if source.is_file() else Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"recipe: {name} is neither a file nor one of {', '.join(recipe_names())}")
+    path = find_yaml("recipe", name)
     values = read_yaml(path)
     overrides = _aliases(overrides or [])
     _name_kinds(values)

@@ -6,11 +6,9 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
-from heptapod.config import apply_overrides, from_dict, read_yaml, settings, to_dict
+from heptapod.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names, to_dict
 from heptapod.recipe import Recipe, load_recipe
 
 Order = Literal["raster", "random", "mixed"]
@@ -269,8 +267,7 @@ def _rhythm(steps: int, train: dict[str, Any]) -> dict[str, Any]:
 
 def study_names() -> list[str]:
     """Names of the shipped studies."""
-    folder = resources.files("heptapod") / "studies"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return shipped_names("study")
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> Study:
@@ -280,10 +277,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
         FileNotFoundError: if there is no such study.
         ValueError: for an unknown setting or a value out of range.
     """
-    source = resources.files("heptapod") / "studies" / f"{name}.yaml"
-    path = Path(str(source)) if source.is_file() else Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"study: {name} is neither a file nor one of {', '.join(study_names())}")
+    path = find_yaml("study", name)
     values = apply_overrides(Study, read_yaml(path), overrides or [])
     study = from_dict(Study, values, f"study {name}")
     study = dataclasses.replace(study, out=study.out or f"ablations/{path.stem}")
