@@ -37,8 +37,16 @@ class TrainConfig:
     ema_decay: float = 0.999
     """Decay of the weights' moving average, which is what is evaluated and sampled; it warms up
     as (1+n)/(10+n). 0 for none."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes (torchrun) share the work: ddp (every process holds all weights) or fsdp (weights,
+    gradients, optimizer and moving average are spread over them)."""
+    activation_checkpointing: bool = False
+    """Keep only the input of every block for the backward pass and compute the block again there: less memory for
+    about a third more computing."""
     compile: bool = False
-    """torch.compile the model (a C++ compiler is needed on CPU; the first step then takes a minute)."""
+    """torch.compile every block (a C++ compiler is needed on CPU; the first step then takes a minute)."""
+    timeout: float = 600.0
+    """Seconds after which a process that waits in vain for the others gives up."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl."""
     eval_every: int = 250
@@ -56,8 +64,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = (
-            "steps batch_size accumulation learning_rate log_every eval_every eval_images preview_every save_every "
-            "keep_last"
+            "steps batch_size accumulation learning_rate timeout log_every eval_every eval_images preview_every "
+            "save_every keep_last"
         )
         for name in positive.split():
             if not 0 < getattr(self, name) < float("inf"):
@@ -76,8 +84,11 @@ class TrainConfig:
             raise ValueError(f"accumulation: {self.accumulation} given, must divide batch_size ({self.batch_size})")
 
 
-RESUME_FREELY = {"log_every", "preview_every", "save_every", "keep_last", "tensorboard"}
-"""Settings that may differ when a run goes on, since they do not change the weights."""
+RESUME_FREELY = {
+    *("log_every", "preview_every", "save_every", "keep_last", "tensorboard"),
+    *("strategy", "activation_checkpointing", "timeout"),
+}
+"""Settings that may differ when a run goes on, since they do not change the weights (or their rounding only)."""
 
 
 @settings
