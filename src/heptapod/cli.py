@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from heptapod import __version__
+from heptapod import __version__, parallel
 from heptapod.commands.ablate import ablate
 from heptapod.commands.bench import bench
 from heptapod.commands.demo import demo
@@ -22,8 +21,8 @@ from heptapod.commands.reference import reference
 from heptapod.commands.sample import sample
 from heptapod.commands.tokenize import import_tokenizer, tokenize
 from heptapod.commands.train import train, train_tokenizer
+from heptapod.errors import TOLD, TerminatedError, in_a_line
 from heptapod.progress import say
-from heptapod.training.trainer import NonFiniteLossError
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "demo": (
@@ -51,10 +50,11 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, 2 for a user's mistake or a machine's limit, 130 when interrupted."""
+    """Runs a command; returns 0, 2 for a user's mistake or a machine's limit, 130 or 143 when stopped from outside."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("module", UserWarning)  # each warning once
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a checkpoint of one process
             warnings.showwarning = _show_warning
             COMMANDS[arguments[0]][0](arguments[1:])
     except SystemExit as stop:  # help was shown, or the argument parser has said what is wrong
@@ -74,20 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted (training goes on from its last checkpoint when the same command is given again)")
         return INTERRUPTED
-    except (ValueError, FileNotFoundError, NonFiniteLossError) as error:
-        return _fail(str(error))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _fail(f"disk full while writing {error.filename or 'a file'}; what was saved before is intact")
-        return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+    except TerminatedError as stop:
+        say(str(stop))
+        return TERMINATED
+    except TOLD as error:
+        return _fail(in_a_line(error))
     return 0
 
 
 def _fail(message: str) -> int:
-    """One line on standard error; HEPTAPOD_TRACEBACK=1 shows where it comes from."""
+    """One line on standard error, of several processes by the first; HEPTAPOD_TRACEBACK=1 shows where it comes from."""
     if os.environ.get("HEPTAPOD_TRACEBACK") and sys.exc_info()[0] is not None:
         raise
-    print(f"heptapod: error: {' '.join(message.split())}", file=sys.stderr)
+    if parallel.started_as()[0] == 0:
+        print(f"heptapod: error: {message}", file=sys.stderr)
     return USAGE_ERROR
 
 

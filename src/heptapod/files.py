@@ -33,15 +33,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        _sync(temporary)
-        temporary.rename(path)
-        _sync(path.parent)
+        finish_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def finish_folder(temporary: Path, path: Path) -> None:
+    """Flushes a temporary folder to disk and gives it its name."""
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            _sync(file)
+    _sync(temporary)
+    temporary.rename(path)
+    _sync(path.parent)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -146,12 +151,17 @@ def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor
     Raises:
         ValueError: naming the first tensors that do not fit.
     """
-    missing = sorted(needed.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - needed.keys())
+    check_shapes(needed, {name: tensor.shape for name, tensor in tensors.items()}, source)
+
+
+def check_shapes(needed: Mapping[str, torch.Size], found: Mapping[str, torch.Size], source: Path | str) -> None:
+    """The same of shapes alone."""
+    missing = sorted(needed.keys() - found.keys())
+    extra = sorted(found.keys() - needed.keys())
     wrong = [
-        f"{name} is {tuple(tensors[name].shape)}, needed {tuple(shape)}"
+        f"{name} is {tuple(found[name])}, needed {tuple(shape)}"
         for name, shape in needed.items()
-        if name in tensors and tensors[name].shape != shape
+        if name in found and found[name] != shape
     ]
     problems = [f"lacks {', '.join(missing[:3])}"] if missing else []
     problems += [f"has unknown {', '.join(extra[:3])}"] if extra else []

@@ -1,14 +1,29 @@
-"""Data parallelism: what processes started by torchrun share. In a single process every function does nothing."""
+"""What processes started by torchrun share. In a single process every function does nothing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from heptapod.errors import TOLD, LostProcessError, TerminatedError, in_a_line
+
+T = TypeVar("T")
+
+TIMEOUT = 600.0
+"""Seconds after which a process that waits in vain for the others gives up, where no setting says it."""
+SECONDS_FOR_THE_FIRST = 3.0
+"""How long other processes leave it to the first one to tell of an error."""
+_ERROR = "heptapod/error"
 
 
 def is_parallel() -> bool:
@@ -31,19 +46,47 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def started_as() -> tuple[int, int]:
+    """Number of this process and of all, as torchrun started them, whether they have joined or not."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Joins the other processes where torchrun started several; leaves them at the end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def process_group(timeout: float = TIMEOUT) -> Iterator[None]:
+    """Joins the other processes where torchrun started several; leaves them at the end.
+
+    An error that all processes meet is told by the first one only; the others end with exit code 2.
+
+    Args:
+        timeout: seconds to wait for the other processes before giving up.
+
+    Raises:
+        LostProcessError: if one of them cannot be reached, or does not answer in time.
+    """
+    number, processes = started_as()
+    if processes == 1:
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    store: Store | None = None
     try:
-        yield
-    finally:
-        dist.destroy_process_group()
+        with _lost_are_named(timeout):
+            store = _join(timeout)
+            try:
+                yield
+            finally:
+                dist.destroy_process_group()
+    except (*TOLD, RuntimeError) as error:
+        if store is None or isinstance(error, TerminatedError):
+            raise
+        if number == 0:
+            with suppress(RuntimeError):
+                store.set(_ERROR, in_a_line(error))
+            raise
+        if not _is_told(store):
+            if not isinstance(error, TOLD):
+                raise
+            print(f"heptapod: error in process {number} of {processes}: {in_a_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def refuse_several(command: str) -> None:
@@ -52,7 +95,7 @@ def refuse_several(command: str) -> None:
     Raises:
         ValueError: if torchrun started several.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if started_as()[1] > 1:
         raise ValueError(f"{command} is the work of one process; start it without torchrun")
 
 
@@ -60,6 +103,32 @@ def barrier() -> None:
     """Waits for all processes."""
     if is_parallel():
         dist.barrier()
+
+
+def first(decide: Callable[[], T]) -> T:
+    """What the first process decides, for all; an error of it is one of all of them.
+
+    Args:
+        decide: gives something that can be pickled.
+    """
+    if not is_parallel():
+        return decide()
+    answer: list[Any] = [None, None]
+    if is_main():
+        try:
+            answer = [decide(), None]
+        except TOLD as error:
+            answer = [None, error]
+    dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+    if answer[1] is not None:
+        raise answer[1]
+    decided: T = answer[0]
+    return decided
+
+
+def another_group() -> dist.ProcessGroup | None:
+    """A second group of all processes, for what goes on beside training; None in a single process."""
+    return dist.new_group(backend="gloo") if is_parallel() else None
 
 
 def gather(tensor: Tensor) -> list[Tensor]:
@@ -83,3 +152,40 @@ def sum_in_place(tensors: Iterable[Tensor]) -> None:
         dist.all_reduce(flat)
         for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+def _join(timeout: float) -> Store:
+    """The store of the processes, all of which have joined."""
+    limit = timedelta(seconds=timeout)
+    store: Store
+    store, number, processes = next(rendezvous("env://", timeout=limit))
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=limit)
+    return store
+
+
+@contextmanager
+def _lost_are_named(timeout: float) -> Iterator[None]:
+    """Names what the backends report when a process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not isinstance(error, dist.DistError) and "gloo" not in text and "NCCL" not in text:
+            raise
+        raise LostProcessError(
+            f"another process is gone, or did not answer within {timeout:g} s (train.timeout): {text.splitlines()[0]}; "
+            "what was saved before is intact, and the same command goes on from there"
+        ) from error
+
+
+def _is_told(store: Store) -> bool:
+    """Whether the first process tells of an error of its own."""
+    try:
+        store.wait([_ERROR], timedelta(seconds=SECONDS_FOR_THE_FIRST))
+    except RuntimeError:
+        return False
+    return True

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from heptapod.training.checkpoint import checkpoints, load_checkpoint
+from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint
 
 from .test_kill import RECIPE, environment
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Path:
-    """A file system of 3 MiB."""
+    """A file system of 8 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = os.geteuid() == 0 and shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
     ).returncode == 0  # fmt: skip
     if not mounted:
         pytest.skip("mounting a small file system needs root")
@@ -43,7 +43,8 @@ def test_full_disk(image_folder: Path, tmp_path: Path, small_disk: Path) -> None
     found = checkpoints(out / "checkpoints") or checkpoints(out / "tokenizer" / "checkpoints")
     assert found
     for path in found:
-        load_checkpoint(path)
+        assert problem_of(path) is None
+        read_checkpoint(path)
     assert not list(out.rglob(".tmp-*"))
     for path in found[:-1]:  # make room: the same command goes on
         shutil.rmtree(path)

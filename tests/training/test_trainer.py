@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from heptapod.data import Batch
-from heptapod.files import read_tensors, sha256
+from heptapod.errors import TerminatedError
+from heptapod.files import read_tensors
 from heptapod.training import LossOutput, NonFiniteLossError, TrainConfig, Trainer
-from heptapod.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from heptapod.training.checkpoint import (
+    CheckpointWriter,
+    checkpoints,
+    find_checkpoint,
+    flat,
+    load_checkpoint,
+    read_checkpoint,
+)
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
 
 CONFIG = TrainConfig(
@@ -88,12 +96,13 @@ def run(folder: Path, config: TrainConfig = CONFIG, task: Line | None = None, se
     return Trainer(task or Line(), config, folder, seed, torch.device("cpu")).run()
 
 
-def final_hashes(folder: Path) -> list[str]:
-    last = checkpoints(folder / "checkpoints")[-1]
-    files = [last / f"{name}.safetensors" for name in ("model", "ema", "optimizer")]
-    return [
-        sha256(file) for file in [*files, folder / "best" / "model.safetensors", folder / "last" / "model.safetensors"]
-    ]
+def final_bytes(folder: Path) -> dict[str, bytes]:
+    """Everything a run ends with: its last checkpoint, its best and its last weights."""
+    tensors = flat(read_checkpoint(checkpoints(folder / "checkpoints")[-1]))
+    assert {name.partition("/")[0] for name in tensors} == {"model", "ema", "optimizer"}
+    for name in ("best", "last"):
+        tensors |= {f"{name}/{key}": t for key, t in read_tensors(folder / name / "model.safetensors").items()}
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
 class Stop(Exception):
@@ -104,10 +113,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Breaks training off when a step begins, as a kill would."""
     original = Trainer._train_step
 
-    def breaking(self: Trainer) -> dict[str, float]:
+    def breaking(self: Trainer, asked_to_stop: bool) -> tuple[dict[str, float], bool]:
         if self.step == step:
             raise Stop
-        return original(self)
+        return original(self, asked_to_stop)
 
     monkeypatch.setattr(Trainer, "_train_step", breaking)
 
@@ -133,7 +142,7 @@ def test_resume_is_bit_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
         stop_at(patch, stop)
         run(tmp_path / "broken")
     figures = run(tmp_path / "broken")
-    assert final_hashes(tmp_path / "broken") == final_hashes(tmp_path / "whole")
+    assert final_bytes(tmp_path / "broken") == final_bytes(tmp_path / "whole")
     steps = [json.loads(line)["step"] for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps), "no step is logged twice"
     assert steps.count(12) == 2
@@ -143,7 +152,7 @@ def test_resume_is_bit_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
 def test_seed_decides(tmp_path: Path) -> None:
     run(tmp_path / "a", seed=0)
     run(tmp_path / "b", seed=1)
-    assert final_hashes(tmp_path / "a") != final_hashes(tmp_path / "b")
+    assert final_bytes(tmp_path / "a") != final_bytes(tmp_path / "b")
 
 
 def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
@@ -213,42 +222,107 @@ def test_ema_warms_up() -> None:
     ema = EMA(module, 0.99)
     nn.init.ones_(module.weight)
     ema.update(module, 0)
-    assert float(ema.module.weight) == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
+    assert float(ema.tensors["weight"]) == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
     for step in range(1, 5):
         ema.update(module, step)
     expected = 1.0
     for step in range(5):
         expected *= (1 + step) / (10 + step)
-    assert float(ema.module.weight) == pytest.approx(1 - expected)
-    assert EMA(module, 0.0).module is module
+    assert float(ema.tensors["weight"]) == pytest.approx(1 - expected)
+    with ema.whole() as whole, EMA(module, 0.0).whole() as same:
+        assert float(whole.weight) == float(ema.tensors["weight"])
+        assert same is module
+
+
+def save(folder: Path, step: int, value: float = 1.0) -> Path:
+    writer = CheckpointWriter(folder, keep_last=9)
+    writer.save(step, {"model": {"w": torch.full((300,), value)}}, {"x": step})
+    writer.wait()
+    writer.close()
+    return folder / f"step-{step:08d}"
+
+
+def test_a_checkpoint_is_what_was_there_when_it_was_begun(tmp_path: Path) -> None:
+    writer, w = CheckpointWriter(tmp_path, keep_last=2), torch.ones(300)
+    for step in (1, 2, 3):
+        w.fill_(step)
+        writer.save(step, {"model": {"w": w}}, {"x": step})
+        w.fill_(-1)  # while it is being written
+    writer.wait()
+    writer.close()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    for step, path in zip((2, 3), checkpoints(tmp_path), strict=True):
+        assert read_checkpoint(path)["model"]["w"].tolist() == [step] * 300
+    into = torch.zeros(300)
+    assert load_checkpoint(path, {"model": {"w": into}})["x"] == 3
+    assert into.tolist() == [3] * 300
+    with pytest.raises(ValueError, match="another architecture: lacks model/v; has unknown model/w"):
+        load_checkpoint(path, {"model": {"v": into}})
 
 
 def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, 1, {"model": {"w": torch.ones(3)}}, {"x": 1}, keep_last=2)
+    save(tmp_path, 1)
 
-    def full(tensors: object, file: Path, metadata: object) -> None:
-        file.write_bytes(b"the first few bytes")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("heptapod.files.save_file", full)
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.torch.save", full)
+    writer = CheckpointWriter(tmp_path, keep_last=2)
+    writer.save(2, {"model": {"w": torch.ones(3)}}, {"x": 2})
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, 2, {"model": {"w": torch.ones(3)}}, {"x": 2}, keep_last=2)
+        writer.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    tensors, state = load_checkpoint(tmp_path / "step-00000001")
-    assert torch.equal(tensors["model"]["w"], torch.ones(3))
-    assert state["x"] == 1
+    assert read_checkpoint(tmp_path / "step-00000001")["model"]["w"].sum() == 300
 
 
-def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, 1, {"model": {"w": torch.ones(300)}}, {}, keep_last=2)
-    file = path / "model.safetensors"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1] + b"\x01")
-    with pytest.raises(ValueError, match=r"model\.safetensors: damaged"):
-        load_checkpoint(path)
-    file.unlink()
-    with pytest.raises(FileNotFoundError, match="missing; remove"):
-        load_checkpoint(path)
+def test_partial_and_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, damaged, cut, partial = (save(tmp_path, step) for step in (1, 2, 3, 4))
+    (partial / "state.json").unlink()
+    next(cut.glob("*.distcp")).unlink()
+    file = next(damaged.glob("*.distcp"))
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert find_checkpoint(tmp_path) == whole
+    said = " ".join(capsys.readouterr().err.split())
+    for problem in ("4 is incomplete (no state.json)", "3 is incomplete (__0_0.distcp is missing)", "2 is damaged"):
+        assert problem in said
+    state = json.loads((whole / "state.json").read_text())
+    (whole / "state.json").write_text(json.dumps(state).replace("distcp", "gone"))
+    with pytest.raises(ValueError, match="none of 4 checkpoint"):
+        find_checkpoint(tmp_path)
+    assert find_checkpoint(tmp_path / "new") is None
+
+
+def test_resume_from_an_earlier_step(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    before = final_bytes(tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"train\.resume: 5 given, but the steps with a checkpoint .* are: 9, 12"):
+        run(tmp_path / "whole", TrainConfig(**{**vars_of(CONFIG), "resume": 5}))
+    run(tmp_path / "whole", TrainConfig(**{**vars_of(CONFIG), "resume": 9}))
+    assert final_bytes(tmp_path / "whole") == before
+    assert (tmp_path / "whole" / "checkpoints" / "aside-step-00000012").is_dir()
+    with pytest.raises(ValueError, match="are: none"):
+        run(tmp_path / "new", TrainConfig(**{**vars_of(CONFIG), "resume": 9}))
+
+
+def test_sigterm_saves_and_ends(tmp_path: Path) -> None:
+    class Terminated(Line):
+        def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
+            if step == 4:
+                signal.raise_signal(signal.SIGTERM)
+            return super().after_step(statistics, step)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TerminatedError, match="after step 6"):  # noted in step 5, heeded at the end of the next
+        run(tmp_path / "broken", task=Terminated())
+    assert signal.getsignal(signal.SIGTERM) is before
+    run(tmp_path / "broken")
+    run(tmp_path / "whole")
+    assert final_bytes(tmp_path / "broken") == final_bytes(tmp_path / "whole")
+
+
+def test_activation_checkpointing_and_fsdp_are_for_models(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="activation_checkpointing is for models"):
+        run(tmp_path, TrainConfig(**{**vars_of(CONFIG), "activation_checkpointing": True}))
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:

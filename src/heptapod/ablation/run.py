@@ -15,12 +15,12 @@ from heptapod.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.config import to_dict
 from heptapod.data.cache import is_cache, load_tokens, open_cache
 from heptapod.data.sources import open_source
+from heptapod.errors import NonFiniteLossError
 from heptapod.evaluation.layer_features import check_unlabelled
 from heptapod.files import LockedError, locked, read_json, write_json
 from heptapod.progress import say
 from heptapod.recipe import resolve_device
 from heptapod.training.run import train_model
-from heptapod.training.trainer import NonFiniteLossError
 
 
 def run_study(study: Study) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from heptapod.pipeline import Heptapod
 from heptapod.progress import say
 from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
-from heptapod.training.checkpoint import checkpoints
+from heptapod.training.checkpoint import checkpoints, held
 
 
 def info(arguments: list[str]) -> None:
@@ -149,8 +149,11 @@ def _tokenizer(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    held = {file.stem: _tensor_file(file)["numbers"] for file in sorted(path.glob("*.safetensors"))}
-    return {"kind": "checkpoint", "numbers": held, **read_json(path / "state.json")}
+    numbers: dict[str, int] = {}
+    for name, shape in held(path).items():
+        part = name.partition("/")[0]
+        numbers[part] = numbers.get(part, 0) + math.prod(shape)
+    return {"kind": "checkpoint", "numbers": numbers, **read_json(path / "state.json")}
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def train(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train", arguments)
     if recipe is None:
         return
-    with parallel.process_group():
+    with parallel.process_group(recipe.train.timeout):
         figures = run.train_model(recipe)
         if not parallel.is_main():
             return
@@ -33,7 +33,7 @@ def train_tokenizer(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train-tokenizer", arguments)
     if recipe is None:
         return
-    with parallel.process_group():
+    with parallel.process_group(recipe.tokenizer.train.timeout):
         run.train_tokenizer(recipe)
         if not parallel.is_main():
             return

@@ -167,11 +167,25 @@ class SelfBlock(Block):
 
 
 class CrossBlock(Block):
-    """Pre-norm block whose queries attend to given keys and values, then SwiGLU."""
+    """Pre-norm block whose queries attend to other states, then SwiGLU."""
 
-    def forward(self, x: Tensor, rotary: Rotary, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D), attending to keys and values (B, K, Tk, E)."""
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        memory: Tensor,
+        memory_rotary: Rotary,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D), attending to states (B, Tk, D); with a cache also to those it holds."""
         query = self.attention.queries(self.attention_norm(x), rotary)
+        if cache is not None and memory.shape[1] == 0:
+            key, value = cache.held()
+        else:
+            key, value = self.attention.keys_values(memory, memory_rotary)
+            if cache is not None:
+                key, value = cache.append(key, value)
         x = x + self.attention.attend(query, key, value, mask)
         out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out

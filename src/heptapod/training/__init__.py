@@ -1,7 +1,8 @@
 """Training: one loop for tokenizers and models, with exact resume."""
 
+from heptapod.errors import NonFiniteLossError
 from heptapod.training.config import ProbeConfig, TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
-from heptapod.training.trainer import NonFiniteLossError, Trainer
+from heptapod.training.trainer import Trainer
 
 __all__ = ["LossOutput", "NonFiniteLossError", "ProbeConfig", "TrainConfig", "TrainTask", "Trainer"]

@@ -1,85 +1,231 @@
-"""Checkpoints: folders that are whole or absent, verified by checksums, the last few kept.
+"""Checkpoints, written by torch.distributed.checkpoint beside training: folders that are whole or absent.
 
-checkpoints/step-00000250/{model,ema,optimizer}.safetensors, state.json
+checkpoints/step-00000250/  __<process>_<part>.distcp and .metadata: model, ema, optimizer, each process its share
+                            state.json: step, place in the data, sizes and checksums of the files; written last
+
+They can be read by any number of processes. All processes must see the folder.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from heptapod.files import (
-    atomic_folder,
-    read_json,
-    read_tensors,
-    sha256,
-    write_json,
-    write_tensors,
-)
+from heptapod import parallel
+from heptapod.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
+from heptapod.progress import say
 
-FORMAT = "heptapod-checkpoint-1"
+FORMAT = "heptapod-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8})")
 
+Tensors = dict[str, dict[str, Tensor]]
+"""Part ("model", "ema", "optimizer") -> name -> tensor, possibly this process's share of it."""
 
-def save_checkpoint(
-    folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], keep_last: int
-) -> Path:
-    """Writes a checkpoint and then removes all but the newest ones.
+
+class CheckpointWriter:
+    """Saves checkpoints while training goes on; every process takes part.
 
     Args:
         folder: holds the checkpoints of a run.
-        step: optimizer steps done.
-        tensors: file name -> tensors.
-        state: anything JSON can hold.
         keep_last: checkpoints to keep; one that cannot be removed is left for the next time.
-
-    Raises:
-        OSError: if the disk is full or unwritable; checkpoints written before stay as they are.
     """
-    path = folder / f"step-{step:08d}"
-    with atomic_folder(path) as temporary:
-        for name, values in tensors.items():
-            write_tensors(temporary / f"{name}.safetensors", values)
-        checksums = {file.name: sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
-        write_json(temporary / "state.json", {"format": FORMAT, "step": step, "sha256": checksums, **state})
-    for old in checkpoints(folder)[:-keep_last]:
-        shutil.rmtree(old, ignore_errors=True)
-    return path
+
+    def __init__(self, folder: Path, keep_last: int) -> None:
+        self.folder = folder
+        self.keep_last = keep_last
+        self._group = parallel.another_group()  # not that of training, whose messages go on meanwhile
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] | None = None
+
+    def save(self, step: int, tensors: Tensors, state: Mapping[str, Any]) -> None:
+        """Copies the tensors and begins to write them, once the checkpoint before is written.
+
+        Args:
+            step: optimizer steps done.
+            tensors: what is saved.
+            state: anything JSON can hold.
+
+        Raises:
+            OSError: if the checkpoint before could not be written; those before it stay as they are.
+        """
+        self.wait()
+        path = self.folder / f"step-{step:08d}"
+        temporary = self.folder / f"{TEMPORARY}{path.name}"
+        if parallel.is_main():
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        parallel.barrier()
+        storage = FileSystemWriter(temporary)
+        writing = async_save(flat(tensors), storage_writer=storage, process_group=self._group)
+        self._saving = self._pool.submit(self._finish, writing, temporary, path, {"step": step, **state})
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written.
+
+        Raises:
+            OSError: if the disk is full or unwritable.
+        """
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
+
+    def close(self) -> None:
+        """Gives up whatever is not written."""
+        with suppress(Exception):
+            self.wait()
+        self._pool.shutdown()
+
+    def _finish(self, writing: Any, temporary: Path, path: Path, state: dict[str, Any]) -> None:
+        """Makes a checkpoint of what all processes have written."""
+        try:
+            writing.result()
+            if not parallel.is_main():
+                return
+            files = {file.name: [file.stat().st_size, sha256(file)] for file in sorted(temporary.iterdir())}
+            write_json(temporary / "state.json", {"format": FORMAT, **state, "files": files})
+            finish_folder(temporary, path)
+        except BaseException as error:
+            if parallel.is_main():
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise _cause(error, temporary) from None
+        for old in checkpoints(self.folder)[: -self.keep_last]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
+    """Checkpoints of a run by name, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Reads a checkpoint.
+def find_checkpoint(folder: Path, resume: int | Literal["latest"] = "latest") -> Path | None:
+    """The newest complete checkpoint of a run, or that of a step; None where there is none at all.
 
-    Returns:
-        Tensors by file name without suffix, and the state.
+    Incomplete or damaged ones are passed over with a warning. Where a step is asked for, newer ones are set aside:
+    renamed to ``aside-step-…``, and not read again.
 
     Raises:
-        FileNotFoundError: if it, or one of its files, is missing.
-        ValueError: if a file does not have the checksum it was written with.
+        ValueError: if the step has none, or none of the checkpoints is complete: that is never a fresh start.
     """
+    found = checkpoints(folder)
+    if resume != "latest":
+        path = folder / f"step-{resume:08d}"
+        if path not in found:
+            there = ", ".join(str(step_of(one)) for one in found) or "none"
+            raise ValueError(f"train.resume: {resume} given, but the steps with a checkpoint in {folder} are: {there}")
+        if problem := problem_of(path):
+            raise ValueError(f"train.resume: {resume} given, but its checkpoint {problem}")
+        for newer in found[found.index(path) + 1 :]:
+            newer.rename(newer.with_name(f"aside-{newer.name}"))
+        return path
+    for path in reversed(found):
+        problem = problem_of(path)
+        if problem is None:
+            return path
+        say(f"warning: checkpoint {problem}; it is passed over")
+    if found:
+        raise ValueError(f"{folder}: none of {len(found)} checkpoint(s) is complete; remove it to train from the start")
+    return None
+
+
+def step_of(path: Path) -> int:
+    """Optimizer steps done at a checkpoint."""
+    return int(path.name.removeprefix("step-"))
+
+
+def problem_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint: of another format, a file missing, of another size or content; None if nothing.
+
+    Raises:
+        ValueError: if it was made by another version.
+    """
+    if not (path / "state.json").is_file():
+        return f"{path} is incomplete (no state.json)"
     state = read_json(path / "state.json")
     if state.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of this version (format is {state.get('format')!r})")
-    tensors = {}
-    for name, checksum in state["sha256"].items():
+    for name, (size, checksum) in state["files"].items():
         file = path / name
         if not file.is_file():
-            raise FileNotFoundError(f"{file}: missing; remove {path} to go on from the checkpoint before it")
-        if sha256(file) != checksum:
-            raise ValueError(
-                f"{file}: damaged (its checksum is not the one it was written with); remove {path} to go on from "
-                "the checkpoint before it"
-            )
-        tensors[file.stem] = read_tensors(file)
-    return tensors, state
+            return f"{path} is incomplete ({name} is missing)"
+        if file.stat().st_size != size or sha256(file) != checksum:
+            return f"{path} is damaged ({name} is not what was written)"
+    return None
+
+
+def held(path: Path) -> dict[str, torch.Size]:
+    """Names ("model/…", "ema/…", "optimizer/…") and shapes of the tensors of a checkpoint."""
+    entries = FileSystemReader(path).read_metadata().state_dict_metadata
+    return {name: entry.size for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def load_checkpoint(path: Path, tensors: Tensors) -> dict[str, Any]:
+    """Reads a checkpoint into tensors, whichever share of them each process holds.
+
+    Args:
+        path: the checkpoint.
+        tensors: what is overwritten; must be all the checkpoint has of these parts.
+
+    Returns:
+        The state.
+
+    Raises:
+        ValueError: if the tensors are not those of the checkpoint.
+    """
+    names = held(path)
+    wanted = flat(tensors)
+    parts = tuple(f"{part}/" for part in tensors)
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    check_shapes(shapes, {name: size for name, size in names.items() if name.startswith(parts)}, path)
+    load(wanted, storage_reader=FileSystemReader(path))
+    return read_json(path / "state.json")
+
+
+def read_checkpoint(path: Path, parts: Iterable[str] = ("model", "ema", "optimizer")) -> Tensors:
+    """The whole tensors of a checkpoint, in this process alone."""
+    entries = FileSystemReader(path).read_metadata().state_dict_metadata
+    wanted = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in entries.items()
+        if isinstance(entry, TensorStorageMetadata) and name.startswith(tuple(f"{part}/" for part in parts))
+    }
+    load(wanted, storage_reader=FileSystemReader(path), no_dist=True)
+    found: Tensors = {}
+    for name, tensor in wanted.items():
+        part, _, rest = name.partition("/")
+        found.setdefault(part, {})[rest] = tensor
+    return found
+
+
+def flat(tensors: Tensors) -> dict[str, Tensor]:
+    """Names as they are in a checkpoint: part/name."""
+    return {f"{part}/{name}": tensor for part, values in tensors.items() for name, tensor in values.items()}
+
+
+def _cause(error: BaseException, path: Path) -> BaseException:
+    """The failure of the disk behind an error of the checkpoint library, if that is what it was."""
+    causes = [error]
+    if isinstance(error, CheckpointException):
+        causes = [wrapped[0] for wrapped in error.failures.values()]
+    for cause in causes:
+        if isinstance(cause, OSError):
+            return OSError(cause.errno, os.strerror(cause.errno or errno.EIO), str(path))
+        if "PytorchStreamWriter" in str(cause) or "No space left" in str(cause):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return error

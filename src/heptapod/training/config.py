@@ -57,6 +57,8 @@ class TrainConfig:
     """Steps between sample grids."""
     save_every: int = 250
     """Steps between checkpoints."""
+    resume: int | Literal["latest"] = "latest"
+    """Go on from the checkpoint of this step, or from the newest complete one; with none, a run begins."""
     keep_last: int = 2
     """Checkpoints kept (best and last weights are kept besides)."""
     tensorboard: bool = False
@@ -70,6 +72,8 @@ class TrainConfig:
         for name in positive.split():
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be above 0")
+        if self.resume != "latest" and self.resume < 1:
+            raise ValueError(f"resume: {self.resume} given, must be a step, or latest")
         for name in ("warmup_steps", "weight_decay", "grad_clip"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 0")
@@ -86,7 +90,7 @@ class TrainConfig:
 
 RESUME_FREELY = {
     *("log_every", "preview_every", "save_every", "keep_last", "tensorboard"),
-    *("strategy", "activation_checkpointing", "timeout"),
+    *("strategy", "activation_checkpointing", "timeout", "resume"),
 }
 """Settings that may differ when a run goes on, since they do not change the weights (or their rounding only)."""
 

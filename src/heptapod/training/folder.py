@@ -56,7 +56,8 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
             f"out: {folder} holds a run with {key} = {before.get(key)}, now {now.get(key)} is given; choose another "
             "--out, or remove the folder"
         )
-    return (folder / "training.json").is_file()
+    train = recipe.tokenizer.train if tokenizer else recipe.train
+    return train.resume == "latest" and (folder / "training.json").is_file()
 
 
 def _relevant(values: dict[str, Any], tokenizer: bool) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from heptapod.training.config import TrainConfig
 
@@ -47,29 +49,64 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
     return tensors
 
 
-def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restores what :func:`optimizer_tensors` gave."""
+def empty_optimizer_tensors(
+    module: nn.Module, optimizer: torch.optim.Optimizer, shapes: Mapping[str, torch.Size]
+) -> dict[str, Tensor]:
+    """Makes the state that :func:`optimizer_tensors` once named, for a checkpoint to be read into.
+
+    Args:
+        module: what the optimizer trains.
+        optimizer: without state.
+        shapes: name and shape of every entry.
+
+    Raises:
+        ValueError: for a parameter the module does not have.
+    """
     parameters = dict(module.named_parameters())
-    for key, value in tensors.items():
+    for key, shape in shapes.items():
         name, _, entry = key.rpartition("/")
-        parameter = parameters[name]
-        if value.shape == parameter.shape:  # laid out in memory like the parameter, as the fused optimizer needs it
-            optimizer.state[parameter][entry] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
-        else:
-            optimizer.state[parameter][entry] = value.to(parameter.device).clone()
+        if name not in parameters:
+            raise ValueError(f"weights of another architecture: the optimizer's state has unknown {name}")
+        parameter = parameters[name].detach()
+        # Laid out in memory (and over processes) like the parameter, as the fused optimizer needs it.
+        like = torch.zeros_like(parameter) if shape == parameter.shape else torch.zeros(shape, device=parameter.device)
+        optimizer.state[parameters[name]][entry] = like
+    return optimizer_tensors(module, optimizer)
 
 
 class EMA:
-    """Exponential moving average of weights and buffers, kept as a second module.
+    """Exponential moving average of weights and buffers.
 
     Args:
-        module: what is averaged.
+        module: what is averaged, whole.
         decay: of the average, warmed up as (1 + n) / (10 + n) after n updates; 0 means no average at all.
+        sharded: the module is about to be spread over processes: :meth:`shard` follows.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, sharded: bool = False) -> None:
         self.decay = decay
-        self.module = copy.deepcopy(module).eval().requires_grad_(False) if decay else module
+        self._whole = copy.deepcopy(module).eval().requires_grad_(False) if decay or sharded else module
+        self._is_sharded = sharded
+        self.tensors: dict[str, Tensor] = self._whole.state_dict()
+
+    def shard(self, module: nn.Module) -> None:
+        """Keeps the share of the average that this process now has of the module's weights."""
+        self._whole.to("meta")
+        state = module.state_dict()
+        self.tensors = {name: tensor.clone() for name, tensor in state.items()} if self.decay else state
+
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        """The averaged module, gathered from all processes for as long as it is used; all must enter."""
+        if not self._is_sharded:
+            yield self._whole
+            return
+        gathered = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.tensors.items()}
+        self._whole.load_state_dict(gathered, assign=True)
+        try:
+            yield self._whole
+        finally:
+            self._whole.to("meta")
 
     @torch.no_grad()
     def update(self, module: nn.Module, num_updates: int) -> None:
@@ -77,7 +114,7 @@ class EMA:
         if not self.decay:
             return
         decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
-        theirs, own = module.state_dict(), self.module.state_dict()
+        theirs, own = module.state_dict(), self.tensors
         floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([own[n] for n in floating], [theirs[n] for n in floating], 1 - decay)
         for name in own.keys() - set(floating):

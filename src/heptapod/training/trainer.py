@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from heptapod import parallel
 from heptapod.data.loader import Batch, BatchStream
-from heptapod.files import load_strictly, remove_temporary
+from heptapod.errors import NonFiniteLossError, TerminatedError
+from heptapod.files import remove_temporary
 from heptapod.pictures import save_png
 from heptapod.progress import Progress
-from heptapod.training import checkpoint
+from heptapod.training.checkpoint import CheckpointWriter, Tensors, find_checkpoint, held, load_checkpoint
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
 from heptapod.training.optim import (
     EMA,
     build_optimizer,
+    empty_optimizer_tensors,
     learning_rate,
-    load_optimizer_tensors,
     optimizer_tensors,
 )
+from heptapod.training.parallelize import Parallel, shards
 from heptapod.training.task import TrainTask
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient became infinite or not a number; the weights are those before the step."""
+from heptapod.training.termination import Termination
 
 
 def check_processes(config: TrainConfig) -> None:
@@ -55,9 +55,12 @@ class Trainer:
     Args:
         task: what is trained.
         config: the loop's settings.
-        folder: the run folder.
+        folder: the run folder, which all processes see.
         seed: keys all randomness.
         device: where to train.
+
+    Raises:
+        ValueError: if the batch cannot be shared, or the checkpoint asked for is not there or does not fit.
     """
 
     def __init__(self, task: TrainTask, config: TrainConfig, folder: Path, seed: int, device: torch.device) -> None:
@@ -70,20 +73,19 @@ class Trainer:
         share, ahead = (parallel.rank(), parallel.world_size()), task.train_items.is_slow or device.type != "cpu"
         self.stream = BatchStream(task.train_items, config.batch_size, seed, share, ahead)
         self.module = task.module.to(device)
+        self.ema = EMA(task.averaged, config.ema_decay, shards(config))
+        self.parallel = Parallel(task, config, device)
+        if shards(config):
+            self.ema.shard(task.averaged)
         self.optimizer = build_optimizer(self.module, config)
-        self.ema = EMA(task.averaged, config.ema_decay)
         self.step = 0
         self.best = float("inf")
         self.seconds = 0.0
         self.figures: dict[str, float] = {}
-        if parallel.is_main():
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_temporary(folder / "checkpoints")
-        parallel.barrier()
-        if found := checkpoint.checkpoints(folder / "checkpoints"):
-            self._restore(found[-1])
-        if config.compile:
-            self.module.compile()
+        self._prepare_folder()
+        if found := parallel.first(lambda: find_checkpoint(folder / "checkpoints", config.resume)):
+            self._restore(found)
+        self.writer = CheckpointWriter(folder / "checkpoints", config.keep_last)
 
     def run(self) -> dict[str, float]:
         """Trains to the end.
@@ -93,36 +95,52 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: before the update that would have spoiled the weights.
+            TerminatedError: when SIGTERM came to any of the processes; a checkpoint of the last step is written.
             OSError: if a checkpoint cannot be written.
         """
-        config, started = self.config, time.monotonic() - self.seconds
-        log = MetricsLog(self.folder, self.step, config.tensorboard) if parallel.is_main() else None
+        log = MetricsLog(self.folder, self.step, self.config.tensorboard) if parallel.is_main() else None
         title = f"training {self.task.name}"
-        with Progress(title, config.steps, "images", self.step) as progress:
-            if self.step:
-                progress.say(f"{title}: going on from step {self.step:,}")
-            while self.step < config.steps:
-                values = self._train_step()
-                self.step += 1
-                self.seconds = time.monotonic() - started
-                final = self.step == config.steps
-                progress.advance(1, f"loss {values['loss']:.4g} {self._held_out()}", config.batch_size)
-                if log is not None and (self.step % config.log_every == 0 or final):
-                    numbers = {name: float(value) for name, value in values.items()}
-                    log.write(self.step, {**numbers, "seconds": self.seconds})
-                if self.step % config.eval_every == 0 or final:
-                    self._evaluate(log, progress)
-                if parallel.is_main() and (self.step % config.preview_every == 0 or final):
-                    self._preview()
-                if parallel.is_main() and (self.step % config.save_every == 0 or final):
-                    self._save()
-        if log is not None:
-            log.close()
+        try:
+            with Progress(title, self.config.steps, "images", self.step) as progress, Termination() as termination:
+                if self.step:
+                    progress.say(f"{title}: going on from step {self.step:,}")
+                self._loop(log, progress, termination)
+            self.writer.wait()
+        finally:
+            self.writer.close()
+            if log is not None:
+                log.close()
         parallel.barrier()
         return {**self.figures, "best_val_loss": self.best, "seconds": self.seconds, "step": self.step}
 
-    def _train_step(self) -> dict[str, Any]:
-        """One optimizer step on the next batch of the stream."""
+    def _loop(self, log: MetricsLog | None, progress: Progress, termination: Termination) -> None:
+        config, started = self.config, time.monotonic() - self.seconds
+        while self.step < config.steps:
+            values, terminated = self._train_step(termination.asked)
+            self.step += 1
+            self.seconds = time.monotonic() - started
+            final = self.step == config.steps
+            progress.advance(1, f"loss {values['loss']:.4g} {self._held_out()}", config.batch_size)
+            if log is not None and (self.step % config.log_every == 0 or final):
+                numbers = {name: float(value) for name, value in values.items()}
+                log.write(self.step, {**numbers, "seconds": self.seconds})
+            if terminated and not final:
+                self._terminate()
+            evaluates, previews = (
+                final or self.step % every == 0 for every in (config.eval_every, config.preview_every)
+            )
+            if evaluates or previews:
+                with self.ema.whole() as module, torch.inference_mode():
+                    if evaluates:
+                        self._evaluate(module.eval(), log, progress)
+                    if previews and parallel.is_main():
+                        picture = self.task.preview(module.eval())
+                        save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
+            if final or self.step % config.save_every == 0:
+                self._save()
+
+    def _train_step(self, asked_to_stop: bool = False) -> tuple[dict[str, Any], bool]:
+        """One optimizer step on the next batch of the stream; figures, and whether any process is asked to stop."""
         config = self.config
         self.module.train()
         batch = self.stream.at(self.step)
@@ -131,12 +149,13 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss, metrics, statistics = self._accumulate(batch)
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        parallel.sum_in_place([*gradients, loss, *metrics.values()])
+        stop = torch.full_like(loss, asked_to_stop)
+        parallel.sum_in_place([loss, stop, *metrics.values()])
         limit = config.grad_clip or float("inf")
         trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
-        norm = torch.stack([torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]).norm()
-        loss_value, norm_value = torch.stack([loss, norm]).tolist()  # the one wait for the device in a step
+        norms = [torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]
+        norm = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
+        loss_value, norm_value, stops = torch.stack([loss, norm, stop]).tolist()  # the one wait for the device
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
                 f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update. "
@@ -145,19 +164,21 @@ class Trainer:
         self.optimizer.step()
         extra = self.task.after_step(statistics, self.step)
         self.ema.update(self.task.averaged, self.step)
-        return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}
+        return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}, stops > 0
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:
-        """This process's share of the gradients of the batch's mean loss, micro-batch by micro-batch."""
+        """Gradients of the batch's mean loss, micro-batch by micro-batch; this process's share of the figures."""
         size = self.config.batch_size  # of all processes together
         loss = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
         statistics: Any = None
-        for micro in batch.to(self.device).split(self.config.accumulation):
-            with self._autocast():
-                output = self.task.losses(micro, self.step)
-            part = output.loss.sum() / size
-            part.backward()
+        micros = batch.to(self.device).split(self.config.accumulation)
+        for number, micro in enumerate(micros, 1):
+            with self.parallel.gradients(last=number == len(micros)):
+                with self._autocast():
+                    output = self.parallel.losses(micro, self.step)
+                part = output.loss.sum() / size
+                (part * parallel.world_size()).backward()  # the mean over the processes follows
             loss += part.detach()
             for name, value in output.metrics.items():
                 metrics[name] = metrics.get(name, torch.zeros((), device=self.device)) + value.detach().sum() / size
@@ -168,9 +189,9 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def _evaluate(self, log: MetricsLog | None, progress: Progress) -> None:
-        with torch.inference_mode(), self._autocast():
-            self.figures = self.task.evaluate(self.ema.module.eval(), self.config.eval_images)
+    def _evaluate(self, module: nn.Module, log: MetricsLog | None, progress: Progress) -> None:
+        with self._autocast():
+            self.figures = self.task.evaluate(module, self.config.eval_images)
         improved = self.figures["val_loss"] < self.best or not self.task.selects_best
         self.best = self.figures["val_loss"] if improved else self.best
         if log is None:
@@ -180,40 +201,52 @@ class Trainer:
         progress.say(f"  step {self.step:,}: {text}")
         metadata = {"step": str(self.step), **{name: repr(value) for name, value in self.figures.items()}}
         if improved:
-            self.task.export(self.ema.module, self.folder / "best", metadata)
+            self.task.export(module, self.folder / "best", metadata)
         if self.step == self.config.steps:
-            self.task.export(self.ema.module, self.folder / "last", metadata)
-
-    def _preview(self) -> None:
-        with torch.inference_mode():
-            picture = self.task.preview(self.ema.module.eval())
-        save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
+            self.task.export(module, self.folder / "last", metadata)
 
     def _held_out(self) -> str:
         return f"held-out {self.figures['val_loss']:.4g}" if self.figures else ""
 
+    def _prepare_folder(self) -> None:
+        if parallel.is_main():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary(self.folder / "checkpoints")
+        parallel.barrier()
+        if not self.folder.is_dir():
+            raise ValueError(
+                f"out: {self.folder} is not to be seen on every host; all processes need one shared folder"
+            )
+
+    def _terminate(self) -> None:
+        self._save()
+        self.writer.wait()
+        parallel.barrier()
+        raise TerminatedError(
+            f"stopped by SIGTERM after step {self.step:,}, which is saved; the same command goes on from there"
+        )
+
     def _save(self) -> None:
-        tensors = {
-            "model": self.module.state_dict(),
-            "optimizer": optimizer_tensors(self.module, self.optimizer),
-        }
-        if self.ema.decay:
-            tensors["ema"] = self.ema.module.state_dict()
+        tensors = {**self._weights(), "optimizer": optimizer_tensors(self.module, self.optimizer)}
         state = {
             "seed": self.seed,
             "items_read": self.step * self.config.batch_size,
+            "processes": parallel.world_size(),
             "best_val_loss": self.best if self.best < float("inf") else None,
             "figures": self.figures,
             "seconds": self.seconds,
         }
-        checkpoint.save_checkpoint(self.folder / "checkpoints", self.step, tensors, state, self.config.keep_last)
+        self.writer.save(self.step, tensors, state)
+
+    def _weights(self) -> Tensors:
+        tensors: Tensors = {"model": self.module.state_dict()}
+        return {**tensors, "ema": self.ema.tensors} if self.ema.decay else tensors
 
     def _restore(self, path: Path) -> None:
-        tensors, state = checkpoint.load_checkpoint(path)
-        load_strictly(self.module, tensors["model"], path / "model.safetensors")
-        load_optimizer_tensors(self.module, self.optimizer, tensors["optimizer"])
-        if self.ema.decay:
-            load_strictly(self.ema.module, tensors["ema"], path / "ema.safetensors")
+        prefix = "optimizer/"
+        shapes = {name.removeprefix(prefix): shape for name, shape in held(path).items() if name.startswith(prefix)}
+        optimizer = empty_optimizer_tensors(self.module, self.optimizer, shapes)
+        state = load_checkpoint(path, {**self._weights(), "optimizer": optimizer})
         self.step = state["step"]
         self.best = float("inf") if state["best_val_loss"] is None else state["best_val_loss"]
         self.figures = state["figures"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import CrossBlock, Linear
+from heptapod.models.layers import Linear
 from heptapod.models.rotary import Rotary, rotary_2d
 
 
@@ -132,22 +132,13 @@ class Head(nn.Module, ABC):
         embedded: Tensor = self.cell_embedding(cells, states.grid_height, states.grid_width)
         return embedded
 
-    def cross_memory(
-        self, blocks: nn.ModuleList, states: ReadStates, cache: KVCache | None
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the hidden states for each cross-attention block, taken from the cache where held."""
+    def memory(self, states: ReadStates, cache: KVCache | None) -> tuple[Tensor, Rotary]:
+        """Hidden states (B, T, D) that a cross-attention block has to turn into keys and values, and their angles.
+
+        All of them, or those that the cache does not hold yet.
+        """
         start = 0 if cache is None else cache.length
-        attentions = [block.attention for block in blocks if isinstance(block, CrossBlock)]
-        hidden = states.hidden[:, start:]
-        if cache is not None and hidden.shape[1] == 0:
-            return [cache.layer(layer).held() for layer in range(len(attentions))]
-        rotary = self.rotary(states.cells[:, start:], states)
-        fresh = [attention.keys_values(hidden, rotary) for attention in attentions]
-        if cache is None:
-            return fresh
-        memory = [cache.layer(layer).append(key, value) for layer, (key, value) in enumerate(fresh)]
-        cache.advance(hidden.shape[1])
-        return memory
+        return states.hidden[:, start:], self.rotary(states.cells[:, start:], states)
 
 
 def prefix_mask(prefix_lengths: Tensor, num_states: int, queries_per_prefix: int) -> Tensor:

@@ -28,10 +28,12 @@ class CrossHead(Head):
         cells = targets.flatten(1)  # (B, S·L)
         query = states.at(prefix_lengths).unsqueeze(2).expand(-1, -1, L, -1).flatten(1, 2)  # (B, S·L, D)
         x = query + self.position(cells, states)
-        memory = self.cross_memory(self.blocks, states, cache)
+        memory, memory_rotary = self.memory(states, cache)
         mask = None if cache is not None else prefix_mask(prefix_lengths, states.hidden.shape[1], L)
         rotary = self.rotary(cells, states)
-        for block, (key, value) in zip(self.blocks, memory, strict=True):
-            x = block(x, rotary, key, value, mask)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotary, memory, memory_rotary, mask, cache and cache.layer(layer))
+        if cache is not None:
+            cache.advance(memory.shape[1])
         out: Tensor = self.norm(x).unflatten(1, (S, L))
         return out

@@ -63,14 +63,17 @@ class LocalHead(Head):
 
         position = self.position(cells.flatten(1), states).unflatten(1, (S, Q))
         x = states.at(prefix_lengths).unsqueeze(2) + position
-        memory = self.cross_memory(self.cross_blocks, states, cache)
+        memory, memory_rotary = self.memory(states, cache)
         prefix = None if cache is not None else prefix_mask(prefix_lengths, states.hidden.shape[1], Q)
         rotary_flat = self.rotary(cells.flatten(1), states)  # queries as (B, S·Q)
         rotary_window = self.rotary(cells.flatten(0, 1), states)  # queries as (B·S, Q)
         mask = visible.flatten(0, 1)[:, None, None, :]
-        for cross, own, (key, value) in zip(self.cross_blocks, self.self_blocks, memory, strict=True):
-            x = cross(x.flatten(1, 2), rotary_flat, key, value, prefix).unflatten(1, (S, Q))
+        for layer, (cross, own) in enumerate(zip(self.cross_blocks, self.self_blocks, strict=True)):
+            held = cache and cache.layer(layer)
+            x = cross(x.flatten(1, 2), rotary_flat, memory, memory_rotary, prefix, held).unflatten(1, (S, Q))
             x = own(x.flatten(0, 1), rotary_window, mask).unflatten(0, (B, S))
+        if cache is not None:
+            cache.advance(memory.shape[1])
 
         half = self.window // 2
         W = states.grid_width
