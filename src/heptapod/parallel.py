@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from heptapod.errors import TOLD, LostProcessError, TerminatedError, in_a_line
@@ -159,6 +160,8 @@ def _join(timeout: float) -> Store:
     limit = timedelta(seconds=timeout)
     store: Store
     store, number, processes = next(rendezvous("env://", timeout=limit))
+    # After a restart by torchrun the store may still hold the addresses of those that were stopped.
+    store = PrefixStore(f"heptapod/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -184,8 +187,15 @@ def _lost_are_named(timeout: float) -> Iterator[None]:
 
 def _is_told(store: Store) -> bool:
     """Whether the first process tells of an error of its own."""
-    try:
-        store.wait([_ERROR], timedelta(seconds=SECONDS_FOR_THE_FIRST))
-    except RuntimeError:
-        return False
-    return True
+    told = threading.Event()
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            store.wait([_ERROR], timedelta(seconds=SECONDS_FOR_THE_FIRST))
+            told.set()
+
+    # In a thread, since the store does not keep its time limit where the network is gone.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS_FOR_THE_FIRST + 1)
+    return told.is_set()

@@ -226,6 +226,6 @@ def _cause(error: BaseException, path: Path) -> BaseException:
     for cause in causes:
         if isinstance(cause, OSError):
             return OSError(cause.errno, os.strerror(cause.errno or errno.EIO), str(path))
-        if "PytorchStreamWriter" in str(cause) or "No space left" in str(cause):
+        if "inline_container" in str(cause):  # what torch.save's writer says when it could not write
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     return error

@@ -72,7 +72,7 @@ class Parallel:
         elif parallel.is_parallel():
             # Of two adversaries one may have no part in a step.
             unused = len(task.parts) > 1
-            self.losses = DistributedDataParallel(self.losses, broadcast_buffers=False, find_unused_parameters=unused)
+            self.losses = DistributedDataParallel(self.losses, find_unused_parameters=unused)
 
     def gradients(self, last: bool) -> AbstractContextManager[Any]:
         """The context of a micro-batch: with ddp the gradients of several are averaged at the last one.

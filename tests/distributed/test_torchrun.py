@@ -1,0 +1,167 @@
+"""Runs started by torchrun: kills, SIGTERM, hosts that lose each other, and mistakes that are told once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heptapod.files import read_json, sha256
+from heptapod.training.checkpoint import checkpoints, find_checkpoint, problem_of
+
+from .launch import environment, free_port, torchrun
+
+RECIPE = """
+data: {{path: {images}, image_size: 4, validation_fraction: 0.2}}
+tokenizer: {{model: {{kind: pixel, levels: 5}}}}
+model: {{width: 16, depth: 1, num_heads: 1, head: {{depth: 1}}}}
+objective: {{token_order: mixed, prefixes_per_image: 8}}
+train: {{steps: 400, batch_size: 8, precision: float32, eval_every: 200, preview_every: 400, save_every: 10,
+  timeout: 30}}
+"""
+
+
+@pytest.fixture
+def recipe(image_folder: Path, tmp_path: Path) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(images=image_folder))
+    return str(path)
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Waits for a checkpoint of this step or a later one."""
+    while not any(path.name >= f"step-{step:08d}" for path in checkpoints(out / "checkpoints")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def final_hash(out: Path) -> str:
+    return sha256(out / "last" / "model.safetensors")
+
+
+def test_a_killed_worker_and_a_terminated_job(recipe: str, tmp_path: Path) -> None:
+    def command(out: str, restarts: int = 0) -> list[str]:
+        return torchrun("train", recipe, "--out", str(tmp_path / out), restarts=restarts)
+
+    subprocess.run(command("whole"), env=environment(), check=True, capture_output=True, timeout=120)
+    figures = read_json(tmp_path / "whole" / "training.json")
+
+    killed = start(command("killed", restarts=1))
+    wait_for_step(tmp_path / "killed", 30, killed)
+    os.kill(workers_of(killed)[1], signal.SIGKILL)
+    _, errors = killed.communicate(timeout=120)
+    assert killed.returncode == 0, errors
+    assert "going on from step" in errors
+    assert read_json(tmp_path / "killed" / "training.json")["val_loss"] == figures["val_loss"]
+    assert final_hash(tmp_path / "killed") == final_hash(tmp_path / "whole")
+
+    terminated = start(command("terminated"))
+    wait_for_step(tmp_path / "terminated", 30, terminated)
+    terminated.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, errors = terminated.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert "stopped by SIGTERM after step" in errors
+    last = checkpoints(tmp_path / "terminated" / "checkpoints")[-1]
+    assert problem_of(last) is None
+    subprocess.run(command("terminated"), env=environment(), check=True, capture_output=True, timeout=120)
+    assert final_hash(tmp_path / "terminated") == final_hash(tmp_path / "whole")
+
+
+def test_a_terminated_single_process(recipe: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "heptapod", "train", recipe, "--out", str(out), "--train.save_every", "100"]
+    process = start(command)
+    wait_for_step(out, 100, process)
+    process.terminate()
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, time.monotonic() - began < 10) == (143, True)
+    step = read_json(checkpoints(out / "checkpoints")[-1] / "state.json")["step"]
+    assert f"stopped by SIGTERM after step {step}, which is saved" in errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--train.batch_size", "7"], "train.batch_size: 7 given, must be divisible by 2 processes"),
+        (["--train.resume", "123"], "train.resume: 123 given, but the steps with a checkpoint"),
+        (["--data.path", "nowhere/shard-000.tar"], "nowhere/shard-000.tar"),
+        (["--model.widht", "7"], "model.widht"),
+    ],
+    ids=["batch", "step", "shard", "setting"],
+)
+def test_a_mistake_is_told_once(recipe: str, tmp_path: Path, settings: list[str], message: str) -> None:
+    command = torchrun("train", recipe, "--out", str(tmp_path / "run"), *settings)
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode != 0
+    told = [line for line in result.stderr.splitlines() if line.startswith("heptapod: ")]
+    assert len(told) == 1, result.stderr
+    assert told[0].startswith("heptapod: error: ")
+    assert message in told[0]
+    assert not list(tmp_path.rglob("*.distcp"))
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[str, str]]:
+    """Two network namespaces joined by a cable; each has its own loopback and one interface, "wire"."""
+    names = tuple(f"heptapod{os.getpid()}{side}" for side in "ab")
+    commands = [
+        *(["ip", "netns", "add", name] for name in names),
+        ["ip", "link", "add", "wire", "netns", names[0], "type", "veth", "peer", "name", "wire", "netns", names[1]],
+        *(["ip", "-n", name, "addr", "add", f"10.77.0.{n}/24", "dev", "wire"] for n, name in enumerate(names, 1)),
+        *(["ip", "-n", name, "link", "set", dev, "up"] for name in names for dev in ("lo", "wire")),
+    ]
+    try:
+        for command in commands:
+            if shutil.which("ip") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+                pytest.skip("network namespaces need root and iproute2")
+        yield names[0], names[1]
+    finally:
+        for name in names:
+            if shutil.which("ip"):
+                subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def test_two_hosts_until_the_cable_is_cut(recipe: str, tmp_path: Path, hosts: tuple[str, str]) -> None:
+    out, port, timeout = tmp_path / "run", str(free_port()), 8
+    arguments = ["train", recipe, "--out", str(out), "--train.steps", "100000", "--train.timeout", str(timeout)]
+    shared = {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    processes = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", host, sys.executable, "-m", "heptapod", *arguments],
+            env=environment(**shared, RANK=str(rank), GLOO_SOCKET_IFNAME="wire"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank, host in enumerate(hosts)
+    ]  # fmt: skip
+    wait_for_step(out, 30, processes[0])
+    subprocess.run(["ip", "-n", hosts[1], "link", "set", "wire", "down"], check=True)
+    began = time.monotonic()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2, errors
+        assert "another process is gone, or did not answer within 8 s (train.timeout)" in errors
+        assert "Traceback" not in errors
+    assert time.monotonic() - began < 2 * timeout
+    found = find_checkpoint(out / "checkpoints")
+    assert found is not None
+    assert found.name >= "step-00000030"
