@@ -83,12 +83,13 @@ def next_cell_loss(
     labels: Tensor | None,
     token_order: ReadingOrder = "raster",
     batch_size: int = 128,
+    numbers: Tensor | None = None,
 ) -> Tensor:
     """Mean training loss of every image's next cells, (M,) float32; noise is fixed per image number.
 
     For categorical cells it is the negative log-likelihood. Arguments as for :func:`negative_log_likelihood`.
     """
-    return _by_batch(model, tokens, labels, token_order, None, batch_size, objective_loss)
+    return _by_batch(model, tokens, labels, token_order, numbers, batch_size, objective_loss)
 
 
 def trained_order(asked: ReadingOrder | None, trained: ReadingOrder) -> ReadingOrder:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from heptapod import parallel
 from heptapod.data.loader import Batch
 from heptapod.data.tokens import TokenSet
 from heptapod.evaluation.likelihood import next_cell_loss
@@ -81,17 +83,23 @@ class ModelTask:
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
         """Held-out loss of the next cells (``val_loss``): of codes, the negative log-likelihood in nats per token.
 
-        And what the probe finds, if there is one.
+        And what the probe finds, if there is one. Several processes share the images.
         """
         assert isinstance(module, HeptapodModel)
         tokens = self.validation.head(max_images)
-        labels = self.validation.labels[:max_images]
-        loss = float(next_cell_loss(module, tokens, labels, self.objective.token_order).mean())
+        share = torch.arange(parallel.rank(), len(tokens), parallel.world_size())
+        labels = self.validation.labels[share]
+        total = torch.zeros((), dtype=torch.float64)
+        if len(share):
+            total += next_cell_loss(module, tokens[share], labels, self.objective.token_order, numbers=share).sum()
+        parallel.sum_in_place([total])
+        loss = float(total / len(tokens))
         figures = {"val_loss": loss}
         if module.distribution.loss_is_likelihood:
             bits = loss * module.grid.num_cells / math.log(2)
             figures |= {"val_nats_per_token": loss, "val_bits_per_image": bits}
-        return figures | (self._probe(module) if self._probe else {})
+        probe = self._probe
+        return figures | (parallel.first(lambda: probe(module)) if probe else {})
 
     def preview(self, module: nn.Module) -> Image.Image:
         """Samples of the model."""
