@@ -223,7 +223,7 @@ def test_warnings_are_left_alone(image_folder: Path) -> None:
         ("mixed", "both beside and inside class folders"),
         ("sizes", "set data.image_size"),
         ("bad", "none of 1 image"),
-        ("notes.txt", "neither a folder, a .parquet file nor mnist5k"),
+        ("notes.txt", "neither a folder, a .parquet file, .tar shards nor mnist5k"),
         ("broken.parquet", "not a readable parquet file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Images from a folder, a parquet file or a built-in set, decoded to RGB uint8."""
+"""Images from a folder, a parquet file, tar shards or a built-in set, decoded to RGB uint8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class DataConfig:
     """Where images come from and how they are prepared."""
 
     path: str = "mnist5k"
-    """The built-in set mnist5k, a folder of images (one folder per class, or none), or parquet file(s)."""
+    """The built-in set mnist5k, a folder of images (one folder per class, or none), parquet file(s), or shards of
+    WebDataset: a folder of .tar files, one of them, or a pattern such as shards/train-{000000..000146}.tar (quoted in a
+    shell)."""
     image_size: int = 0
     """Pixels per side after resizing the short side and cropping the centre; 0 keeps the images as they are."""
     flip: bool = False
@@ -39,8 +41,8 @@ class DataConfig:
     limit: int | None = None
     """Use the first so many images of a fixed random order (for a quick look)."""
     memory_gib: float = 8.0
-    """Hold at most this many GiB of decoded images in memory. A larger folder (with an image_size) is decoded as it is
-    read; a larger parquet file is refused."""
+    """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
+    are decoded as they are read; larger parquet files are refused."""
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
@@ -340,7 +342,8 @@ def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: 
     if source.open_one is None or not config.image_size:
         raise ValueError(
             f"data.memory_gib: {config.memory_gib} given, but the decoded images need {num_bytes / 2**30:.1f} GiB; "
-            "raise it, set a smaller data.image_size, use fewer images (data.limit), or give a folder and an image_size"
+            "raise it, set a smaller data.image_size, use fewer images (data.limit), or give a folder or .tar shards "
+            "and an image_size"
         )
     open_one = source.open_one
 

@@ -1,4 +1,4 @@
-"""Where images come from: folders, parquet files, built-in sets. A source names its images and opens them in order."""
+"""Where images come from: folders, parquet files, tar shards, built-in sets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from heptapod.data.webdataset import ShardReader, expand_braces, find_shards, index_shards
+from heptapod.progress import say
 
 IMAGE_SUFFIXES = {
     ".jpg",
@@ -31,6 +35,7 @@ IMAGE_SUFFIXES = {
 }
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
+CLASS_FILES = ("class_names.txt", "classes.txt")
 
 Opener = Callable[[], "bytes | Image.Image"]
 
@@ -75,18 +80,42 @@ def open_source(path: str, setting: str = "data.path") -> Source:
     """
     if path == "mnist5k":
         return _mnist5k()
-    location = Path(path).expanduser()
-    if not location.exists():
-        raise FileNotFoundError(f"{setting}: {path} does not exist (a folder, a parquet file or mnist5k)")
-    if (location / "cache.json").is_file():
-        raise ValueError(f"{setting}: {path} is a cache of tokens, images are needed here")
-    shards = [location] if location.suffix == ".parquet" else sorted(location.glob("*.parquet"))
-    if not location.is_dir() and not shards:
-        raise ValueError(f"{setting}: {path} is neither a folder, a .parquet file nor mnist5k")
     try:
-        return _parquet(path, shards) if shards else _folder(path, location)
+        return _open(path, Path(path).expanduser())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{setting}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from None
+
+
+def _open(path: str, location: Path) -> Source:
+    if not location.exists():
+        if expand_braces(path) == [path]:
+            raise FileNotFoundError(f"{path} does not exist (a folder, a parquet file, .tar shards or mnist5k)")
+        return _webdataset(path, find_shards(path))
+    if (location / "cache.json").is_file():
+        raise ValueError(f"{path} is a cache of tokens, images are needed here")
+    parquet, tar = (
+        sorted(location.glob(f"*{suffix}")) if location.is_dir() else [location][: location.suffix == suffix]
+        for suffix in (".parquet", ".tar")
+    )
+    if not location.is_dir() and not parquet and not tar:
+        raise ValueError(f"{path} is neither a folder, a .parquet file, .tar shards nor mnist5k")
+    if tar and location.is_dir():
+        _refuse_others(path, location, tar[0], parquet)
+    if tar:
+        return _webdataset(path, tar)
+    return _parquet(path, parquet) if parquet else _folder(path, location)
+
+
+def _refuse_others(path: str, folder: Path, shard: Path, parquet: list[Path]) -> None:
+    """Refuses a folder of shards with images of another kind in it: which ones are meant?"""
+    images = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if other := next(iter(parquet), None) or next(images, None):
+        raise ValueError(
+            f"{path} has both .tar shards ({shard.name}) and other images ({other.relative_to(folder)}); keep them "
+            "apart, or name the shards by a pattern (train-{000000..000146}.tar)"
+        )
 
 
 def _folder(path: str, folder: Path) -> Source:
@@ -179,6 +208,57 @@ def _parquet(path: str, shards: list[Path]) -> Source:
     return Source(
         path, names, labels, class_names, open_all, file_sizes=lambda: [shard.stat().st_size for shard in shards]
     )
+
+
+def _webdataset(path: str, shards: list[Path]) -> Source:
+    """Tar files in the layout of WebDataset, in the order of their samples."""
+    indices = index_shards(shards)
+    common = Path(os.path.commonpath([shard.parent for shard in shards]))
+    places = [shard.relative_to(common) for shard in shards]
+    names = [f"{place}/{name}" for place, index in zip(places, indices, strict=True) for name in index.names]
+    labels = np.concatenate([index.labels for index in indices])
+    class_names, file = _class_file(shards)
+    highest = int(labels.max())
+    if highest >= 0 and (without := np.flatnonzero(labels < 0)).size:
+        raise ValueError(
+            f"{path}: {len(without):,} of {len(labels):,} samples have no label, {names[without[0]]} for one; give "
+            "all of them a .cls member, or none"
+        )
+    if file is not None and highest >= len(class_names):
+        row = names[int(labels.argmax())]
+        raise ValueError(f"{row}: class number {highest} is out of range, {file} names {len(class_names)} classes")
+    if left_out := [
+        f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
+    ]:
+        say(f"data: {len(left_out):,} sample(s) of {path} hold no image and are left out; the first is {left_out[0]}")
+    reader = ShardReader(shards, indices)
+
+    def open_all() -> Iterator[Opener]:
+        for number, index in enumerate(indices):
+            shard = reader.shard(number)
+            for place in zip(index.offsets.tolist(), index.sizes.tolist(), strict=True):
+                yield partial(shard.read, *place)
+
+    return Source(
+        path,
+        names,
+        labels.tolist(),
+        (class_names or [str(number) for number in range(highest + 1)]) if highest >= 0 else [],
+        open_all,
+        open_one=reader.opener,
+        file_sizes=lambda: [size for index in indices for size in index.sizes.tolist()],
+    )
+
+
+def _class_file(shards: list[Path]) -> tuple[list[str], Path | None]:
+    """Names of the classes from a file beside the shards, a name per line; none without such a file."""
+    folders = dict.fromkeys(shard.parent for shard in shards)
+    files = [file for folder in folders for name in CLASS_FILES if (file := folder / name).is_file()]
+    found = [(file.read_text(encoding="utf-8").strip().splitlines(), file) for file in files]
+    for names, file in found[1:]:
+        if names != found[0][0]:
+            raise ValueError(f"{file} and {found[0][1]} name other classes")
+    return found[0] if found else ([], None)
 
 
 def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[str]]:
