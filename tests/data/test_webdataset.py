@@ -184,8 +184,10 @@ def test_the_index_is_kept_and_made_again_for_a_shard_that_changes(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = write_shards(image_folder, tmp_path / "shards", 6)
+    (shards / "train-000000.tar").chmod(0o640)
     seen = watched(monkeypatch)
     before = open_source(str(shards))
+    assert (shards / INDEX).stat().st_mode & 0o777 == 0o640, "whoever may read the shards may read the index"
     assert seen == [f"train-{number:06d}.tar" for number in range(4)]
     again = open_source(f"{shards}/train-{{000001..000003}}.tar")
     assert (len(seen), again.names, again.sha256()) == (4, before.names[6:], open_source(again.path).sha256())

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -185,7 +186,7 @@ def _read_index(folder: Path) -> dict[str, ShardIndex]:
             known[shard["name"]] = ShardIndex(
                 shard["bytes"], shard["mtime_ns"], names[here], offsets, sizes, labels, shard["without_image"]
             )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
     return known
 
@@ -213,6 +214,7 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
     temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"  # its own: where there are no locks others may write too
     try:
         write_tensors(temporary, tensors, {"index": json.dumps({"format": FORMAT, "shards": shards})})
+        shutil.copymode(folder / next(iter(known)), temporary)  # whoever may read the shards may read it
         os.replace(temporary, folder / INDEX)
     except OSError as error:
         temporary.unlink(missing_ok=True)
