@@ -24,6 +24,7 @@ from heptapod.pictures import save_png
 from heptapod.progress import Progress, say
 from heptapod.random import Stream
 from heptapod.recipe import resolve_device
+from heptapod.shared_work import one_voice
 from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.pretrained import KINDS, import_pretrained
@@ -31,8 +32,15 @@ from heptapod.training.folder import find_tokenizer
 
 
 def tokenize(arguments: list[str]) -> None:
-    """Parses arguments and writes a cache."""
-    tyro.cli(write_cache, prog="heptapod tokenize", args=arguments, use_underscores=True)
+    """Parses arguments and writes a cache, in one process or several (torchrun)."""
+    with parallel.process_group(), one_voice():
+        tyro.cli(
+            write_cache,
+            prog="heptapod tokenize",
+            args=arguments,
+            use_underscores=True,
+            console_outputs=parallel.is_main(),
+        )
 
 
 def import_tokenizer(arguments: list[str]) -> None:
@@ -64,12 +72,13 @@ def write_cache(
     """Encodes a whole set of images once, so that training reads tokens instead of images.
 
     The cache holds the tokens in shards, labels and class names, the tokenizer, an index with counts and checksums, and
-    a contact sheet of decoded images. The same command again goes on where it was stopped. Train from it with
+    a contact sheet of decoded images. The same command again goes on where it was stopped. Several processes share the
+    work: `torchrun --nproc_per_node 8 -m heptapod tokenize ...`. Train from the cache with
     `heptapod train RECIPE --data CACHE`.
 
     Args:
         tokenizer: Folder of a tokenizer, or of the run that trained it.
-        data: A folder of images, parquet file(s) or a built-in set.
+        data: A folder of images, parquet file(s), .tar shards or a built-in set.
         out: Folder of the cache.
         image_size: Pixels per side after resizing the short side and cropping; 0 keeps the images as they are.
         flip: Also store every view mirrored (training then reads one of the two at random).
@@ -78,7 +87,7 @@ def write_cache(
         dtype: How continuous tokens are stored; codes are stored as small integers.
         batch_size: Images encoded at a time.
         shard_size: Images per shard.
-        device: auto, cpu, cuda, ...
+        device: auto, cpu, cuda, ...; of several processes each takes a GPU of its own.
     """
     values = {
         "image_size": image_size,
@@ -89,13 +98,16 @@ def write_cache(
         "batch_size": batch_size,
         "shard_size": shard_size,
     }
-    parallel.refuse_several("tokenize")
     config = from_dict(CacheConfig, values, "tokenize")
+    if parallel.is_parallel() and ":" in device:
+        raise ValueError(f"device: {device} given, but each of several processes takes its own; give cuda, cpu or auto")
     encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
     source = open_source(data, "data")
     folder = Path(out)
     started = time.perf_counter()
     index = CacheWriter(folder, source, encoder, config).run()
+    if index is None:
+        return
     seconds = time.perf_counter() - started
     save_png(contact_sheet(folder), folder / "contact_sheet.png")
     for line in index.unreadable[:5]:

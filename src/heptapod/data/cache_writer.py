@@ -1,4 +1,4 @@
-"""Writes a latent cache; its layout is told in :mod:`heptapod.data.cache`."""
+"""Writes a latent cache; its layout is told in :mod:`heptapod.data.cache`. Several processes share its shards."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heptapod import parallel
 from heptapod.config import to_dict
 from heptapod.data.cache import (
     CacheConfig,
@@ -27,6 +28,7 @@ from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
 from heptapod.data.sources import Source
 from heptapod.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.progress import Progress
+from heptapod.shared_work import SharedCount, tell, told
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
 
@@ -68,42 +70,51 @@ class CacheWriter:
         """Shards of the whole cache."""
         return -(-len(self.source.names) // self.config.shard_size)
 
-    def run(self) -> CacheIndex:
-        """Writes what is absent.
+    def run(self) -> CacheIndex | None:
+        """Writes what is absent; processes that torchrun started share it.
 
         Returns:
-            The index.
+            The index; None in all processes but the first, which writes it.
 
         Raises:
             ValueError: if no image can be read, or their sizes differ or do not fit.
             OSError: if the disk is full; shards written before stay as they are.
         """
-        missing = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
-        if not missing and (self.folder / "index.json").is_file():
+        if not parallel.is_main():
+            self._write_share(told("absent shards"))
+            return None
+        absent = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
+        if not absent and (self.folder / "index.json").is_file():
+            tell("absent shards", [])
             return read_index(self.folder)
         with locked(self.folder):
-            return self._write(missing)
+            if not (self.folder / "cache.json").is_file():
+                save_tokenizer(self.tokenizer, self.folder / "tokenizer")
+                write_json(self.folder / "cache.json", to_dict(self.description))
+            remove_temporary(self.folder / "shards")
+            tell("absent shards", absent)  # from here on there are several writers, each of files of its own
+            self._write_share(absent)
+            index = self._index()
+            remove_temporary(self.folder)
+            write_json(self.folder / "index.json", to_dict(index))
+        return index
 
-    def _write(self, missing: list[int]) -> CacheIndex:
-        """Writes the shards with the given numbers, and the index."""
-        if not (self.folder / "cache.json").is_file():
-            save_tokenizer(self.tokenizer, self.folder / "tokenizer")
-            write_json(self.folder / "cache.json", to_dict(self.description))
-        remove_temporary(self.folder / "shards")
+    def _write_share(self, absent: list[int]) -> None:
+        """Writes this process's part of the absent shards, and waits for the others in the first process."""
+        mine = absent[parallel.rank() :: parallel.world_size()]
         total = len(self.source.names)
-        done = total - sum(len(self._rows(number)) for number in missing)
+        done = total - sum(len(self._rows(number)) for number in absent)
         self._size = self._known_size()
-        with Progress(f"tokenizing {total:,} images", total, done=done) as progress:
+        processes = f" in {parallel.world_size()} processes" if parallel.is_parallel() else ""
+        with Progress(f"tokenizing {total:,} images{processes}", total, done=done) as progress:
             if done:
                 progress.say(f"tokenizing: going on after {done:,} images")
-            rows = np.concatenate([self._rows(number) for number in missing] or [np.arange(0)])
+            count = SharedCount("images tokenized", progress)
+            rows = np.concatenate([self._rows(number) for number in mine] or [np.arange(0)])
             decoded = decode_each(self.source, rows, self._transform())
-            for number in missing:
-                self._write_shard(number, decoded, progress)
-        index = self._index()
-        remove_temporary(self.folder)
-        write_json(self.folder / "index.json", to_dict(index))
-        return index
+            for number in mine:
+                self._write_shard(number, decoded, count)
+            count.finish()
 
     def _check_folder(self) -> None:
         file = self.folder / "cache.json"
@@ -134,7 +145,7 @@ class CacheWriter:
             return lambda image: to_crops(image, size, self.config.crop_scale)
         return lambda image: to_rgb(image, size)[None]
 
-    def _write_shard(self, number: int, decoded: Iterator[tuple[int, np.ndarray | str]], progress: Progress) -> None:
+    def _write_shard(self, number: int, decoded: Iterator[tuple[int, np.ndarray | str]], count: SharedCount) -> None:
         """Encodes the next images of the stream, as many as belong to the shard."""
         rows: list[int] = []
         unreadable: list[str] = []
@@ -142,7 +153,7 @@ class CacheWriter:
         batch: list[np.ndarray] = []
         for _ in self._rows(number):
             row, pixels = next(decoded)
-            progress.advance(1)
+            count.advance(1)
             if isinstance(pixels, str):
                 unreadable.append(f"{self.source.names[row]}: {pixels}")
                 continue
@@ -156,7 +167,7 @@ class CacheWriter:
         if batch:
             parts.append(self._encode(batch))
         if unreadable:
-            progress.say(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
+            count.progress.say(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
         self._save_shard(number, rows, torch.cat(parts) if parts else None, unreadable)
 
     @torch.inference_mode()
@@ -200,16 +211,20 @@ class CacheWriter:
         """Counts of the finished cache."""
         shards, unreadable, total = [], [], 0
         per_class = [0] * len(self.source.class_names)
+        size: tuple[int, int] | None = None
         for number in range(self.num_shards):
             path = shard_path(self.folder, number)
             shard = read_shard(path)
+            if shard.size is not None:
+                size = size or shard.size
+                check_size(shard.names[0], shard.size, size)  # processes have seen only their own images
             unreadable += shard.unreadable
             total += len(shard)
             for label in shard.tensors["labels"].tolist():
                 if label >= 0:
                     per_class[label] += 1
             shards.append(ShardEntry(len(shard), path.stat().st_size, sha256(path)))
-        if self._size is None:
+        if size is None:
             raise ValueError(
                 f"data: none of {len(self.source.names)} image(s) can be read; the first is {unreadable[0]}"
             )
@@ -217,9 +232,9 @@ class CacheWriter:
             images=total,
             missing=len(unreadable),
             views=self.config.num_views,
-            image_height=self._size[0],
-            image_width=self._size[1],
-            grid=self.tokenizer.grid(*self._size),
+            image_height=size[0],
+            image_width=size[1],
+            grid=self.tokenizer.grid(*size),
             images_per_class=per_class,
             shards=shards,
             unreadable=unreadable,
