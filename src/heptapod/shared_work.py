@@ -46,6 +46,8 @@ def one_voice() -> Iterator[None]:
         if isinstance(error, OtherFailedError) or not _fails_first():
             time.sleep(SECONDS_TO_SPEAK)
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
+        if parallel.is_parallel() and parallel.is_main():  # it may keep the store, which the others still look at
+            time.sleep(2 * SECONDS_BETWEEN_LOOKS)
         raise
     except SystemExit as stop:  # the first process tells what is wrong with the arguments
         if stop.code and not parallel.is_main():
