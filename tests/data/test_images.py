@@ -142,6 +142,32 @@ def test_parquet(tmp_path: Path) -> None:
     assert len(folder) == len(train)
 
 
+def test_parquet_rows_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
+    """Row groups of 7 in files of 20, 300 in one group: the rows asked for, from nowhere but their own groups."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    for number, (count, per_group) in enumerate([(20, 7), (20, 7), (300, 300)]):
+        values = range(20 * number, 20 * number + count)
+        write_parquet(
+            tmp_path / "whole.parquet", [png(np.full((8, 8, 3), v % 256, np.uint8)) for v in values], [0] * count, ["a"]
+        )
+        table = pq.read_table(tmp_path / "whole.parquet")
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=per_group, compression="none")
+    (tmp_path / "whole.parquet").unlink()
+    source = open_source(str(tmp_path))
+    for rows in ([0], [6, 7, 13, 14, 19, 20, 39, 40, 295, 296, 339], list(range(340)), [339], []):
+        openers = source.open_rows(np.array(rows, dtype=np.int64))  # type: ignore[misc]
+        values = [int(np.asarray(Image.open(io.BytesIO(opener())))[0, 0, 0]) for opener in openers]
+        assert values == [row % 256 for row in rows]
+    content = bytearray((tmp_path / "0.parquet").read_bytes())
+    start = content.find(b"PNG", len(content) // 5)  # within the first of three groups
+    content[4:start] = b"\xff" * (start - 4)
+    (tmp_path / "0.parquet").write_bytes(content)
+    damaged = decode(source, DataConfig(), np.arange(14, 40))
+    assert [int(image[0, 0, 0]) for image in damaged.in_memory()] == list(range(14, 40))
+    with pytest.raises(ValueError, match=r"0\.parquet: damaged"):
+        decode(source, DataConfig(), np.arange(5, 40))
+
+
 def test_parquet_label_out_of_range(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [png(np.zeros((8, 8, 3), np.uint8))] * 3, [0, 7, 1], ["a", "b"])
     with pytest.raises(ValueError, match=r"a\.parquet\[1\]: label 7 is out of range"):

@@ -253,8 +253,11 @@ def decode_each(
     Yields:
         The number of an image, and its pixels or why there are none.
     """
-    wanted = set(rows.tolist())
-    openers = (opener for number, opener in enumerate(source.open_all()) if number in wanted)
+    if source.open_rows is not None:
+        openers = source.open_rows(rows)
+    else:
+        wanted = set(rows.tolist())
+        openers = (opener for number, opener in enumerate(source.open_all()) if number in wanted)
     numbers = iter(rows.tolist())
     with (
         ThreadPoolExecutor() as pool,

@@ -58,6 +58,8 @@ class Source:
     """Names that belong to the held-out split, where the set has one of its own."""
     open_one: Callable[[int], Opener] | None = None
     """Opens an image by its number, where a source can do that."""
+    open_rows: Callable[[np.ndarray], Iterator[Opener]] | None = None
+    """As ``open_all`` for images with the given ascending numbers, where a source can pass over the others unread."""
     file_sizes: Callable[[], list[int]] = list
     """Sizes of the files in bytes: they tell that an image was replaced."""
 
@@ -192,22 +194,44 @@ def _parquet(path: str, shards: list[Path]) -> Source:
         row = names[labels.index(highest)]
         raise ValueError(f"{row}: label {highest} is out of range, the file names {len(class_names)} classes")
 
-    def open_all() -> Iterator[Opener]:
+    def open_rows(rows: np.ndarray) -> Iterator[Opener]:
+        first = 0
         for shard in shards:
-            batches = pq.ParquetFile(shard).iter_batches(batch_size=256, columns=[image_column])
-            while True:
-                try:
-                    batch = next(batches, None)
-                except (ArrowException, OSError) as error:
-                    raise ValueError(f"{shard}: damaged ({str(error).splitlines()[0]})") from None
-                if batch is None:
-                    break
-                for value in batch.column(0):
-                    yield partial(_parquet_bytes, value.as_py())
+            file = pq.ParquetFile(shard)
+            for group in range(file.num_row_groups):
+                last = first + file.metadata.row_group(group).num_rows
+                inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)] - first
+                first = last
+                if len(inside):
+                    yield from _group_rows(shard, file, group, image_column, inside.tolist())
 
     return Source(
-        path, names, labels, class_names, open_all, file_sizes=lambda: [shard.stat().st_size for shard in shards]
+        path,
+        names,
+        labels,
+        class_names,
+        lambda: open_rows(np.arange(len(names))),
+        file_sizes=lambda: [shard.stat().st_size for shard in shards],
+        open_rows=open_rows,
     )
+
+
+def _group_rows(shard: Path, file: Any, group: int, column: str, rows: list[int]) -> Iterator[Opener]:
+    """Rows of a row group, by their ascending numbers in it."""
+    from pyarrow import ArrowException
+
+    wanted = iter(rows)
+    row, first = next(wanted, None), 0
+    batches = file.iter_batches(batch_size=256, row_groups=[group], columns=[column])
+    while row is not None:
+        try:
+            values = next(batches).column(0)
+        except (ArrowException, OSError) as error:
+            raise ValueError(f"{shard}: damaged ({str(error).splitlines()[0]})") from None
+        while row is not None and row < first + len(values):
+            yield partial(_parquet_bytes, values[row - first].as_py())
+            row = next(wanted, None)
+        first += len(values)
 
 
 def _webdataset(path: str, shards: list[Path]) -> Source:
