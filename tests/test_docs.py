@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from heptapod.cli import main
 from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 
+from .data.shards import write_shards
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
@@ -71,6 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "test"):
         table = pa.table({"image": rows, "label": [i % 10 for i in range(24)]})
         pq.write_table(table, folder / "cifar10" / f"{split}.parquet")
+    write_shards(folder / "photos", folder / "shards", 12)
     (folder / "taef2").mkdir()
     weights = build_pretrained(Taef2Config()).state_dict()
     for part in ("encoder", "decoder"):  # as published, but untrained
@@ -107,7 +110,8 @@ def test_every_heptapod_command_runs(after_commands: Path) -> None:
         "digits.png", "digits.json", "wide.png", "edited.png", "larger.png", "variations.png", "photos.png",
         "drawing.gif", "drawing.png", "sampling-bench/sampling.md", "belief.png", "runs/demo/metrics.json", "sheet.png",
         "vq-evaluation/evaluation.json", "evaluation/samples.png", "against-train/evaluation.json",
-        "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors",
+        "caches/cifar10/index.json", "runs/from-cache/best/model.safetensors", "shards/heptapod-index.safetensors",
+        "runs/shards/tokenizer/best/model.safetensors",
     ):  # fmt: skip
         assert (after_commands / file).is_file(), file
 

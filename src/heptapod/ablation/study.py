@@ -81,7 +81,8 @@ class Measures:
     temperature: float | None = None
     """The recipe's if unset."""
     reference: str | None = None
-    """Real images that samples are compared with: a folder, parquet file(s) or a built-in set. Needed for samples."""
+    """Real images that samples are compared with: a folder, parquet file(s), .tar shards or a built-in set. Needed for
+    samples."""
     reference_images: int = 2000
     """So many of them, drawn at random."""
     probe_images: int = 2000

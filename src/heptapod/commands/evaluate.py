@@ -61,8 +61,8 @@ def evaluate_generation(
 
     Args:
         sampling: How cells are drawn.
-        reference: A file that heptapod reference wrote, or what it takes: a folder of images, parquet file(s), mnist5k,
-            a token cache, an .npz file.
+        reference: A file that heptapod reference wrote, or what it takes: a folder of images, parquet file(s), .tar
+            shards, mnist5k, a token cache, an .npz file.
         model: Folder of a model, or of a run (its best weights are taken).
         samples: Instead of a model: samples of an .npz file or a folder of images.
         count: How many samples, 5000 by default; of samples that are there all, or so many drawn at random.

@@ -64,7 +64,7 @@ def evaluate(
 
     Args:
         tokenizer: Folder of a tokenizer, or of the run that trained it.
-        data: Images: a folder, parquet file(s) or a built-in set.
+        data: Images: a folder, parquet file(s), .tar shards or a built-in set.
         image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.
         count: Use so many images, drawn at random; all if left out.
         baseline_data: Training images. If given, the baseline of the same rate on raw patches is fitted on them and

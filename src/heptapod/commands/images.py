@@ -23,7 +23,7 @@ def random_images(
     Args:
         command: for messages.
         setting: the argument that gave ``data``, for messages.
-        data: a folder, parquet file(s) or a built-in set.
+        data: a folder, parquet file(s), .tar shards or a built-in set.
         image_size: side after resizing and cropping, 0 keeps the size.
         count: how many; None for all.
         draw: purpose and seed of the draw.
@@ -56,7 +56,7 @@ def split_images(
 
     Args:
         command: for messages.
-        data: a folder, parquet file(s) or a built-in set.
+        data: a folder, parquet file(s), .tar shards or a built-in set.
         split: held_out takes the set's own held-out images, or those that training holds out where it has none; train
             the others.
         image_size: side after resizing and cropping, 0 keeps the size.

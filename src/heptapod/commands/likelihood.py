@@ -70,7 +70,7 @@ def measure(
 
     Args:
         model: Folder of a model, or of a run (its best weights are taken).
-        data: Images: a folder, parquet file(s) or a built-in set.
+        data: Images: a folder, parquet file(s), .tar shards or a built-in set.
         split: held_out: the set's own held-out images, or, where it has none, the 2% that training holds out unless
             told otherwise. train: the others. all: both (for a set that is held out as a whole).
         image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.

@@ -65,7 +65,7 @@ def probe_model(
 
     Args:
         model: Folder of a model, or of the run that trained it.
-        data: Labelled images (a folder, parquet file(s) or a built-in set), or a cache of their tokens.
+        data: Labelled images (a folder, parquet file(s), .tar shards or a built-in set), or a cache of their tokens.
         test_data: Images to test on. If left out, those that the data itself holds out, or else a random fifth.
         image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.
         count: Use so many training images, drawn at random; all if left out.

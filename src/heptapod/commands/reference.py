@@ -40,7 +40,7 @@ def make(
     Inception's moments, or both.
 
     Args:
-        data: A folder of images, parquet file(s), mnist5k, a token cache, or an .npz file.
+        data: A folder of images, parquet file(s), .tar shards, mnist5k, a token cache, or an .npz file.
         out: File to write, ending in .safetensors.
         image_size: Side after resizing and cropping; 0 keeps the images as they are.
         count: Use so many images, drawn at random; all if left out.

@@ -138,7 +138,8 @@ def import_published(
         kind: What it is.
         source: File or folder its authors published.
         out: Folder to write.
-        data: Images to measure the latents of a continuous tokenizer on: a folder, parquet file(s) or a built-in set.
+        data: Images to measure the latents of a continuous tokenizer on: a folder, parquet file(s), .tar shards or
+            a built-in set.
         image_size: Pixels per side of these images.
         count: How many of them, drawn at random.
         patch: Latent positions per side that make one token (continuous tokenizers; 2 halves the grid).

@@ -151,7 +151,7 @@ def make_reference(
     batch_size: int = 64,
     progress: bool = True,
 ) -> Reference:
-    """Statistics of the images of a folder, parquet file(s), a built-in set, a token cache or an npz file.
+    """Statistics of the images of a folder, parquet file(s), .tar shards, a built-in set, a token cache or an npz file.
 
     Of a token cache the tokenizer's reconstructions are taken, and the source says so. An npz file in the layout of
     ADM's reference batches holds images (``arr_0``), Inception's moments (``mu``, ``sigma``), or both: then the moments
