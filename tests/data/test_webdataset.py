@@ -319,6 +319,16 @@ def test_damage_names_the_shard(tmp_path: Path, how: str, message: str) -> None:
     assert (tmp_path / INDEX).is_file(), "what was learnt of the whole ones is kept"
 
 
+def test_wherever_it_is_cut_off_a_shard_is_refused(tmp_path: Path) -> None:
+    members = [("0.png", picture()), ("0.cls", b"0"), ("1.png", picture(9)), ("1.cls", b"1")]
+    whole = write_shard(tmp_path / "0.tar", members).read_bytes()
+    end = -(-len(whole.rstrip(b"\0")) // 512) * 512
+    for length in [*range(0, end, 19), end - 1, end, end + 511]:
+        (tmp_path / "1.tar").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"1\.tar: truncated"):
+            index_shard(tmp_path / "1.tar")
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

@@ -130,14 +130,12 @@ def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             end = tar.offset
     except (tarfile.TarError, OverflowError, UnicodeError) as error:
         raise ValueError(f"{path}: truncated or damaged tar file ({error})") from None
+    if os.fstat(file.fileno()).st_size < end + tarfile.BLOCKSIZE:
+        raise ValueError(f"{path}: truncated tar file (its end mark is missing)")
     file.seek(end)
-    rest = 0
     while chunk := file.read(2**20):
-        rest += len(chunk)
         if chunk.count(0) != len(chunk):
             raise ValueError(f"{path}: damaged tar file (no header at byte {end:,}, but more data follow)")
-    if rest < tarfile.BLOCKSIZE:
-        raise ValueError(f"{path}: truncated tar file (its end mark is missing)")
 
 
 def _label(path: Path, member: tarfile.TarInfo, kind: str, content: bytes) -> int | None:

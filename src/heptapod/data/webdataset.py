@@ -129,7 +129,8 @@ def _index_folder(folder: Path, shards: Sequence[Path], known: dict[str, ShardIn
     is_writable = os.access(folder, os.W_OK)
     with _turn(folder, is_writable):
         known = _read_index(folder) or known  # another process may just have done it
-        unknown = _unknown(shards, known)
+        if not (unknown := _unknown(shards, known)):
+            return known
         found: dict[str, ShardIndex] = {}
         try:
             with (
