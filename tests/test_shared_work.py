@@ -9,8 +9,9 @@ import pytest
 from torch.distributed import HashStore
 
 from heptapod import parallel, shared_work
+from heptapod.errors import LostProcessError, OtherFailedError
 from heptapod.progress import Progress
-from heptapod.shared_work import OtherFailedError, SharedCount, check_others, one_voice, tell, told
+from heptapod.shared_work import SharedCount, check_others, one_voice, tell, told
 
 
 @pytest.fixture
@@ -129,6 +130,8 @@ def test_a_store_that_is_gone_is_another_process_that_failed(store: HashStore, m
         check_others()
     with pytest.raises(SystemExit), one_voice():
         raise ValueError("because of it")
+    with pytest.raises(LostProcessError, match="another process is gone, or did not answer in time"), one_voice():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
 
 
 def test_alone_it_is_the_plain_thing() -> None:

@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted (training goes on from its last checkpoint when the same command is given again)")
         return INTERRUPTED
     except TerminatedError as stop:
-        say(str(stop))
+        if parallel.started_as()[0] == 0:
+            say(str(stop))
         return TERMINATED
     except TOLD as error:
         return _fail(in_a_line(error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+import torch.distributed as dist
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss or its gradient became infinite or not a number; the weights are those before the step."""
@@ -15,6 +17,10 @@ class LostProcessError(RuntimeError):
 
 class TerminatedError(RuntimeError):
     """SIGTERM came; what was done so far is saved."""
+
+
+class OtherFailedError(RuntimeError):
+    """Another process has failed, and says why."""
 
 
 TOLD = (ValueError, OSError, NonFiniteLossError, LostProcessError)
@@ -29,3 +35,16 @@ def in_a_line(error: BaseException) -> str:
         if error.errno == errno.ENOSPC:
             message = f"disk full while writing {error.filename or 'a file'}; what was saved before is intact"
     return " ".join(message.split())
+
+
+def named(error: BaseException) -> BaseException:
+    """An error, or if it is what PyTorch's backends report when a process is gone, a :class:`LostProcessError`."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or isinstance(error, TOLD):
+        return error
+    if not isinstance(error, dist.DistError) and "gloo" not in text and "NCCL" not in text:
+        return error
+    return LostProcessError(
+        f"another process is gone, or did not answer in time (train.timeout): {text.splitlines()[0]}; what was saved "
+        "before is intact, and the same command goes on from there"
+    )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,15 +14,12 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from heptapod.errors import TOLD, LostProcessError, TerminatedError, in_a_line
+from heptapod.errors import TOLD
 
 T = TypeVar("T")
 
 TIMEOUT = 600.0
 """Seconds after which a process that waits in vain for the others gives up, where no setting says it."""
-SECONDS_FOR_THE_FIRST = 3.0
-"""How long other processes leave it to the first one to tell of an error."""
-_ERROR = "heptapod/error"
 
 
 def is_parallel() -> bool:
@@ -56,38 +51,26 @@ def started_as() -> tuple[int, int]:
 def process_group(timeout: float = TIMEOUT) -> Iterator[None]:
     """Joins the other processes where torchrun started several; leaves them at the end.
 
-    An error that all processes meet is told by the first one only; the others end with exit code 2.
-
     Args:
         timeout: seconds to wait for the other processes before giving up.
-
-    Raises:
-        LostProcessError: if one of them cannot be reached, or does not answer in time.
     """
-    number, processes = started_as()
-    if processes == 1:
+    if started_as()[1] == 1:
         yield
         return
-    store: Store | None = None
+    limit = timedelta(seconds=timeout)
+    store: Store
+    store, number, processes = next(rendezvous("env://", timeout=limit))
+    # After a restart by torchrun the store may still hold the addresses of those that were stopped.
+    store = PrefixStore(f"heptapod/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=limit)
     try:
-        with _lost_are_named(timeout):
-            store = _join(timeout)
-            try:
-                yield
-            finally:
-                dist.destroy_process_group()
-    except (*TOLD, RuntimeError) as error:
-        if store is None or isinstance(error, TerminatedError):
-            raise
-        if number == 0:
-            with suppress(RuntimeError):
-                store.set(_ERROR, in_a_line(error))
-            raise
-        if not _is_told(store):
-            if not isinstance(error, TOLD):
-                raise
-            print(f"heptapod: error in process {number} of {processes}: {in_a_line(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def refuse_several(command: str) -> None:
@@ -153,49 +136,3 @@ def sum_in_place(tensors: Iterable[Tensor]) -> None:
         dist.all_reduce(flat)
         for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(part.view(tensor.shape))
-
-
-def _join(timeout: float) -> Store:
-    """The store of the processes, all of which have joined."""
-    limit = timedelta(seconds=timeout)
-    store: Store
-    store, number, processes = next(rendezvous("env://", timeout=limit))
-    # After a restart by torchrun the store may still hold the addresses of those that were stopped.
-    store = PrefixStore(f"heptapod/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=limit)
-    return store
-
-
-@contextmanager
-def _lost_are_named(timeout: float) -> Iterator[None]:
-    """Names what the backends report when a process is gone."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if not isinstance(error, dist.DistError) and "gloo" not in text and "NCCL" not in text:
-            raise
-        raise LostProcessError(
-            f"another process is gone, or did not answer within {timeout:g} s (train.timeout): {text.splitlines()[0]}; "
-            "what was saved before is intact, and the same command goes on from there"
-        ) from error
-
-
-def _is_told(store: Store) -> bool:
-    """Whether the first process tells of an error of its own."""
-    told = threading.Event()
-
-    def ask() -> None:
-        with suppress(RuntimeError):
-            store.wait([_ERROR], timedelta(seconds=SECONDS_FOR_THE_FIRST))
-            told.set()
-
-    # In a thread, since the store does not keep its time limit where the network is gone.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(SECONDS_FOR_THE_FIRST + 1)
-    return told.is_set()

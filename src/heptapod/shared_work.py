@@ -8,14 +8,17 @@ sees that another process has failed. In a single process every function does th
 from __future__ import annotations
 
 import json
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
 
 from heptapod import parallel
+from heptapod.errors import TOLD, LostProcessError, OtherFailedError, TerminatedError, in_a_line, named
 from heptapod.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,26 +32,30 @@ STALLED = 1800.0
 T = TypeVar("T")
 
 
-class OtherFailedError(RuntimeError):
-    """Another process has failed, and says why."""
-
-
 @contextmanager
 def one_voice() -> Iterator[None]:
     """Of processes that fail together, or because of each other, the first one says why; others exit without a word.
 
     Raises:
         SystemExit: in the others, after a while: torchrun ends all when one has ended, and the first is to speak.
+        LostProcessError: if another process is gone.
     """
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, OtherFailedError) or not _fails_first():
+    except TerminatedError:
+        raise
+    except (Exception, KeyboardInterrupt) as raised:
+        error = named(raised)
+        if isinstance(error, OtherFailedError) or not _fails_first(error):
             time.sleep(SECONDS_TO_SPEAK)
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
         if parallel.is_parallel() and parallel.is_main():  # it may keep the store, which the others still look at
             time.sleep(2 * SECONDS_BETWEEN_LOOKS)
-        raise
+        elif parallel.is_parallel() and isinstance(error, TOLD):
+            who = f"in process {parallel.rank()} of {parallel.world_size()}"
+            print(f"heptapod: error {who}: {in_a_line(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+        raise error from (None if error is raised else raised)
     except SystemExit as stop:  # the first process tells what is wrong with the arguments
         if stop.code and not parallel.is_main():
             time.sleep(SECONDS_TO_SPEAK)
@@ -143,12 +150,23 @@ class SharedCount:
         self._shown, self._looked = total, time.monotonic()
 
 
-def _fails_first() -> bool:
-    """Counts this process among those that have failed; whether it is the first."""
-    try:
-        return not parallel.is_parallel() or _add("failed", 1) == 1
-    except OtherFailedError:
-        return False
+def _fails_first(error: BaseException) -> bool:
+    """Counts this process among those that have failed; whether it is the first.
+
+    Where the network is gone the store does not answer, nor keep a time limit: it is asked in a thread.
+    """
+    if not parallel.is_parallel():
+        return True
+    answers: list[int] = []
+
+    def ask() -> None:
+        with suppress(OtherFailedError):
+            answers.append(_add("failed", 1))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS_TO_SPEAK)
+    return answers == [1] or (not answers and isinstance(error, LostProcessError))
 
 
 def _add(name: str, count: int) -> int:

@@ -10,6 +10,7 @@ from heptapod import parallel
 from heptapod.config import to_yaml
 from heptapod.progress import say
 from heptapod.recipe import Recipe, load_recipe, recipe_names
+from heptapod.shared_work import one_voice
 from heptapod.training import run
 
 
@@ -18,7 +19,7 @@ def train(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train", arguments)
     if recipe is None:
         return
-    with parallel.process_group(recipe.train.timeout):
+    with parallel.process_group(recipe.train.timeout), one_voice():
         figures = run.train_model(recipe)
         if not parallel.is_main():
             return
@@ -33,7 +34,7 @@ def train_tokenizer(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train-tokenizer", arguments)
     if recipe is None:
         return
-    with parallel.process_group(recipe.tokenizer.train.timeout):
+    with parallel.process_group(recipe.tokenizer.train.timeout), one_voice():
         run.train_tokenizer(recipe)
         if not parallel.is_main():
             return
