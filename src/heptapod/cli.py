@@ -14,6 +14,7 @@ from heptapod.commands.demo import demo
 from heptapod.commands.edit import edit
 from heptapod.commands.evaluate import evaluate
 from heptapod.commands.evaluate_tokenizer import evaluate_tokenizer
+from heptapod.commands.export import export
 from heptapod.commands.info import info
 from heptapod.commands.likelihood import likelihood
 from heptapod.commands.probe import probe
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "evaluate-tokenizer": (evaluate_tokenizer, "measure how well a tokenizer reconstructs"),
     "tokenize": (tokenize, "encode a set of images once, into a cache that training reads"),
     "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
+    "export": (export, "make a model of any checkpoint of a run"),
     "sample": (sample, "generate images with a trained model"),
     "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
     "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),

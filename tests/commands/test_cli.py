@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from heptapod.cli import COMMANDS, main
+from heptapod.files import read_tensors
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.pipeline import Heptapod
@@ -325,3 +327,22 @@ def test_damaged_weights(run_folder: Path, tmp_path: Path, capsys: pytest.Captur
 def test_wrong_flags_are_answered_by_the_parser(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "x", "--stepz", "3"]) == 2
     assert "--steps" in capsys.readouterr().err
+
+
+def test_export_gives_the_weights_of_a_checkpoint(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run_folder), "--out", str(tmp_path / "ema")]) == 0
+    last = read_tensors(run_folder / "last" / "model.safetensors")
+    found = read_tensors(tmp_path / "ema" / "model.safetensors")
+    assert found.keys() == last.keys()
+    assert all(torch.equal(found[name], last[name]) for name in last)
+    assert main(["sample", str(tmp_path / "ema"), "--count", "1", "--out", str(tmp_path / "images")]) == 0
+    assert main(["export", str(run_folder), "--weights", "model", "--out", str(tmp_path / "model")]) == 0
+    trained = read_tensors(tmp_path / "model" / "model.safetensors")
+    assert not all(torch.equal(trained[name], last[name]) for name in last)
+    fails(
+        capsys, ["export", str(run_folder), "--step", "5", "--out", str(tmp_path / "x")], "there are checkpoints of 6"
+    )
+    fails(capsys, ["export", str(tmp_path), "--out", str(tmp_path / "x")], "no checkpoints there")
+    assert not (tmp_path / "x").exists()

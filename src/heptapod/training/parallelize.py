@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -68,7 +68,7 @@ class Parallel:
                 part.compile()
         self.losses: Callable[[Batch, int], LossOutput] = Losses(task)
         if shards(config):
-            _shard(module, config, device)
+            shard(module, config, init_device_mesh(device.type, (parallel.world_size(),)))
         elif parallel.is_parallel():
             # Of two adversaries one may have no part in a step.
             unused = len(task.parts) > 1
@@ -103,13 +103,12 @@ def _recompute(block: Block) -> None:
     block.forward = twice
 
 
-def _shard(module: nn.Module, config: TrainConfig, device: torch.device) -> None:
+def shard(module: nn.Module, config: TrainConfig, mesh: DeviceMesh) -> None:
     """Spreads the parameters over the processes, block by block and the rest together.
 
     Under bfloat16 autocast a block computes in bfloat16 whatever its weights, so they are gathered as such: half the
     traffic and memory. Gradients are averaged in float32.
     """
-    mesh = init_device_mesh(device.type, (parallel.world_size(),))
     half = config.precision == "bfloat16"
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     whole = MixedPrecisionPolicy(cast_forward_inputs=False)
