@@ -27,9 +27,9 @@ from torch import Tensor
 
 from heptapod import Heptapod
 from heptapod.bench.hardware import hardware
-from heptapod.commands.images import random_images
 from heptapod.config import to_dict
 from heptapod.data import ImageSet
+from heptapod.data.selection import random_images
 from heptapod.evaluation.distances import FeatureStatistics, frechet_distance, kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.reconstruction import reconstruct

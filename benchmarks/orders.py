@@ -25,8 +25,8 @@ from torch import Tensor
 
 from heptapod import Heptapod
 from heptapod.bench.hardware import hardware
-from heptapod.commands.images import random_images
 from heptapod.data import DataConfig, load_images
+from heptapod.data.selection import random_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,7 @@ from heptapod.commands.tokenize import import_tokenizer, tokenize
 from heptapod.commands.train import train, train_tokenizer
 from heptapod.errors import TOLD, TerminatedError, in_a_line
 from heptapod.progress import say
+from heptapod.shared_work import SECONDS_TO_SPEAK
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "demo": (
@@ -50,6 +52,9 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "info": (info, "tell what a model, tokenizer, cache, run or checkpoint holds"),
 }
 
+SHARED = {"train", "train-tokenizer", "tokenize", "evaluate", "reference", "sample", "likelihood"}
+"""Commands that several processes (torchrun) can do together."""
+
 USAGE_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
@@ -71,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("module", UserWarning)  # each warning once
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a checkpoint of one process
             warnings.showwarning = _show_warning
+            if arguments[0] not in SHARED:
+                parallel.refuse_several(arguments[0])
             COMMANDS[arguments[0]][0](arguments[1:])
     except SystemExit as stop:  # help was shown, or the argument parser has said what is wrong
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -92,6 +99,8 @@ def _fail(message: str) -> int:
         raise
     if parallel.started_as()[0] == 0:
         print(f"heptapod: error: {message}", file=sys.stderr)
+    else:
+        time.sleep(SECONDS_TO_SPEAK)
     return USAGE_ERROR
 
 

@@ -51,10 +51,17 @@ def finish_folder(temporary: Path, path: Path) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a temporary path that then replaces ``path``; on failure ``path`` is as before."""
+    with atomic_file(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path that replaces ``path`` if the block succeeds; if it fails ``path`` is as before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY}{path.name}"
     try:
-        write(temporary)
+        yield temporary
         _sync(temporary)
         os.replace(temporary, path)
     except BaseException:

@@ -75,9 +75,11 @@ class Progress:
         self._bar.console.print(message, highlight=False, soft_wrap=True)
 
 
-def say(message: str) -> None:
-    """Prints a line to standard error; of several processes the first one does."""
-    Console(stderr=True, quiet=not parallel.is_main()).print(message, highlight=False, soft_wrap=True, markup=False)
+def say(message: str, everywhere: bool = False) -> None:
+    """Prints a line to standard error; of several processes the first one does, or each that comes here."""
+    Console(stderr=True, quiet=not (everywhere or parallel.is_main())).print(
+        message, highlight=False, soft_wrap=True, markup=False
+    )
 
 
 class Silent:

@@ -185,7 +185,12 @@ def test_few_samples(place: Path, capsys: pytest.CaptureFixture[str], extracted:
     assert set(record["left_out"]) == {"frechet_distance[colours]", "classifier_score[colours]"}
     extracted.clear()
     fails(capsys, ["evaluate", *few, "--metrics", "kernel", "score"], "metrics: score needs 10 samples, 6 given")
-    assert sum(extracted) == 24, "refused before sampling"
+    assert extracted == [], "refused before the reference is read"
+    assert main(["reference", "real", "--out", "few.safetensors", "--features_kept", "3"]) == 0
+    extracted.clear()
+    compared = ["evaluate", *MODEL, "--reference", "few.safetensors"]
+    fails(capsys, [*compared, "--metrics", "kernel"], "metrics: kernel needs 4 features kept in the reference")
+    assert extracted == [], "refused before sampling"
     chosen = run(*MODEL, "--metrics", "kernel")
     assert list(chosen["metrics"]) == ["kernel_distance[colours]"]
     assert chosen["left_out"]["recall[colours]"] == {"reason": "not asked for", "needed": None}

@@ -170,6 +170,12 @@ def test_every_metric_has_a_smallest_reference(metric: Any, needed: int) -> None
         evaluate_images(images(20), small(needed - 1), EXTRACTOR, metrics=[metric])
 
 
+def test_what_no_reference_helps_is_refused_without_one() -> None:
+    assert plan_metrics(EXTRACTOR, None, 6)[0] == plan_metrics(EXTRACTOR, reference(), 6)[0]
+    with pytest.raises(ValueError, match="metrics: frechet needs 7 samples, 6 given"):
+        plan_metrics(EXTRACTOR, None, 6, ["frechet"])
+
+
 def test_what_was_asked_for_is_refused_before_images_are_made() -> None:
     def never() -> Any:
         raise AssertionError("an image was made")

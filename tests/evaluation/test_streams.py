@@ -27,7 +27,7 @@ def batches(size: int = 4) -> Batches:
 
 def read(path: Path | str, size: int = 4, **options: Any) -> tuple[Tensor, Tensor]:
     parts = list(open_images(str(path), "samples", **options).batches(size))
-    assert all(len(images) == size for images, _ in parts[:-1])
+    assert all(len(images) == size for images, _ in parts[1:-1])
     return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
 
 

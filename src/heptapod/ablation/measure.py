@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from heptapod.ablation.study import Measures, Study
-from heptapod.commands.images import random_images
 from heptapod.config import to_dict
 from heptapod.data.cache import load_tokens
+from heptapod.data.selection import random_images
 from heptapod.data.tokens import TokenSet
 from heptapod.evaluation.collect import collect_features
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor
-from heptapod.evaluation.labels import policy_labels
 from heptapod.evaluation.layer_features import layer_features
 from heptapod.evaluation.likelihood import negative_log_likelihood, next_cell_loss
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
+from heptapod.evaluation.samples import ModelSamples
 from heptapod.files import read_json, read_metadata, read_tensors, write_json, write_tensors
 from heptapod.pipeline import Heptapod
-from heptapod.progress import say
+from heptapod.progress import Progress, say
 from heptapod.random import Stream
 from heptapod.recipe import Recipe, resolve_device
 from heptapod.training.model_probe import drawn_rows
@@ -172,16 +172,18 @@ def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) 
 
 def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
     """Kernel distance to the real images and the share recognised as their label, of balanced samples."""
-    classes = len(heptapod.class_names)
-    asked = policy_labels("balanced" if classes else "none", measures.samples, classes)
     changes: dict[str, Any] = {"steps": steps}
     if measures.temperature is not None:
         changes["temperature"] = measures.temperature
+    samples = ModelSamples(heptapod, out / "last", measures.samples, None, (), 0, BATCH, changes)
+    asked = samples.indices()
     started = time.perf_counter()
-    tokens = heptapod.generate_tokens(
-        asked, count=None if asked else measures.samples, seed=0, batch_size=BATCH, progress=True, **changes
-    )
-    images = heptapod.decode(tokens, BATCH)
+    parts = []
+    with Progress(f"sampling {samples.count:,} images", samples.count) as bar:
+        for part, _ in samples.batches(asked):
+            parts.append(part)
+            bar.advance(len(part))
+    images = torch.cat(parts)
     seconds = time.perf_counter() - started
     write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
     features = _features(real.extractor, images)

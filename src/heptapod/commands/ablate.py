@@ -6,7 +6,6 @@ import importlib.util
 
 import tyro
 
-from heptapod import parallel
 from heptapod.ablation.report import write_report
 from heptapod.ablation.run import check_same, collect, run_study
 from heptapod.ablation.study import Study, all_runs, load_study, study_names
@@ -32,7 +31,6 @@ def ablate(arguments: list[str]) -> None:
     if "--print-config" in flags:
         print(to_yaml(study), end="")
         return
-    parallel.refuse_several("ablate")
     for package in ("matplotlib", "sklearn"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"ablate needs {package}: pip install 'heptapod[evaluation]'")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,17 @@ from torch import Tensor
 from heptapod import __version__, parallel
 from heptapod.commands.reference import open_extractor
 from heptapod.commands.sampling_options import SamplingOptions
-from heptapod.evaluation.generation import Metric, evaluate_images, plan_metrics
+from heptapod.commands.together import own_device, run_together, warn_of_idle
+from heptapod.evaluation.collect import See, collect_shared
+from heptapod.evaluation.generation import Metric, measure, plan_metrics
 from heptapod.evaluation.labels import LabelPolicy
-from heptapod.evaluation.reference import SUFFIX, Reference, open_reference
+from heptapod.evaluation.reference import SUFFIX, open_reference
 from heptapod.evaluation.samples import ModelSamples
-from heptapod.evaluation.streams import Batches, open_images, write_npz
+from heptapod.evaluation.streams import npz_writer, open_images
+from heptapod.exchange import first_ahead
 from heptapod.files import check_folder, write_json
 from heptapod.pictures import image_grid, save_png
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
-from heptapod.recipe import resolve_device
 
 SAMPLES = 5000
 SHOWN = 64
@@ -32,7 +36,7 @@ COLUMNS = 8
 
 def evaluate(arguments: list[str]) -> None:
     """Parses arguments and evaluates generated images."""
-    tyro.cli(evaluate_generation, prog="heptapod evaluate", args=arguments, use_underscores=True)
+    run_together(evaluate_generation, "evaluate", arguments)
 
 
 def evaluate_generation(
@@ -57,7 +61,8 @@ def evaluate_generation(
     Samples a model, without guidance, or takes samples that are there already. Fréchet and kernel distance, precision,
     recall, density and coverage, and a classifier's score, in features of EfficientNet-Lite0 (works offline; they are
     not FID, KID and IS, and compare with no published number) or, where you give its weights, of Inception (FID, KID
-    and inception score). Writes evaluation.json and samples.png.
+    and inception score). Writes evaluation.json and samples.png. Several processes (torchrun) share the work, and find
+    what one would.
 
     Args:
         sampling: How cells are drawn.
@@ -81,50 +86,52 @@ def evaluate_generation(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    options = sampling.given()
     _check(model, samples, npz, batch_size, seed)
     check_folder(Path(out))
     if npz is not None:
         check_folder(Path(npz).parent, "npz")
     if image_size is not None and Path(reference).suffix == SUFFIX:
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
-    options = sampling.given()
     if samples is not None and (options or labels or label_policy):
         named = next(iter(options), "labels" if labels else "label_policy")
         raise ValueError(f"{named}: given beside --samples, which are sampled already")
-    parallel.refuse_several("evaluate")
     started = time.perf_counter()
+    place = own_device(device)
     drawn, stream = None, None
     if model is not None:
-        heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+        heptapod = Heptapod.from_pretrained(model, place)
         total = SAMPLES if count is None else count
         drawn = ModelSamples(heptapod, Path(model), total, label_policy, labels, seed, batch_size, options)
     else:
-        stream = open_images(samples or "", "samples", 0, count, seed, resolve_device(device))
+        stream = open_images(samples or "", "samples", 0, count, seed, place)
         total = stream.count
-    extractor = open_extractor(inception, device)
+    extractor = first_ahead(lambda: open_extractor(inception, place))
     if image_size is None:
         image_size = drawn.image_size[0] if drawn is not None and len(set(drawn.image_size)) == 1 else 0
-    against = open_reference(reference, extractor, image_size, batch_size)
-    plan_metrics(extractor, against, total, metrics or None)  # refused before minutes are spent on sampling
-    made: dict[str, Any] | None
-    source: dict[str, Any] | None
+    plan_metrics(extractor, None, total, metrics or None)  # refused before the reference is read
+    warn_of_idle(total, batch_size)
+    against = open_reference(reference, extractor, image_size, batch_size, shared=True)
+    planned, _ = plan_metrics(extractor, against, total, metrics or None)  # refused before minutes of sampling
     if drawn is not None:
-        made, source, batches = drawn.record(), None, _sampled(drawn, against, npz)
+        title, batches = "sampling {} images", drawn.batches(drawn.indices(against.class_counts), shared=True)
     else:
         assert stream is not None
-        made, source, batches = stream.made, stream.record, stream.batches(batch_size)
+        title, batches = "samples: features of {} images", stream.batches(batch_size, shared=True)
     shown: list[Tensor] = []
-    show_bar = drawn is None or npz is not None  # else the bar of sampling is there
-    results = evaluate_images(
-        _remembering(batches, shown), against, extractor, total, metrics or None, seed=seed, progress=show_bar
-    )
+    with _kept(npz, drawn, shown) as see:
+        found = collect_shared(batches, extractor, total, with_logits="score" in planned, title=title, see=see)
+    if found is None:
+        return  # the first process does the rest
+    results = measure(found, against, extractor, metrics or None, seed)
     _warn_of_sizes(results)
-    results["samples"]["source"] = source
+    results["samples"]["source"] = None if stream is None else stream.record
     figures: dict[str, Any] = {
         **results,
-        "generation": made,
+        "generation": drawn.record() if drawn is not None else stream and stream.made,
         "versions": {"heptapod": __version__, "torch": torch.__version__},
         "device": str(extractor.device),
+        "processes": parallel.world_size(),
         "seconds": time.perf_counter() - started,
     }
     write_json(Path(out) / "evaluation.json", figures)
@@ -147,21 +154,21 @@ def _check(model: str | None, samples: str | None, npz: str | None, batch_size: 
         raise ValueError(f"seed: {seed} given, must be at least 0")
 
 
-def _sampled(drawn: ModelSamples, against: Reference, npz: str | None) -> Batches:
-    """Samples as they are made, or from the file that they were written to first."""
-    batches = drawn.batches(drawn.indices(against.class_counts))
-    if npz is None:
-        return batches
-    write_npz(Path(npz), drawn.count, drawn.image_size, batches, drawn.record())
-    return open_images(npz, "npz").batches(drawn.batch_size)
+@contextlib.contextmanager
+def _kept(npz: str | None, drawn: ModelSamples | None, shown: list[Tensor]) -> Iterator[See]:
+    """Is shown all samples: puts the first ones aside and, if that is asked for, writes all to a file."""
+    with contextlib.ExitStack() as stack:
+        keep: See | None = None
+        if npz is not None and drawn is not None and parallel.is_main():
+            keep = stack.enter_context(npz_writer(Path(npz), drawn.count, drawn.image_size, drawn.record()))
 
+        def see(images: Tensor, labels: Tensor) -> None:
+            if sum(map(len, shown)) < SHOWN:
+                shown.append(images[:SHOWN].clone())
+            if keep is not None:
+                keep(images, labels)
 
-def _remembering(batches: Batches, shown: list[Tensor]) -> Batches:
-    """The same batches; their first images are put aside to be shown."""
-    for images, labels in batches:
-        if sum(map(len, shown)) < SHOWN:
-            shown.append(images[:SHOWN].clone())
-        yield images, labels
+        yield see
 
 
 def _warn_of_sizes(results: dict[str, Any]) -> None:

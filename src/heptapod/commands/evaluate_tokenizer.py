@@ -12,9 +12,8 @@ from typing import Any
 import tyro
 from torch import Tensor
 
-from heptapod import parallel
-from heptapod.commands.images import random_images
 from heptapod.data import ImageSet
+from heptapod.data.selection import random_images
 from heptapod.evaluation.baselines import kmeans_baseline, pca_baseline
 from heptapod.evaluation.features import (
     EfficientNetLite0Features,
@@ -88,7 +87,6 @@ def evaluate(
     if any(importlib.util.find_spec(package) is None for package in ("torchmetrics", "sklearn")):
         raise ValueError("evaluate-tokenizer needs its metrics: pip install 'heptapod[evaluation]'")
     check_folder(Path(out))
-    parallel.refuse_several("evaluate-tokenizer")
     place = resolve_device(device)
     folder = find_tokenizer(Path(tokenizer), "tokenizer")
     model = load_tokenizer(folder).to(place)

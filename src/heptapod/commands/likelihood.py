@@ -6,7 +6,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod import parallel
-from heptapod.commands.images import Split, split_images
+from heptapod.commands.together import own_device, run_together, warn_of_idle
 from heptapod.data import ImageSet
+from heptapod.data.selection import Split, split_images
 from heptapod.evaluation.likelihood import (
     ReadingOrder,
     bits_per_dimension,
@@ -29,11 +31,12 @@ from heptapod.evaluation.likelihood import (
     trained_order,
 )
 from heptapod.evaluation.zero_shot import judge, zero_shot
+from heptapod.exchange import from_first, in_order, own_blocks
 from heptapod.files import check_folder, sha256, write_json
 from heptapod.model_folder import find_pretrained
 from heptapod.pictures import confusion_picture, image_grid, save_png
 from heptapod.pipeline import Heptapod
-from heptapod.recipe import resolve_device
+from heptapod.progress import Progress
 
 SHOWN = 12
 """Images in each row of the picture."""
@@ -41,7 +44,7 @@ SHOWN = 12
 
 def likelihood(arguments: list[str]) -> None:
     """Parses arguments and measures."""
-    tyro.cli(measure, prog="heptapod likelihood", args=arguments, use_underscores=True)
+    run_together(measure, "likelihood", arguments)
 
 
 def measure(
@@ -67,6 +70,7 @@ def measure(
     a diffusion model has none. Bits per dimension are told where the tokenizer loses nothing of these images.
     Zero-shot classification: the class under which an image is most likely, by a model never trained to classify.
     Writes likelihood.json, likelihood.png (the most and the least likely images) and, for zero-shot, confusion.png.
+    Several processes (torchrun) share the work; each reads all images.
 
     Args:
         model: Folder of a model, or of a run (its best weights are taken).
@@ -92,8 +96,7 @@ def measure(
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: {seed} given, must be between 0 and 2^63 - 1")
     check_folder(Path(out))
-    parallel.refuse_several("likelihood")
-    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    heptapod = Heptapod.from_pretrained(model, own_device(device))
     order = trained_order(token_order, heptapod.token_order)
     check_likelihood(heptapod.model, order, orders, batch_size)
     chosen = _chosen_classes(heptapod, classes, zero_shot)
@@ -105,12 +108,13 @@ def measure(
     if not labels and heptapod.class_names and heptapod.label_dropout == 0:
         warnings.warn("labels: none given, but the model was never trained without a label", stacklevel=2)
 
+    warn_of_idle(len(images), batch_size)
     started = time.perf_counter()
-    tokens = tokens_of_images(heptapod.tokenizer, heptapod.model.grid, pixels, batch_size, progress=True)
-    given = known if labels else None
-    nats = negative_log_likelihood(
-        heptapod.model, tokens, given, order, batch_size, orders=orders, seed=seed, progress=True
-    ) + log_scale(heptapod.tokenizer)
+    how = (order, orders, batch_size, seed)
+    tokens, nats = _likelihood(heptapod, pixels, known if labels else None, how)
+    log_p = _log_likelihoods(heptapod, tokens, chosen, how) if zero_shot else None
+    if not parallel.is_main():
+        return
     folder = find_pretrained(Path(model))
     figures: dict[str, Any] = {
         "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors")},
@@ -126,10 +130,9 @@ def measure(
         **_likelihood_figures(heptapod, pixels, tokens, nats, known, batch_size),
     }  # fmt: skip
     pictures = {"likelihood.png": _extremes(pixels, nats)}
-    if zero_shot and known is not None:
-        figures["zero_shot"], pictures["confusion.png"] = _zero_shot(
-            heptapod, tokens, known, chosen, (order, orders, batch_size, seed)
-        )
+    if log_p is not None and known is not None:
+        figures["zero_shot"], pictures["confusion.png"] = _zero_shot(heptapod, log_p, known, chosen)
+    figures["processes"] = parallel.world_size()
     figures["seconds"] = time.perf_counter() - started
     write_json(Path(out) / "likelihood.json", figures)
     for name, picture in pictures.items():
@@ -183,6 +186,49 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
+How = tuple[ReadingOrder, int, int, int]
+"""Token order, random orders per image, batch size and seed."""
+
+
+def _likelihood(heptapod: Heptapod, pixels: Tensor, labels: Tensor | None, how: How) -> tuple[Tensor, Tensor]:
+    """Tokens of the images in all processes; nats per token (M,) in the first one."""
+    order, orders, batch_size, seed = how
+
+    def measure(rows: Tensor) -> dict[str, Tensor]:
+        tokens = tokens_of_images(heptapod.tokenizer, heptapod.model.grid, pixels[rows], batch_size)
+        own = None if labels is None else labels[rows]
+        nats = negative_log_likelihood(heptapod.model, tokens, own, order, batch_size, rows, orders, seed)
+        return {"tokens": tokens, "nats": nats + log_scale(heptapod.tokenizer)}
+
+    found = _by_blocks(len(pixels), batch_size, f"likelihood of {len(pixels):,} images", measure)
+    tokens = from_first({"tokens": found["tokens"]} if parallel.is_main() else None)["tokens"]
+    return tokens, found.get("nats", torch.empty(0))
+
+
+def _log_likelihoods(heptapod: Heptapod, tokens: Tensor, classes: list[int], how: How) -> Tensor:
+    """Log p (M, K) of every image under every class, in the first process."""
+    order, orders, batch_size, seed = how
+
+    def measure(rows: Tensor) -> dict[str, Tensor]:
+        return {"log_p": zero_shot(heptapod.model, tokens[rows], classes, order, orders, batch_size, rows, seed)}
+
+    title = f"{len(tokens):,} images under {len(classes):,} classes"
+    found = _by_blocks(len(tokens), max(1, batch_size // len(classes)), title, measure)
+    return found.get("log_p", torch.empty(0))
+
+
+def _by_blocks(count: int, size: int, title: str, measure: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What is measured of rows 0..count-1, ``size`` at a time, by all processes; in the first one only."""
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    blocks = own_blocks(torch.arange(count).split(size))
+    with Progress(title, count) as bar:
+        for found in in_order(map(measure, blocks)):
+            for name, values in found.items():
+                parts[name].append(values)
+            bar.advance(len(next(iter(found.values()))))
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
 def _likelihood_figures(
     heptapod: Heptapod, pixels: Tensor, tokens: Tensor, nats: Tensor, known: Tensor | None, batch_size: int
 ) -> dict[str, Any]:
@@ -215,11 +261,9 @@ def _summary(values: Tensor) -> dict[str, float | int | None]:
 
 
 def _zero_shot(
-    heptapod: Heptapod, tokens: Tensor, known: Tensor, chosen: list[int], how: tuple[ReadingOrder, int, int, int]
+    heptapod: Heptapod, log_p: Tensor, known: Tensor, chosen: list[int]
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Figures and the confusion matrix of choosing among classes."""
-    order, orders, batch_size, seed = how
-    log_p = zero_shot(heptapod.model, tokens, chosen, order, orders, batch_size, seed=seed, progress=True)
+    """Figures and the confusion matrix of choosing among classes by log p (M, K)."""
     truth = torch.tensor([chosen.index(c) for c in known.tolist()])
     found = judge(log_p, truth)
     names = [heptapod.class_names[c] for c in chosen]

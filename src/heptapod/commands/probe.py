@@ -12,7 +12,6 @@ import rich.table
 import tyro
 from rich.console import Console
 
-from heptapod import parallel
 from heptapod.commands.probe_data import ProbeData, load_probe_data
 from heptapod.config import from_dict
 from heptapod.data import DataConfig
@@ -85,7 +84,6 @@ def probe_model(
     if seed < 0:
         raise ValueError(f"seed: {seed} given, must be at least 0")
     check_folder(Path(out))
-    parallel.refuse_several("probe")
     place = resolve_device(device)
     folder = find_pretrained(Path(model))
     heptapod = Heptapod.from_pretrained(folder, place)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import tyro
 
 from heptapod import parallel
+from heptapod.commands.together import own_device, run_together
 from heptapod.evaluation.features import (
     EfficientNetLite0Features,
     FeatureExtractor,
@@ -14,13 +16,13 @@ from heptapod.evaluation.features import (
     inception_weights,
 )
 from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
+from heptapod.exchange import first_ahead
 from heptapod.files import check_folder
-from heptapod.recipe import resolve_device
 
 
 def reference(arguments: list[str]) -> None:
     """Parses arguments and makes reference statistics."""
-    tyro.cli(make, prog="heptapod reference", args=arguments, use_underscores=True)
+    run_together(make, "reference", arguments)
 
 
 def make(
@@ -37,7 +39,7 @@ def make(
     """Measures a set of real images once, for heptapod evaluate to compare samples with.
 
     Of a token cache the reconstructions of its tokenizer are measured. A reference batch of ADM (.npz) may hold images,
-    Inception's moments, or both.
+    Inception's moments, or both. Several processes (torchrun) share the work, and find what one would.
 
     Args:
         data: A folder of images, parquet file(s), .tar shards, mnist5k, a token cache, or an .npz file.
@@ -56,19 +58,18 @@ def make(
     if target.suffix != SUFFIX:
         raise ValueError(f"out: {out} given, references are written as {SUFFIX}")
     check_folder(target.parent)
-    parallel.refuse_several("reference")
-    extractor = open_extractor(inception, device)
-    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size)
+    place = own_device(device)
+    extractor = first_ahead(lambda: open_extractor(inception, place))
+    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True)
+    if not parallel.is_main():
+        return
     made.save(target)
     images = "moments" if made.count is None else f"{made.count:,} images"
     print(f"{target}: {images}, {len(made.features):,} features of {extractor.name}, sha256 {made.sha256()[:12]}…")
 
 
-def open_extractor(inception: str | None, device: str) -> FeatureExtractor:
+def open_extractor(inception: str | None, device: torch.device) -> FeatureExtractor:
     """Inception where its weights are given, else EfficientNet-Lite0."""
-    place = resolve_device(device)
-    return (
-        EfficientNetLite0Features(place)
-        if inception is None
-        else InceptionFeatures(inception_weights(inception), place)
-    )
+    if inception is None:
+        return EfficientNetLite0Features(device)
+    return InceptionFeatures(inception_weights(inception), device)

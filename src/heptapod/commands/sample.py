@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
+from torch import Tensor
 
+from heptapod import parallel
 from heptapod.commands.sampling_options import SamplingOptions, number_pair
+from heptapod.commands.together import own_device, run_together, warn_of_idle
 from heptapod.config import to_dict
+from heptapod.evaluation.samples import sample_batches
+from heptapod.exchange import in_order, meet
 from heptapod.files import write_json
 from heptapod.model_folder import find_pretrained
 from heptapod.pictures import image_grid, save_png, to_pil
-from heptapod.pipeline import Heptapod
-from heptapod.recipe import resolve_device
+from heptapod.pipeline import DEFAULT_BATCH, Heptapod
+from heptapod.progress import Progress
+from heptapod.random import image_seeds
 from heptapod.trace import save_gif, shown_steps, trace_frames, trace_picture
 
 FRAMES = 60
@@ -22,7 +30,7 @@ FRAMES = 60
 
 def sample(arguments: list[str]) -> None:
     """Parses arguments and generates images."""
-    tyro.cli(generate, prog="heptapod sample", args=arguments, use_underscores=True)
+    run_together(generate, "sample", arguments)
 
 
 def generate(
@@ -41,7 +49,8 @@ def generate(
 ) -> None:
     """Generates images with a trained model, without guidance.
 
-    Writes a picture with a row for each class and a JSON file beside it that says how it was made.
+    Writes a picture with a row for each class and a JSON file beside it that says how it was made. Several processes
+    (torchrun) share the work batch by batch.
 
     Args:
         model: Folder of a model, or of a run (its best weights are taken).
@@ -58,13 +67,15 @@ def generate(
         trace: Also draw the first image again, by itself, and write how: an animation to this .gif file, a strip of
             states to the .png file of the same name.
     """
-    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    heptapod = Heptapod.from_pretrained(model, own_device(device))
     if size is not None:
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:
         raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
     if count < 1:
         raise ValueError(f"count: {count} given, must be at least 1")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
     picture, one_each = _targets(out, belief, trace)
     changes = sampling.given()
     if compile:
@@ -72,28 +83,31 @@ def generate(
     rows = list(labels) or heptapod.class_names[:10]
     asked = [row for row in rows for _ in range(count)] or None
     indices = heptapod.label_indices(asked, None if asked else count)
+    seeds = image_seeds(seed, len(indices))
+    warn_of_idle(len(indices), batch_size or DEFAULT_BATCH)
     started = time.perf_counter()
-    tokens = heptapod.generate_tokens(
-        asked, count=None if asked else count, seed=seed, batch_size=batch_size, progress=True, **changes
-    )
-    images = heptapod.decode(tokens, batch_size)
+    drawn = sample_batches(heptapod, asked, len(indices), seed, batch_size, shared=True, **changes)
+    own, images = _gathered(drawn, len(indices))
     seconds = time.perf_counter() - started
-    names = [heptapod.class_names[i] for i in indices[::count]] if heptapod.class_names else None
-    grid = image_grid(images, count, names)
-    save_png(grid, picture)
     if one_each is not None:
-        for number, image in enumerate(images):
+        for number, image in own.items():
             save_png(to_pil(image), one_each / f"{number:05d}.png")
+    meet()
+    if not parallel.is_main():
+        return
+    names = [heptapod.class_names[i] for i in indices[::count]] if heptapod.class_names else None
+    save_png(image_grid(images, count, names), picture)
     record = {
         "model": str(find_pretrained(Path(model))),
         "labels": indices,
-        "seeds": [seed + i for i in range(len(indices))],
+        "seeds": seeds,
         "sampling": to_dict(heptapod.sampling_config(**changes)),
         "image_size": list(images.shape[2:]),
         "guidance": None,
         "batch_size": batch_size,
         "compiled": compile,
         "device": str(heptapod.model.token_embedding.weight.device),
+        "processes": parallel.world_size(),
         "seconds": seconds,
         "images_per_second": len(indices) / seconds,
     }
@@ -103,6 +117,23 @@ def generate(
     if trace is not None:
         write_trace(heptapod, Path(trace), asked[0] if asked else None, seed, changes)
     print(f"{len(indices)} images in {seconds:.1f} s: {picture}, {picture.with_suffix('.json')}")
+
+
+def _gathered(drawn: Iterator[tuple[range, Tensor]], count: int) -> tuple[dict[int, Tensor], Tensor]:
+    """The images that this process has drawn, by number, and in the first process all of them."""
+    own: dict[int, Tensor] = {}
+
+    def blocks() -> Iterator[dict[str, Tensor]]:
+        for numbers, images in drawn:
+            own.update(zip(numbers, images, strict=True))
+            yield {"images": images}
+
+    parts = []
+    with Progress(f"sampling {count:,} images", count) as bar:
+        for block in in_order(blocks()):
+            parts.append(block["images"])
+            bar.advance(len(block["images"]))
+    return own, torch.cat(parts) if parts else torch.empty(0)
 
 
 def _targets(out: str, belief: str | None, trace: str | None) -> tuple[Path, Path | None]:

@@ -12,19 +12,18 @@ import torch
 import tyro
 from torch import Tensor
 
-from heptapod import parallel
-from heptapod.commands.images import random_images
+from heptapod.commands.together import own_device, run_together
 from heptapod.config import from_dict
 from heptapod.data.cache import CacheConfig
 from heptapod.data.cache_picture import contact_sheet
 from heptapod.data.cache_writer import CacheWriter
+from heptapod.data.selection import random_images
 from heptapod.data.sources import open_source
 from heptapod.files import atomic_folder
 from heptapod.pictures import save_png
 from heptapod.progress import Progress, say
 from heptapod.random import Stream
 from heptapod.recipe import resolve_device
-from heptapod.shared_work import one_voice
 from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.pretrained import KINDS, import_pretrained
@@ -33,14 +32,7 @@ from heptapod.training.folder import find_tokenizer
 
 def tokenize(arguments: list[str]) -> None:
     """Parses arguments and writes a cache, in one process or several (torchrun)."""
-    with parallel.process_group(), one_voice():
-        tyro.cli(
-            write_cache,
-            prog="heptapod tokenize",
-            args=arguments,
-            use_underscores=True,
-            console_outputs=parallel.is_main(),
-        )
+    run_together(write_cache, "tokenize", arguments)
 
 
 def import_tokenizer(arguments: list[str]) -> None:
@@ -99,9 +91,7 @@ def write_cache(
         "shard_size": shard_size,
     }
     config = from_dict(CacheConfig, values, "tokenize")
-    if parallel.is_parallel() and ":" in device:
-        raise ValueError(f"device: {device} given, but each of several processes takes its own; give cuda, cpu or auto")
-    encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
+    encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(own_device(device))
     source = open_source(data, "data")
     folder = Path(out)
     started = time.perf_counter()

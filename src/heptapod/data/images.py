@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -242,7 +242,7 @@ def check_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> None
 
 def decode_each(
     source: Source, rows: np.ndarray, transform: Callable[[Image.Image], np.ndarray]
-) -> Iterator[tuple[int, np.ndarray | str]]:
+) -> Generator[tuple[int, np.ndarray | str], None, None]:
     """Decodes images of a source in order, on all cores, a bounded number ahead.
 
     Args:

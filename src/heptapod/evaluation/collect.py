@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod import parallel
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import FeatureExtractor
+from heptapod.exchange import in_order
 from heptapod.progress import Progress, Silent
 
 ROWS_AT_A_TIME = 4096
 """Features that are counted into the statistics at a time, however the images come: a fixed number, so that not even
 the last bit depends on the batches, and a large one, as each time a whole covariance is added."""
+
+See = Callable[[Tensor, Tensor], None]
+"""Is shown images (B, 3, h, w) uint8 and their labels (B,)."""
 
 
 @dataclass
@@ -63,31 +68,97 @@ def collect_features(
     Raises:
         ValueError: if there are no images, their sizes differ, or they are not uint8 RGB.
     """
+    found = _extracted(batches, extractor, with_logits)
+    with Progress(f"{title} of {total:,} images", total) if progress else Silent() as bar:
+        return _collected(found, extractor, kept, bar, None)
+
+
+def collect_shared(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    extractor: FeatureExtractor,
+    total: int,
+    kept: np.ndarray | None = None,
+    with_logits: bool = False,
+    title: str = "features of {} images",
+    see: See | None = None,
+) -> Collected | None:
+    """What :func:`collect_features` gives, of batches that several processes share; with one process equal to it.
+
+    Args:
+        batches: of this process: its :func:`~heptapod.exchange.own_blocks`; an empty batch where nothing could be read.
+        extractor: the network.
+        total: images expected of all processes.
+        kept: (``total``,) bool, whose features to keep; None keeps all.
+        with_logits: also take the extractor's logits.
+        title: of the progress bar.
+        see: in the first process, is shown the images and labels of every batch, in order.
+
+    Returns:
+        In the first process, what was found in the images of all; None in the others.
+
+    Raises:
+        ValueError: as of :func:`collect_features`.
+    """
+    found = in_order(_extracted(batches, extractor, with_logits))
+    with Progress(title.format(f"{total:,}"), total) as bar:
+        if parallel.is_main():
+            return _collected(found, extractor, kept, bar, see)
+        for _ in found:
+            pass
+        return None
+
+
+def _extracted(
+    batches: Iterable[tuple[Tensor, Tensor]], extractor: FeatureExtractor, with_logits: bool
+) -> Iterator[dict[str, Tensor]]:
+    """Batches with what the extractor makes of them, on the CPU."""
+    for images, labels in batches:
+        found = {"images": images.cpu(), "labels": labels.cpu().long()}
+        if len(images):
+            _check_images(images, None)
+            features, logits = (
+                extractor.extract_with_logits(images) if with_logits else (extractor.extract(images), None)
+            )
+            found["features"] = features.float().cpu()
+            if logits is not None:
+                found["logits"] = logits.float().cpu()
+        yield found
+
+
+def _collected(
+    batches: Iterable[Mapping[str, Tensor]],
+    extractor: FeatureExtractor,
+    kept: np.ndarray | None,
+    bar: Progress | Silent,
+    see: See | None,
+) -> Collected:
+    """Puts together what was extracted of batches, in their order."""
     statistics = FeatureStatistics(extractor.num_features)
     features, logits, labels, waiting = [], [], [], []
     digest = hashlib.sha256()
     size: tuple[int, int] | None = None
-    with Progress(f"{title} of {total:,} images", total) if progress else Silent() as bar:
-        seen = brightest = 0
-        for images, own_labels in batches:
-            size = _check_images(images, size)
-            digest.update(images.cpu().contiguous().numpy().data)
-            brightest = max(brightest, int(images.max()))
-            found, own_logits = (
-                extractor.extract_with_logits(images) if with_logits else (extractor.extract(images), None)
-            )
-            found = found.float().cpu()
-            if not found.isfinite().all():
-                raise ValueError(f"{extractor.name}: the features of images {seen} and on are not all finite numbers")
-            waiting += found.split(1)
-            waiting = _count(statistics, waiting, ROWS_AT_A_TIME)
-            chosen = None if kept is None else torch.from_numpy(kept[seen : seen + len(found)])
-            features.append(found if chosen is None else found[chosen])
-            if own_logits is not None:
-                logits.append(own_logits.float().cpu())
-            labels.append(own_labels.cpu().long())
-            seen += len(images)
-            bar.advance(len(images))
+    seen = brightest = 0
+    for batch in batches:
+        images = batch["images"]
+        if not len(images):
+            continue
+        size = _check_images(images, size)
+        digest.update(images.contiguous().numpy().data)
+        brightest = max(brightest, int(images.max()))
+        found = batch["features"]
+        if not found.isfinite().all():
+            raise ValueError(f"{extractor.name}: the features of images {seen} and on are not all finite numbers")
+        waiting += found.split(1)
+        waiting = _count(statistics, waiting, ROWS_AT_A_TIME)
+        chosen = None if kept is None else torch.from_numpy(kept[seen : seen + len(found)])
+        features.append(found if chosen is None else found[chosen])
+        if "logits" in batch:
+            logits.append(batch["logits"])
+        labels.append(batch["labels"])
+        if see is not None:
+            see(images, batch["labels"])
+        seen += len(images)
+        bar.advance(len(images))
     if size is None:
         raise ValueError("images: none given, at least 1 is needed")
     if brightest == 1:

@@ -48,20 +48,20 @@ def metric_names(metric: Metric, extractor: FeatureExtractor) -> list[str]:
     return [f"{part}[{extractor.name}]" for part in metric.split("_")]
 
 
-def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference, count: int) -> LeftOut | None:
-    """Why a metric cannot be taken of so many samples; None if it can.
+def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference | None, count: int) -> LeftOut | None:
+    """Why a metric cannot be taken of so many samples; None if it can, as far as is known without a reference.
 
     The Fréchet distance needs more samples than features (else its covariance is singular, and its value tells more of
     the number of samples than of the model) and as many images behind the reference's moments, if their number is
     known; the score one sample for each split; the others ``KERNEL_MINIMUM`` or ``NEIGHBOURS_MINIMUM`` samples and
     features kept in the reference.
     """
-    kept, images = len(reference.features), reference.count
 
     def lacking(given: int, needed: int, what: str) -> LeftOut | None:
         return LeftOut(f"needs {needed:,} {what}, {given:,} given", needed) if given < needed else None
 
     def kept_features(needed: int) -> LeftOut | None:
+        kept = needed if reference is None else len(reference.features)
         return lacking(kept, needed, "features kept in the reference (moments alone do not do)")
 
     if metric == "score":
@@ -70,6 +70,7 @@ def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference, c
         return lacking(count, SPLITS, "samples")
     if metric == "frechet":
         needed = extractor.num_features + 1
+        images = None if reference is None else reference.count
         few = None if images is None else lacking(images, needed, "images in the reference")
         return lacking(count, needed, "samples") or few
     if metric == "kernel":
@@ -78,13 +79,13 @@ def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference, c
 
 
 def plan_metrics(
-    extractor: FeatureExtractor, reference: Reference, count: int, asked: Sequence[Metric] | None = None
+    extractor: FeatureExtractor, reference: Reference | None, count: int, asked: Sequence[Metric] | None = None
 ) -> tuple[list[Metric], dict[str, LeftOut]]:
     """Which metrics are measured and, by the names of their results, why the others are not.
 
     Args:
         extractor: the network.
-        reference: what is compared with.
+        reference: what is compared with; None while it is not there, to refuse at once what it could not help.
         count: samples.
         asked: what was asked for by name; None for all that can be measured.
 

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.evaluation.collect import collect_features
+from heptapod.evaluation.collect import Collected, collect_features, collect_shared
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import INCEPTION, FeatureExtractor
-from heptapod.evaluation.streams import npz_entries, open_images, read_npz_entry
+from heptapod.evaluation.streams import ImageStream, npz_entries, open_images, read_npz_entry
+from heptapod.exchange import from_first
 from heptapod.files import read_metadata, read_tensors, sha256, write_tensors
 from heptapod.random import Stream, numpy_generator
 
@@ -126,7 +127,12 @@ class Reference:
 
 
 def open_reference(
-    path: str, extractor: FeatureExtractor, image_size: int = 0, batch_size: int = 64, progress: bool = True
+    path: str,
+    extractor: FeatureExtractor,
+    image_size: int = 0,
+    batch_size: int = 64,
+    progress: bool = True,
+    shared: bool = False,
 ) -> Reference:
     """The reference of a file that was saved, or one made now from images (see :func:`make_reference`).
 
@@ -135,7 +141,7 @@ def open_reference(
         ValueError: if it was made with another extractor, is damaged, or cannot be made.
     """
     if Path(path).suffix != SUFFIX:
-        return make_reference(path, extractor, image_size, batch_size=batch_size, progress=progress)
+        return make_reference(path, extractor, image_size, batch_size=batch_size, progress=progress, shared=shared)
     reference = Reference.load(Path(path))
     reference.check(extractor)
     return reference
@@ -150,6 +156,7 @@ def make_reference(
     seed: int = 0,
     batch_size: int = 64,
     progress: bool = True,
+    shared: bool = False,
 ) -> Reference:
     """Statistics of the images of a folder, parquet file(s), .tar shards, a built-in set, a token cache or an npz file.
 
@@ -166,6 +173,8 @@ def make_reference(
         seed: keys both draws.
         batch_size: images at a time.
         progress: show a progress bar.
+        shared: several processes share the work, all of which call this; each gets the same reference, equal to that of
+            one process.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -185,9 +194,22 @@ def make_reference(
     stream = open_images(path, "reference", image_size, count, seed, extractor.device)
     _check_count(path, stream.count)
     kept = numpy_generator(Stream.EVALUATION, seed, 0, 4).permutation(stream.count) < features_kept
-    found = collect_features(
-        stream.batches(batch_size), extractor, stream.count, kept, progress=progress, title="reference: features"
-    )
+    title, batches = "reference: features", stream.batches(batch_size, shared)
+    if not shared:
+        found = collect_features(batches, extractor, stream.count, kept, progress=progress, title=title)
+        return _of_images(path, stream, found, moments, extractor)
+    gathered = collect_shared(batches, extractor, stream.count, kept, title=f"{title} of {{}} images")
+    return _of_first(None if gathered is None else _of_images(path, stream, gathered, moments, extractor))
+
+
+def _of_images(
+    path: str,
+    stream: ImageStream,
+    found: Collected,
+    moments: tuple[Tensor, Tensor] | None,
+    extractor: FeatureExtractor,
+) -> Reference:
+    """What was found in images, perhaps beside moments that a file has of them."""
     _check_count(path, len(found))
     source: dict[str, Any] = {**stream.record, "sha256": found.sha256, "images": len(found)}
     total: int | None = len(found)
@@ -197,6 +219,16 @@ def make_reference(
     mean, covariance = moments or (found.statistics.mean, found.statistics.covariance)
     size = list(found.image_size)
     return Reference(extractor.description(), total, mean, covariance, found.features, source, names, counts, size)
+
+
+def _of_first(reference: Reference | None) -> Reference:
+    """The reference that the first process has, in all of them."""
+    tensors = None
+    if reference is not None:
+        facts = np.frombuffer(json.dumps(reference._facts()).encode(), np.uint8)
+        tensors = {**reference._tensors(), "facts": torch.from_numpy(facts.copy())}
+    content: dict[str, Any] = dict(from_first(tensors))
+    return reference or Reference(**json.loads(content.pop("facts").numpy().tobytes()), **content)
 
 
 def _check_count(path: str, count: int) -> None:

@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from heptapod.config import to_dict
 from heptapod.evaluation.labels import LabelPolicy, policy_labels
 from heptapod.evaluation.streams import Batches
+from heptapod.exchange import own_blocks
 from heptapod.files import sha256
 from heptapod.model_folder import find_pretrained
-from heptapod.pipeline import Heptapod
-from heptapod.progress import Progress
+from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.random import image_seeds
 from heptapod.sampling import cells_per_step, check_plan
 from heptapod.tokenizers import tokenizer_hash
+
+
+def sample_batches(
+    heptapod: Heptapod,
+    labels: Sequence[int | str] | None,
+    count: int,
+    seed: int,
+    batch_size: int | None,
+    shared: bool = False,
+    **settings: Any,
+) -> Iterator[tuple[range, Tensor]]:
+    """Samples images batch by batch; which ones share a batch does not depend on how many processes share the work.
+
+    Args:
+        heptapod: the model.
+        labels: a class per image; None for no labels.
+        count: images.
+        seed: image i is drawn with seed + i.
+        batch_size: images at a time; if given, batches are filled up to it, so that no image depends on ``count``.
+        shared: only the batches of this process (:func:`heptapod.exchange.own_blocks`).
+        **settings: changes to the model's sampling settings.
+
+    Yields:
+        Numbers of the images of a batch, and the images (B, 3, h, w) uint8 on the CPU.
+
+    Raises:
+        ValueError: for a label, seed or setting out of range.
+    """
+    size = batch_size or DEFAULT_BATCH
+    blocks = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    for block in own_blocks(blocks) if shared else blocks:
+        own = None if labels is None else labels[block.start : block.stop]
+        tokens = heptapod.generate_tokens(
+            own, count=len(block), seed=seed + block.start, batch_size=batch_size, **settings
+        )
+        yield block, heptapod.decode(tokens, batch_size)
 
 
 @dataclass
@@ -75,18 +112,12 @@ class ModelSamples:
             return [named[i % len(named)] for i in range(self.count)]
         return policy_labels(self.policy, self.count, self.num_classes, self.seed, class_counts)
 
-    def batches(self, labels: Sequence[int] | None) -> Batches:
-        """Samples images of the given classes, batch by batch."""
-        with Progress(f"sampling {self.count:,} images", self.count) as bar:
-            for start in range(0, self.count, self.batch_size):
-                size = min(self.batch_size, self.count - start)
-                own = None if labels is None else labels[start : start + size]
-                tokens = self.heptapod.generate_tokens(
-                    own, count=size, seed=self.seed + start, batch_size=self.batch_size, **self.settings
-                )
-                images = self.heptapod.decode(tokens, self.batch_size)
-                yield images, torch.tensor([-1] * size if own is None else own)
-                bar.advance(size)
+    def batches(self, labels: Sequence[int] | None, shared: bool = False) -> Batches:
+        """Samples images of the given classes, batch by batch; ``shared`` as of :func:`sample_batches`."""
+        drawn = sample_batches(self.heptapod, labels, self.count, self.seed, self.batch_size, shared, **self.settings)
+        for block, images in drawn:
+            own = [-1] * len(block) if labels is None else labels[block.start : block.stop]
+            yield images, torch.tensor(own)
 
     def record(self) -> dict[str, Any]:
         """How the samples are made, for results and for the file of samples."""

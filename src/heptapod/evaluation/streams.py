@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +19,8 @@ from torch import Tensor
 from heptapod.data.cache import is_cache, open_cache
 from heptapod.data.images import check_size, decode_each, to_rgb
 from heptapod.data.sources import open_source
-from heptapod.files import sha256, write_atomically
+from heptapod.exchange import own_blocks
+from heptapod.files import atomic_file, sha256
 from heptapod.progress import say
 from heptapod.random import Stream, numpy_generator
 from heptapod.tokenizers import load_tokenizer
@@ -34,16 +37,31 @@ RECORD = "heptapod"
 class ImageStream:
     """Images that can be read once, in their order."""
 
-    count: int
-    """How many there are, at most: what cannot be read is left out."""
-    batches: Callable[[int], Batches]
-    """Reads them, in batches of the size given."""
+    read: Callable[[Sequence[np.ndarray]], Batches]
+    """Reads blocks of them, given as ascending row numbers; a block of which nothing can be read is an empty batch."""
+    rows: np.ndarray
+    """Row numbers of all."""
     record: dict[str, Any]
     """Where they come from, for results."""
     class_names: list[str] = field(default_factory=list)
     """Name of each class; empty where that is not known."""
     made: dict[str, Any] | None = None
     """How they were sampled, where that is known."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, at most: what cannot be read is left out."""
+        return len(self.rows)
+
+    def batches(self, batch_size: int, shared: bool = False) -> Batches:
+        """Reads them, in batches of the given size less what cannot be read.
+
+        Args:
+            batch_size: images.
+            shared: read only this process's part (:func:`heptapod.exchange.own_blocks`).
+        """
+        blocks = [self.rows[start : start + batch_size] for start in range(0, self.count, batch_size)]
+        yield from self.read(own_blocks(blocks) if shared else blocks)
 
 
 def open_images(
@@ -75,7 +93,7 @@ def open_images(
         raise ValueError(f"image_size: {image_size} given, must be positive, or 0 to keep the size")
     location = Path(path).expanduser()
 
-    def rows(total: int) -> np.ndarray:
+    def drawn(total: int) -> np.ndarray:
         if count is not None and count > total:
             raise ValueError(f"count: {count} given, but {path} holds {total} images")
         return np.sort(numpy_generator(Stream.EVALUATION, seed).permutation(total)[:count])
@@ -88,42 +106,42 @@ def open_images(
                 f"image_size: {image_size} given, but {path} ({setting}) holds images of {size[0]}×{size[1]} pixels, "
                 "which are taken as they are (0)"
             )
-        return _npz_stream(location, setting, rows) if is_npz else _cache_stream(location, rows, torch.device(device))
+        return _npz_stream(location, setting, drawn) if is_npz else _cache_stream(location, drawn, torch.device(device))
     source = open_source(path, setting)
-    chosen = rows(len(source.names))
+    rows = drawn(len(source.names))
 
-    def batches(batch_size: int) -> Batches:
-        images: list[np.ndarray] = []
-        labels: list[int] = []
-        shape: tuple[int, ...] | None = None
-        for number, result in decode_each(source, chosen, lambda image: to_rgb(image, image_size)):
-            if isinstance(result, str):
-                say(f"{setting}: left out, {source.names[number]}: {result}")
-                continue
-            shape = shape or result.shape
-            check_size(source.names[number], result.shape, shape)
-            images.append(result)
-            labels.append(source.labels[number])
-            if len(images) == batch_size:
-                yield torch.from_numpy(np.stack(images)), torch.tensor(labels)
-                images, labels = [], []
-        if images:
-            yield torch.from_numpy(np.stack(images)), torch.tensor(labels)
+    def read(blocks: Sequence[np.ndarray]) -> Batches:
+        shape: tuple[int, ...] = (3, 0, 0)
+        numbers = np.concatenate([rows[:0], *blocks])
+        with closing(decode_each(source, numbers, lambda image: to_rgb(image, image_size))) as decoded:
+            for block in blocks:
+                images: list[np.ndarray] = []
+                labels: list[int] = []
+                for number, result in islice(decoded, len(block)):
+                    if isinstance(result, str):
+                        say(f"{setting}: left out, {source.names[number]}: {result}", everywhere=True)
+                        continue
+                    shape = shape if shape[1] else result.shape
+                    check_size(source.names[number], result.shape, shape)
+                    images.append(result)
+                    labels.append(source.labels[number])
+                pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
+                yield torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64)
 
-    return ImageStream(len(chosen), batches, {"kind": "images", "path": path}, source.class_names)
+    return ImageStream(read, rows, {"kind": "images", "path": path}, source.class_names)
 
 
-def _cache_stream(folder: Path, rows: Callable[[int], np.ndarray], device: torch.device) -> ImageStream:
+def _cache_stream(folder: Path, drawn: Callable[[int], np.ndarray], device: torch.device) -> ImageStream:
     """What the cache's own tokenizer makes of its tokens."""
     cache = open_cache(folder)
-    chosen = torch.from_numpy(rows(len(cache.tokens)))
 
     @torch.inference_mode()
-    def batches(batch_size: int) -> Batches:
+    def read(blocks: Sequence[np.ndarray]) -> Batches:
         tokenizer = load_tokenizer(folder / "tokenizer").to(device).eval()
-        for part in chosen.split(batch_size):
-            tokens = cache.tokens.subset(part.numpy()).head(len(part)).to(device)
-            yield to_uint8(tokenizer.decode(tokens, cache.tokens.grid)).cpu(), cache.tokens.labels[part]
+        for block in blocks:
+            part = cache.tokens.subset(block)
+            tokens = part.head(len(part)).to(device)
+            yield to_uint8(tokenizer.decode(tokens, part.grid)).cpu(), part.labels
 
     record = {
         "kind": "token cache: reconstructions by its tokenizer, not the original images",
@@ -131,10 +149,20 @@ def _cache_stream(folder: Path, rows: Callable[[int], np.ndarray], device: torch
         "tokenizer_sha256": cache.description.tokenizer_sha256,
         "index_sha256": sha256(folder / "index.json"),
     }
-    return ImageStream(len(chosen), batches, record, cache.description.class_names)
+    return ImageStream(read, drawn(len(cache.tokens)), record, cache.description.class_names)
 
 
 def write_npz(path: Path, count: int, size: tuple[int, int], batches: Batches, made: dict[str, Any]) -> None:
+    """Writes batches of samples to a file; see :func:`npz_writer`."""
+    with npz_writer(path, count, size, made) as add:
+        for images, labels in batches:
+            add(images, labels)
+
+
+@contextmanager
+def npz_writer(
+    path: Path, count: int, size: tuple[int, int], made: dict[str, Any]
+) -> Iterator[Callable[[Tensor, Tensor], None]]:
     """Writes samples as they come, in the layout of the evaluator of ADM, whole or not at all.
 
     ``arr_0`` is (M, h, w, 3) uint8 and ``arr_1`` (M,) int64 labels; a third entry says how they were made, as JSON.
@@ -144,31 +172,32 @@ def write_npz(path: Path, count: int, size: tuple[int, int], batches: Batches, m
         path: the file.
         count: M.
         size: h and w.
-        batches: M images in all.
         made: how, JSON-safe.
 
+    Yields:
+        A function that takes images (B, 3, h, w) uint8 and their labels (B,).
+
     Raises:
-        ValueError: if the batches are not ``count`` images of ``size``.
+        ValueError: if it is not given ``count`` images of ``size``.
     """
+    labels: list[Tensor] = []
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as entry:
+            _write_header(entry, (count, *size, 3), np.dtype(np.uint8))
 
-    def write(file: Path) -> None:
-        labels = []
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as entry:
-                _write_header(entry, (count, *size, 3), np.dtype(np.uint8))
-                for images, some in batches:
-                    if tuple(images.shape[1:]) != (3, *size):
-                        raise ValueError(f"images (B, 3, {size[0]}, {size[1]}) expected, {tuple(images.shape)} given")
-                    entry.write(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
-                    labels.append(some)
-            arrays = {"arr_1": torch.cat(labels).numpy(), RECORD: np.array(json.dumps(made, sort_keys=True))}
-            if len(arrays["arr_1"]) != count:
-                raise ValueError(f"{count} images expected, {len(arrays['arr_1'])} given")
-            for name, array in arrays.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
+            def add(images: Tensor, some: Tensor) -> None:
+                if tuple(images.shape[1:]) != (3, *size):
+                    raise ValueError(f"images (B, 3, {size[0]}, {size[1]}) expected, {tuple(images.shape)} given")
+                entry.write(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+                labels.append(some)
 
-    write_atomically(path, write)
+            yield add
+        arrays = {"arr_1": torch.cat(labels).numpy(), RECORD: np.array(json.dumps(made, sort_keys=True))}
+        if len(arrays["arr_1"]) != count:
+            raise ValueError(f"{count} images expected, {len(arrays['arr_1'])} given")
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as part:
+                np.lib.format.write_array(part, array, allow_pickle=False)
 
 
 def npz_entries(path: Path) -> set[str]:
@@ -195,9 +224,9 @@ def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
     return array
 
 
-def _npz_stream(path: Path, setting: str, rows: Callable[[int], np.ndarray]) -> ImageStream:
+def _npz_stream(path: Path, setting: str, drawn: Callable[[int], np.ndarray]) -> ImageStream:
     total = _npz_shape(path, setting)[0]
-    chosen = rows(total)
+    rows = drawn(total)
     labels = read_npz_entry(path, "arr_1")
     if labels is not None and (labels.shape != (total,) or labels.dtype.kind not in "iu"):
         raise ValueError(f"{setting}: {path}: arr_1 must be {total} whole numbers, the labels")
@@ -208,20 +237,20 @@ def _npz_stream(path: Path, setting: str, rows: Callable[[int], np.ndarray]) -> 
         raise ValueError(f"{setting}: {path}: its entry {RECORD!r} is damaged, not JSON") from None
     own = np.full(total, -1) if labels is None else labels
 
-    def batches(batch_size: int) -> Batches:
-        for numbers, images in _read_rows(path, setting, chosen, batch_size):
+    def read(blocks: Sequence[np.ndarray]) -> Batches:
+        for numbers, images in zip(blocks, _read_blocks(path, setting, blocks), strict=True):
             yield images, torch.from_numpy(own[numbers].astype(np.int64))
 
-    return ImageStream(len(chosen), batches, {"kind": "npz", "path": str(path)}, made=made)
+    return ImageStream(read, rows, {"kind": "npz", "path": str(path)}, made=made)
 
 
-def _read_rows(path: Path, setting: str, chosen: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Some rows of ``arr_0`` as numbers (B,) and images (B, 3, h, w), reading the file from its start."""
+def _read_blocks(path: Path, setting: str, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Images (B, 3, h, w) of blocks of rows of ``arr_0``, reading the file from its start."""
     total, height, width = _npz_shape(path, setting)
-    wanted, row_bytes = set(chosen.tolist()), height * width * 3
+    wanted, row_bytes = {int(row) for block in blocks for row in block}, height * width * 3
+    ends = {int(block[-1]) for block in blocks}
     with _open_npz(path) as archive, archive.open("arr_0.npy") as entry:
         _read_header(entry)
-        numbers: list[int] = []
         parts: list[bytes] = []
         for row in range(total):
             try:
@@ -231,12 +260,11 @@ def _read_rows(path: Path, setting: str, chosen: np.ndarray, batch_size: int) ->
             if len(content) != row_bytes:
                 raise ValueError(f"{setting}: {path}: damaged, arr_0 ends in image {row}")
             if row in wanted:
-                numbers.append(row)
                 parts.append(content)
-            if len(parts) == batch_size or (parts and row == total - 1):
+            if row in ends:
                 pixels = np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, height, width, 3)
-                yield np.array(numbers), torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-                numbers, parts = [], []
+                yield torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+                parts = []
 
 
 def _npz_shape(path: Path, setting: str) -> tuple[int, int, int]:

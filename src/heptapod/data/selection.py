@@ -1,4 +1,4 @@
-"""The images that an evaluating command looks at."""
+"""Which images of a set a command looks at: all, a random part, one side of its split, some classes."""
 
 from __future__ import annotations
 
