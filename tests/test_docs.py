@@ -34,6 +34,7 @@ PAGES = [
     "docs/probes.md",
     "docs/ablations.md",
     "docs/claim.md",
+    "docs/scale.md",
 ]
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",

@@ -278,15 +278,19 @@ def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
 def test_partial_and_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, damaged, cut, partial = (save(tmp_path, step) for step in (1, 2, 3, 4))
     (partial / "state.json").unlink()
-    next(cut.glob("*.distcp")).unlink()
-    file = next(damaged.glob("*.distcp"))
+    next(cut.glob("*.safetensors")).unlink()
+    file = next(damaged.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
     assert find_checkpoint(tmp_path) == whole
     said = " ".join(capsys.readouterr().err.split())
-    for problem in ("4 is incomplete (no state.json)", "3 is incomplete (__0_0.distcp is missing)", "2 is damaged"):
+    for problem in (
+        "4 is incomplete (no state.json)",
+        "3 is incomplete (shard-00001-model-00001-of-00001.safetensors is missing)",
+        "2 is damaged",
+    ):
         assert problem in said
     state = json.loads((whole / "state.json").read_text())
-    (whole / "state.json").write_text(json.dumps(state).replace("distcp", "gone"))
+    (whole / "state.json").write_text(json.dumps(state).replace("safetensors", "gone"))
     with pytest.raises(ValueError, match="none of 4 checkpoint"):
         find_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "new") is None

@@ -1,6 +1,6 @@
 """Checkpoints, written by torch.distributed.checkpoint beside training: folders that are whole or absent.
 
-checkpoints/step-00000250/  __<process>_<part>.distcp and .metadata: model, ema, optimizer, each process its share
+checkpoints/step-00000250/  shard-….safetensors: model, ema, optimizer, each process its share
                             state.json: step, place in the data, sizes and checksums of the files; written last
 
 They can be read by any number of processes. All processes must see the folder.
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -70,7 +70,7 @@ class CheckpointWriter:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         parallel.barrier()
-        storage = FileSystemWriter(temporary)
+        storage = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
         writing = async_save(flat(tensors), storage_writer=storage, process_group=self._group)
         self._saving = self._pool.submit(self._finish, writing, temporary, path, {"step": step, **state})
 
@@ -171,7 +171,7 @@ def problem_of(path: Path) -> str | None:
 
 def held(path: Path) -> dict[str, torch.Size]:
     """Names ("model/…", "ema/…", "optimizer/…") and shapes of the tensors of a checkpoint."""
-    entries = FileSystemReader(path).read_metadata().state_dict_metadata
+    entries = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     return {name: entry.size for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
@@ -193,19 +193,19 @@ def load_checkpoint(path: Path, tensors: Tensors) -> dict[str, Any]:
     parts = tuple(f"{part}/" for part in tensors)
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
     check_shapes(shapes, {name: size for name, size in names.items() if name.startswith(parts)}, path)
-    load(wanted, storage_reader=FileSystemReader(path))
+    load(wanted, storage_reader=HuggingFaceStorageReader(str(path)))
     return read_json(path / "state.json")
 
 
 def read_checkpoint(path: Path, parts: Iterable[str] = ("model", "ema", "optimizer")) -> Tensors:
     """The whole tensors of a checkpoint, in this process alone."""
-    entries = FileSystemReader(path).read_metadata().state_dict_metadata
+    entries = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     wanted = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in entries.items()
         if isinstance(entry, TensorStorageMetadata) and name.startswith(tuple(f"{part}/" for part in parts))
     }
-    load(wanted, storage_reader=FileSystemReader(path), no_dist=True)
+    load(wanted, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
     found: Tensors = {}
     for name, tensor in wanted.items():
         part, _, rest = name.partition("/")
