@@ -18,8 +18,8 @@ several=(torchrun --standalone --nproc_per_node "$gpus" --max_restarts 3 -m hept
 
 heptapod plan "$recipe" --gpus "$gpus" --gpu "${GPU:-h100}"
 
-# 1. The tokenizer, unless there is one (of your own, or imported: heptapod import-tokenizer).
-if [ ! -d "$tokenizer" ]; then
+# 1. The tokenizer, unless TOKENIZER names one (of your own, or imported: heptapod import-tokenizer).
+if [ -z "${TOKENIZER:-}" ]; then
     "${several[@]}" train-tokenizer "tokenizer_imagenet256_${kind}_f16" --data "$train" --data.validation_path "$val" \
         --out "$tokenizer"
 fi
@@ -32,6 +32,9 @@ fi
 "${several[@]}" train "$recipe" "$@"
 
 # 4. 50,000 samples, measured against the training images with Inception's features.
-heptapod reference "$train" --image_size 256 --inception "${INCEPTION:-download}" --out references/imagenet256.safetensors
+if [ ! -f references/imagenet256.safetensors ]; then
+    "${several[@]}" reference "$train" --image_size 256 --inception "${INCEPTION:-download}" \
+        --out references/imagenet256.safetensors
+fi
 "${several[@]}" evaluate "runs/$recipe" --reference references/imagenet256.safetensors \
     --inception "${INCEPTION:-download}" --count 50000 --out "evaluations/$recipe"

@@ -37,7 +37,7 @@ def in_a_line(error: BaseException) -> str:
     return " ".join(message.split())
 
 
-def named(error: BaseException) -> BaseException:
+def named(error: Exception) -> Exception:
     """An error, or if it is what PyTorch's backends report when a process is gone, a :class:`LostProcessError`."""
     text = str(error)
     if not isinstance(error, RuntimeError) or isinstance(error, TOLD):

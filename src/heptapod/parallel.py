@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from heptapod.errors import TOLD
+from heptapod.errors import TOLD, named
 
 T = TypeVar("T")
 
@@ -53,24 +53,46 @@ def process_group(timeout: float = TIMEOUT) -> Iterator[None]:
 
     Args:
         timeout: seconds to wait for the other processes before giving up.
+
+    Raises:
+        ValueError: for more processes than GPUs, on a machine that has some.
+        LostProcessError: if the others do not come.
     """
     if started_as()[1] == 1:
         yield
         return
-    limit = timedelta(seconds=timeout)
-    store: Store
-    store, number, processes = next(rendezvous("env://", timeout=limit))
-    # After a restart by torchrun the store may still hold the addresses of those that were stopped.
-    store = PrefixStore(f"heptapod/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=limit)
+    _check_gpus()
+    try:
+        _join(timedelta(seconds=timeout))
+    except RuntimeError as error:
+        raise named(error) from error
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _check_gpus() -> None:
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if torch.cuda.is_available() and here > gpus:
+        raise ValueError(
+            f"{here} processes on this machine, but each takes a GPU and it has {gpus}: start {gpus} at most, or hide "
+            "the GPUs (CUDA_VISIBLE_DEVICES=) to work on the CPU"
+        )
+
+
+def _join(timeout: timedelta) -> None:
+    store: Store
+    store, number, processes = next(rendezvous("env://", timeout=timeout))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # After a restart torchrun's store may still hold the addresses of those that were stopped. Restarts are counted
+        # on each machine for itself, so several need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead (docs/scale.md).
+        store = PrefixStore(f"heptapod/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=timeout)
 
 
 def refuse_several(command: str) -> None:
@@ -110,9 +132,9 @@ def first(decide: Callable[[], T]) -> T:
     return decided
 
 
-def another_group() -> dist.ProcessGroup | None:
+def another_group(timeout: float) -> dist.ProcessGroup | None:
     """A second group of all processes, for what goes on beside training; None in a single process."""
-    return dist.new_group(backend="gloo") if is_parallel() else None
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if is_parallel() else None
 
 
 def gather(tensor: Tensor) -> list[Tensor]:

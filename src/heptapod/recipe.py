@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from heptapod import parallel
 from heptapod.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names
 from heptapod.data import DataConfig
 from heptapod.models import ModelConfig
@@ -134,11 +135,15 @@ def _part(values: dict[str, Any], stage: str, part: str) -> dict[str, Any] | Non
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device a setting names.
+    """The device a setting names; of several processes on GPUs each has its own.
 
     Raises:
-        ValueError: if there is no such device.
+        ValueError: if there is no such device, or several processes are to share it.
     """
+    if parallel.is_parallel() and ":" in name:
+        raise ValueError(
+            f"device: {name} given, but each of several processes takes a GPU of its own; give auto, cuda or cpu"
+        )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -45,7 +45,7 @@ def one_voice() -> Iterator[None]:
     except TerminatedError:
         raise
     except (Exception, KeyboardInterrupt) as raised:
-        error = named(raised)
+        error = named(raised) if isinstance(raised, Exception) else raised
         if isinstance(error, OtherFailedError) or not _fails_first(error):
             time.sleep(SECONDS_TO_SPEAK)
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None

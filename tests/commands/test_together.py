@@ -18,10 +18,10 @@ import torch
 
 from heptapod import Heptapod, parallel
 from heptapod.cli import main
-from heptapod.commands.together import own_device
 from heptapod.evaluation.features import CallableFeatures
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import build_model
+from heptapod.recipe import resolve_device
 from heptapod.tokenizers import GridSpec, VQConfig, build_tokenizer
 
 from ..conftest import randomized, write_classes
@@ -236,4 +236,4 @@ def test_a_killed_process_ends_the_other(place: Path, together: Any) -> None:
 
 def test_alone_any_device_will_do() -> None:
     assert not parallel.is_parallel()
-    assert own_device("cpu:0") == torch.device("cpu:0")
+    assert resolve_device("cpu:0") == torch.device("cpu:0")

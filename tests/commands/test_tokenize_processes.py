@@ -168,7 +168,7 @@ def test_processes_that_see_images_of_different_sizes(
     assert not (out / "index.json").exists()
 
 
-def test_each_process_takes_its_own_device(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_takes_its_resolve_device(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "is_parallel", lambda: True)
     with pytest.raises(ValueError, match=r"device: cuda:1 given, but each of several processes takes its own"):
         write_cache(str(place / "vq"), data=str(place / "images"), out=str(tmp_path / "c"), device="cuda:1")

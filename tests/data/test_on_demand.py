@@ -70,10 +70,10 @@ def test_training_does_not_know_where_images_are(
     assert train("held", 8.0) == 0
     original = Trainer._train_step
 
-    def breaking(self: Trainer) -> dict[str, float]:
+    def breaking(self: Trainer, asked_to_stop: bool) -> tuple[dict[str, float], bool]:
         if self.step == 5:
             raise KeyboardInterrupt
-        return original(self)
+        return original(self, asked_to_stop)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", breaking)

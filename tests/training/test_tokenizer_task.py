@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from heptapod.data import Batch, ImageSet
-from heptapod.files import read_tensors, sha256
+from heptapod.files import sha256
 from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig, VQConfig, load_tokenizer
 from heptapod.tokenizers.base import to_float
@@ -22,6 +22,7 @@ from heptapod.tokenizers.losses import adaptive_weight, pixel_loss
 from heptapod.tokenizers.store import AnyTrainableConfig, build_trainable
 from heptapod.tokenizers.trainable import Reconstruction
 from heptapod.training import TrainConfig, Trainer
+from heptapod.training.checkpoint import flat, read_checkpoint
 from heptapod.training.tokenizer_task import TokenizerTask
 
 SMALL_ADVERSARY = {"discriminator_width": 8, "discriminator_layers": 2}
@@ -77,7 +78,7 @@ def test_every_kind_learns_to_reconstruct(tmp_path: Path, model: AnyTrainableCon
         assert tokens.mean((0, 1)).abs().max() < 0.05
         assert (tokens.std((0, 1)) - 1).abs().max() < 0.05
         assert bool(tokenizer.measured)
-        tensors = read_tensors(tmp_path / "checkpoints" / "step-00000150" / "ema.safetensors")
+        tensors = read_checkpoint(tmp_path / "checkpoints" / "step-00000150")["ema"]
         assert not bool(tensors["measured"]), "only what is exported is measured"
 
 
@@ -191,18 +192,19 @@ def test_an_adversarial_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pyt
     start(tmp_path / "whole").run()
     original = Trainer._train_step
 
-    def breaking(self: Trainer) -> dict[str, Any]:
+    def breaking(self: Trainer, asked_to_stop: bool) -> Any:
         if self.step == 7:
             raise KeyboardInterrupt
-        return original(self)
+        return original(self, asked_to_stop)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "_train_step", breaking)
         start(tmp_path / "broken").run()
     start(tmp_path / "broken").run()
-    for name in ("model", "ema", "optimizer"):
-        file = f"checkpoints/step-00000012/{name}.safetensors"
-        assert sha256(tmp_path / "broken" / file) == sha256(tmp_path / "whole" / file)
+    broken, whole = (flat(read_checkpoint(tmp_path / n / "checkpoints/step-00000012")) for n in ("broken", "whole"))
+    assert {name.partition("/")[0] for name in whole} == {"model", "ema", "optimizer"}
+    assert broken.keys() == whole.keys()
+    assert all(torch.equal(broken[name], whole[name]) for name in whole)
     assert sha256(tmp_path / "whole/best/model.safetensors") == sha256(tmp_path / "whole/last/model.safetensors"), (
         "with an adversary the newest weights are the best"
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorProperties, TensorStorageMetadata
 
 from heptapod.data import Batch
 from heptapod.errors import TerminatedError
@@ -19,7 +21,9 @@ from heptapod.training.checkpoint import (
     checkpoints,
     find_checkpoint,
     flat,
+    held,
     load_checkpoint,
+    problem_of,
     read_checkpoint,
 )
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
@@ -266,7 +270,7 @@ def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.torch.save", full)
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystem.create_stream", full)
     writer = CheckpointWriter(tmp_path, keep_last=2)
     writer.save(2, {"model": {"w": torch.ones(3)}}, {"x": 2})
     with pytest.raises(OSError, match="No space left"):
@@ -276,7 +280,8 @@ def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_partial_and_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole, damaged, cut, partial = (save(tmp_path, step) for step in (1, 2, 3, 4))
+    whole, damaged, cut, partial, odd = (save(tmp_path, step) for step in (1, 2, 3, 4, 5))
+    (odd / "state.json").write_text("{")
     (partial / "state.json").unlink()
     next(cut.glob("*.safetensors")).unlink()
     file = next(damaged.glob("*.safetensors"))
@@ -284,16 +289,53 @@ def test_partial_and_damaged_checkpoints_are_passed_over(tmp_path: Path, capsys:
     assert find_checkpoint(tmp_path) == whole
     said = " ".join(capsys.readouterr().err.split())
     for problem in (
+        "5 is damaged (state.json)",
         "4 is incomplete (no state.json)",
         "3 is incomplete (shard-00001-model-00001-of-00001.safetensors is missing)",
         "2 is damaged",
     ):
         assert problem in said
+    assert checkpoints(tmp_path) == [whole]
+    again = save(tmp_path, 3)  # in the place of one that was passed over
+    assert find_checkpoint(tmp_path) == again
+    shutil.rmtree(again)
     state = json.loads((whole / "state.json").read_text())
     (whole / "state.json").write_text(json.dumps(state).replace("safetensors", "gone"))
-    with pytest.raises(ValueError, match="none of 4 checkpoint"):
+    with pytest.raises(ValueError, match="none of 1 checkpoint"):
         find_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "new") is None
+
+
+def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Patient(Line):
+        def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
+            if trainer.writer._saving is not None:
+                trainer.writer._saving.exception(timeout=10)
+            return super().after_step(statistics, step)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystem.create_stream", full)
+    task = Patient()
+    trainer = Trainer(task, CONFIG, tmp_path, 0, torch.device("cpu"))
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    assert 3 <= len(task.after) <= 4, "begun after three steps, known in the fourth or before the fifth"
+
+
+def test_a_part_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    file = next(path.glob("*.safetensors"))
+    entries = held(path)
+    assert entries == {"model/w": torch.Size([300])}
+    chunk = ChunkStorageMetadata(torch.Size([100]), torch.Size([200]))  # rows 100 to 300
+    short = TensorStorageMetadata(TensorProperties(torch.float32), torch.Size([300]), [chunk])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heptapod.training.checkpoint._entries", lambda _: {"model/w": short})
+        assert problem_of(path) == f"{path} is incomplete (a part of model/w is missing)"
+    assert problem_of(path) is None
+    assert file.is_file()
 
 
 def test_resume_from_an_earlier_step(tmp_path: Path) -> None:
@@ -301,9 +343,17 @@ def test_resume_from_an_earlier_step(tmp_path: Path) -> None:
     before = final_bytes(tmp_path / "whole")
     with pytest.raises(ValueError, match=r"train\.resume: 5 given, but the steps with a checkpoint .* are: 9, 12"):
         run(tmp_path / "whole", TrainConfig(**{**vars_of(CONFIG), "resume": 5}))
-    run(tmp_path / "whole", TrainConfig(**{**vars_of(CONFIG), "resume": 9}))
+    (tmp_path / "whole" / "training.json").write_text("{}")
+    from_nine = TrainConfig(**{**vars_of(CONFIG), "resume": 9, "save_every": 1})
+    task = Line()
+    run(tmp_path / "whole", from_nine, task)
+    assert [step for _, step in task.after] == [9, 10, 11]
     assert final_bytes(tmp_path / "whole") == before
     assert (tmp_path / "whole" / "checkpoints" / "aside-step-00000012").is_dir()
+    assert not (tmp_path / "whole" / "training.json").exists(), "what is trained again is not finished"
+    task = Line()
+    run(tmp_path / "whole", from_nine, task)  # a restart repeats the arguments, and does not go back once more
+    assert task.after == []
     with pytest.raises(ValueError, match="are: none"):
         run(tmp_path / "new", TrainConfig(**{**vars_of(CONFIG), "resume": 9}))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from heptapod import __version__, parallel
 from heptapod.commands.reference import open_extractor
 from heptapod.commands.sampling_options import SamplingOptions
-from heptapod.commands.together import own_device, run_together, warn_of_idle
+from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.evaluation.collect import See, collect_shared
 from heptapod.evaluation.generation import Metric, measure, plan_metrics
 from heptapod.evaluation.labels import LabelPolicy
@@ -28,6 +28,7 @@ from heptapod.exchange import first_ahead
 from heptapod.files import check_folder, write_json
 from heptapod.pictures import image_grid, save_png
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
+from heptapod.recipe import resolve_device
 
 SAMPLES = 5000
 SHOWN = 64
@@ -97,7 +98,7 @@ def evaluate_generation(
         named = next(iter(options), "labels" if labels else "label_policy")
         raise ValueError(f"{named}: given beside --samples, which are sampled already")
     started = time.perf_counter()
-    place = own_device(device)
+    place = resolve_device(device)
     drawn, stream = None, None
     if model is not None:
         heptapod = Heptapod.from_pretrained(model, place)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod import parallel
-from heptapod.commands.together import own_device, run_together, warn_of_idle
+from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.data import ImageSet
 from heptapod.data.selection import Split, split_images
 from heptapod.evaluation.likelihood import (
@@ -37,6 +37,7 @@ from heptapod.model_folder import find_pretrained
 from heptapod.pictures import confusion_picture, image_grid, save_png
 from heptapod.pipeline import Heptapod
 from heptapod.progress import Progress
+from heptapod.recipe import resolve_device
 
 SHOWN = 12
 """Images in each row of the picture."""
@@ -96,7 +97,7 @@ def measure(
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: {seed} given, must be between 0 and 2^63 - 1")
     check_folder(Path(out))
-    heptapod = Heptapod.from_pretrained(model, own_device(device))
+    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     order = trained_order(token_order, heptapod.token_order)
     check_likelihood(heptapod.model, order, orders, batch_size)
     chosen = _chosen_classes(heptapod, classes, zero_shot)

@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from heptapod import parallel
-from heptapod.commands.together import own_device, run_together
+from heptapod.commands.together import run_together
 from heptapod.evaluation.features import (
     EfficientNetLite0Features,
     FeatureExtractor,
@@ -18,6 +18,7 @@ from heptapod.evaluation.features import (
 from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
 from heptapod.exchange import first_ahead
 from heptapod.files import check_folder
+from heptapod.recipe import resolve_device
 
 
 def reference(arguments: list[str]) -> None:
@@ -58,7 +59,7 @@ def make(
     if target.suffix != SUFFIX:
         raise ValueError(f"out: {out} given, references are written as {SUFFIX}")
     check_folder(target.parent)
-    place = own_device(device)
+    place = resolve_device(device)
     extractor = first_ahead(lambda: open_extractor(inception, place))
     made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True)
     if not parallel.is_main():

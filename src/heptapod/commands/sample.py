@@ -13,7 +13,7 @@ from torch import Tensor
 
 from heptapod import parallel
 from heptapod.commands.sampling_options import SamplingOptions, number_pair
-from heptapod.commands.together import own_device, run_together, warn_of_idle
+from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.config import to_dict
 from heptapod.evaluation.samples import sample_batches
 from heptapod.exchange import in_order, meet
@@ -23,6 +23,7 @@ from heptapod.pictures import image_grid, save_png, to_pil
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.progress import Progress
 from heptapod.random import image_seeds
+from heptapod.recipe import resolve_device
 from heptapod.trace import save_gif, shown_steps, trace_frames, trace_picture
 
 FRAMES = 60
@@ -67,7 +68,7 @@ def generate(
         trace: Also draw the first image again, by itself, and write how: an animation to this .gif file, a strip of
             states to the .png file of the same name.
     """
-    heptapod = Heptapod.from_pretrained(model, own_device(device))
+    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     if size is not None:
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:

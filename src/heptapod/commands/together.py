@@ -10,11 +10,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 import tyro
 
 from heptapod import parallel
-from heptapod.recipe import resolve_device
 from heptapod.shared_work import one_voice
 
 
@@ -37,7 +35,6 @@ def run_together(function: Callable[..., None], command: str, arguments: list[st
     def parsed(*args: Any, **kwargs: Any) -> Callable[[], None]:
         return functools.partial(function, *args, **kwargs)
 
-    _check_gpus()
     with parallel.process_group(), one_voice():
         with _heard_once():
             call = tyro.cli(parsed, prog=f"heptapod {command}", args=arguments, use_underscores=True)
@@ -54,19 +51,6 @@ def _heard_once() -> Iterator[None]:
         yield
 
 
-def own_device(name: str) -> torch.device:
-    """The device a setting names; of several processes on GPUs each has its own.
-
-    Raises:
-        ValueError: if there is no such device, or several processes are to share it.
-    """
-    if parallel.is_parallel() and name.partition(":")[2]:
-        raise ValueError(
-            f"device: {name} given, but each of several processes takes a GPU of its own; give auto or cuda"
-        )
-    return resolve_device(name)
-
-
 def warn_of_idle(count: int, batch_size: int) -> None:
     """Warns where there are fewer batches than processes."""
     batches, processes = math.ceil(count / batch_size), parallel.world_size()
@@ -75,14 +59,4 @@ def warn_of_idle(count: int, batch_size: int) -> None:
             f"batch_size: {count} images, {batch_size} at a time, are work for {batches} of {processes} processes; the "
             "others have nothing to do",
             stacklevel=3,
-        )
-
-
-def _check_gpus() -> None:
-    """Refuses more processes than GPUs, on a machine that has some."""
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if torch.cuda.is_available() and processes > gpus:
-        raise ValueError(
-            f"{processes} processes on this machine, but each takes a GPU and it has {gpus}: start {gpus} at most, or "
-            "hide the GPUs (CUDA_VISIBLE_DEVICES=) to work on the CPU"
         )

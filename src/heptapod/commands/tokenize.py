@@ -12,7 +12,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from heptapod.commands.together import own_device, run_together
+from heptapod.commands.together import run_together
 from heptapod.config import from_dict
 from heptapod.data.cache import CacheConfig
 from heptapod.data.cache_picture import contact_sheet
@@ -91,7 +91,7 @@ def write_cache(
         "shard_size": shard_size,
     }
     config = from_dict(CacheConfig, values, "tokenize")
-    encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(own_device(device))
+    encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
     source = open_source(data, "data")
     folder = Path(out)
     started = time.perf_counter()

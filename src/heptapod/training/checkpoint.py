@@ -43,12 +43,13 @@ class CheckpointWriter:
     Args:
         folder: holds the checkpoints of a run.
         keep_last: checkpoints to keep; one that cannot be removed is left for the next time.
+        timeout: seconds after which a process that waits in vain for the others gives up.
     """
 
-    def __init__(self, folder: Path, keep_last: int) -> None:
+    def __init__(self, folder: Path, keep_last: int, timeout: float = parallel.TIMEOUT) -> None:
         self.folder = folder
         self.keep_last = keep_last
-        self._group = parallel.another_group()  # not that of training, whose messages go on meanwhile
+        self._group = parallel.another_group(timeout)  # not that of training, whose messages go on meanwhile
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
 
@@ -71,6 +72,7 @@ class CheckpointWriter:
             temporary.mkdir(parents=True)
         parallel.barrier()
         storage = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        storage.per_thread_copy_ahead = 0  # the copies lie on the CPU already
         writing = async_save(flat(tensors), storage_writer=storage, process_group=self._group)
         self._saving = self._pool.submit(self._finish, writing, temporary, path, {"step": step, **state})
 
@@ -83,6 +85,12 @@ class CheckpointWriter:
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last checkpoint could not be written; :meth:`wait` then says why."""
+        saving = self._saving
+        return saving is not None and saving.done() and saving.exception() is not None
 
     def close(self) -> None:
         """Gives up whatever is not written."""
@@ -117,31 +125,48 @@ def checkpoints(folder: Path) -> list[Path]:
 def find_checkpoint(folder: Path, resume: int | Literal["latest"] = "latest") -> Path | None:
     """The newest complete checkpoint of a run, or that of a step; None where there is none at all.
 
-    Incomplete or damaged ones are passed over with a warning. Where a step is asked for, newer ones are set aside:
-    renamed to ``aside-step-…``, and not read again.
+    Incomplete or damaged ones are set aside with a warning. Where a step was asked for before, what was trained from
+    there is gone on with: a restart by torchrun repeats the arguments.
 
     Raises:
         ValueError: if the step has none, or none of the checkpoints is complete: that is never a fresh start.
     """
     found = checkpoints(folder)
-    if resume != "latest":
-        path = folder / f"step-{resume:08d}"
-        if path not in found:
-            there = ", ".join(str(step_of(one)) for one in found) or "none"
-            raise ValueError(f"train.resume: {resume} given, but the steps with a checkpoint in {folder} are: {there}")
+    complete = []
+    for path in found:
         if problem := problem_of(path):
-            raise ValueError(f"train.resume: {resume} given, but its checkpoint {problem}")
-        for newer in found[found.index(path) + 1 :]:
-            newer.rename(newer.with_name(f"aside-{newer.name}"))
-        return path
-    for path in reversed(found):
-        problem = problem_of(path)
-        if problem is None:
-            return path
-        say(f"warning: checkpoint {problem}; it is passed over")
-    if found:
+            aside = set_aside(path, "damaged")
+            say(f"warning: checkpoint {problem}; it is passed over, and now called {aside.name}")
+        else:
+            complete.append(path)
+    if resume != "latest":
+        since = [path for path in complete if read_json(path / "state.json").get("resumed_from") == resume]
+        if since:
+            return since[-1]
+        chosen = [path for path in complete if step_of(path) == resume]
+        if not chosen:
+            there = ", ".join(str(step_of(one)) for one in complete) or "none"
+            raise ValueError(f"train.resume: {resume} given, but the steps with a checkpoint in {folder} are: {there}")
+        return chosen[0]
+    if found and not complete:
         raise ValueError(f"{folder}: none of {len(found)} checkpoint(s) is complete; remove it to train from the start")
-    return None
+    return complete[-1] if complete else None
+
+
+def set_newer_aside(path: Path) -> None:
+    """Sets aside all checkpoints after one."""
+    for newer in checkpoints(path.parent):
+        if newer > path:
+            set_aside(newer, "aside")
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """Gives a checkpoint a name by which it is not read again; its new path."""
+    number, aside = 1, path.with_name(f"{why}-{path.name}")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{why}-{path.name}-{number}")
+    return path.rename(aside)
 
 
 def step_of(path: Path) -> int:
@@ -150,29 +175,42 @@ def step_of(path: Path) -> int:
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint: of another format, a file missing, of another size or content; None if nothing.
+    """What is wrong with a checkpoint: a file missing, of another size or content; None if nothing.
 
     Raises:
         ValueError: if it was made by another version.
     """
     if not (path / "state.json").is_file():
         return f"{path} is incomplete (no state.json)"
-    state = read_json(path / "state.json")
-    if state.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of this version (format is {state.get('format')!r})")
-    for name, (size, checksum) in state["files"].items():
+    try:
+        state = read_json(path / "state.json")
+        files, form = state["files"].items(), state["format"]
+    except (ValueError, KeyError):
+        if (path / "model.safetensors").is_file():  # of before there were several processes
+            raise ValueError(f"{path}: not a checkpoint of this version; train from the start") from None
+        return f"{path} is damaged (state.json)"
+    if form != FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of this version (format is {form!r})")
+    for name, (size, checksum) in files:
         file = path / name
         if not file.is_file():
             return f"{path} is incomplete ({name} is missing)"
         if file.stat().st_size != size or sha256(file) != checksum:
             return f"{path} is damaged ({name} is not what was written)"
+    for name, entry in _entries(path).items():
+        if sum(chunk.sizes.numel() for chunk in entry.chunks) < entry.size.numel():
+            return f"{path} is incomplete (a part of {name} is missing)"
     return None
 
 
 def held(path: Path) -> dict[str, torch.Size]:
     """Names ("model/…", "ema/…", "optimizer/…") and shapes of the tensors of a checkpoint."""
+    return {name: entry.size for name, entry in _entries(path).items()}
+
+
+def _entries(path: Path) -> dict[str, TensorStorageMetadata]:
     entries = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-    return {name: entry.size for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+    return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
 def load_checkpoint(path: Path, tensors: Tensors) -> dict[str, Any]:
@@ -199,11 +237,10 @@ def load_checkpoint(path: Path, tensors: Tensors) -> dict[str, Any]:
 
 def read_checkpoint(path: Path, parts: Iterable[str] = ("model", "ema", "optimizer")) -> Tensors:
     """The whole tensors of a checkpoint, in this process alone."""
-    entries = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     wanted = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata) and name.startswith(tuple(f"{part}/" for part in parts))
+        for name, entry in _entries(path).items()
+        if name.startswith(tuple(f"{part}/" for part in parts))
     }
     load(wanted, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
     found: Tensors = {}
@@ -226,6 +263,4 @@ def _cause(error: BaseException, path: Path) -> BaseException:
     for cause in causes:
         if isinstance(cause, OSError):
             return OSError(cause.errno, os.strerror(cause.errno or errno.EIO), str(path))
-        if "inline_container" in str(cause):  # what torch.save's writer says when it could not write
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    return error
+    return error if isinstance(error, Exception) else RuntimeError(f"{path}: {error}")

@@ -90,7 +90,7 @@ class TrainConfig:
 
 RESUME_FREELY = {
     *("log_every", "preview_every", "save_every", "keep_last", "tensorboard"),
-    *("strategy", "activation_checkpointing", "timeout", "resume"),
+    *("strategy", "accumulation", "activation_checkpointing", "timeout", "resume"),
 }
 """Settings that may differ when a run goes on, since they do not change the weights (or their rounding only)."""
 

@@ -106,8 +106,9 @@ def _recompute(block: Block) -> None:
 def shard(module: nn.Module, config: TrainConfig, mesh: DeviceMesh) -> None:
     """Spreads the parameters over the processes, block by block and the rest together.
 
-    Under bfloat16 autocast a block computes in bfloat16 whatever its weights, so they are gathered as such: half the
-    traffic and memory. Gradients are averaged in float32.
+    Under bfloat16 autocast the products of a block are computed in bfloat16 whatever its weights, so they are gathered
+    as such (the gains of its norms too, which rounds them): half the traffic and memory. Gradients are averaged in
+    float32.
     """
     half = config.precision == "bfloat16"
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)

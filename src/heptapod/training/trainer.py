@@ -13,21 +13,16 @@ from torch.distributed.tensor import DTensor
 
 from heptapod import parallel
 from heptapod.data.loader import Batch, BatchStream
-from heptapod.errors import NonFiniteLossError, TerminatedError
+from heptapod.errors import NonFiniteLossError, OtherFailedError, TerminatedError
 from heptapod.files import remove_temporary
 from heptapod.pictures import save_png
 from heptapod.progress import Progress
-from heptapod.training.checkpoint import CheckpointWriter, Tensors, find_checkpoint, held, load_checkpoint
+from heptapod.training.checkpoint import CheckpointWriter, find_checkpoint, set_newer_aside
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
-from heptapod.training.optim import (
-    EMA,
-    build_optimizer,
-    empty_optimizer_tensors,
-    learning_rate,
-    optimizer_tensors,
-)
+from heptapod.training.optim import EMA, build_optimizer, learning_rate
 from heptapod.training.parallelize import Parallel, shards
+from heptapod.training.state import TrainState
 from heptapod.training.task import TrainTask
 from heptapod.training.termination import Termination
 
@@ -77,15 +72,19 @@ class Trainer:
         self.parallel = Parallel(task, config, device)
         if shards(config):
             self.ema.shard(task.averaged)
-        self.optimizer = build_optimizer(self.module, config)
-        self.step = 0
-        self.best = float("inf")
-        self.seconds = 0.0
-        self.figures: dict[str, float] = {}
+        self.state = TrainState(self.module, self.ema, build_optimizer(self.module, config))
         self._prepare_folder()
-        if found := parallel.first(lambda: find_checkpoint(folder / "checkpoints", config.resume)):
-            self._restore(found)
-        self.writer = CheckpointWriter(folder / "checkpoints", config.keep_last)
+        place = folder / "checkpoints"
+        found = parallel.first(lambda: find_checkpoint(place, config.resume))
+        if found and self.state.restore(found, config.resume) and parallel.is_main():
+            (folder / "training.json").unlink(missing_ok=True)
+            set_newer_aside(found)
+        self.writer = CheckpointWriter(place, config.keep_last, config.timeout)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
 
     def run(self) -> dict[str, float]:
         """Trains to the end.
@@ -105,27 +104,30 @@ class Trainer:
                 if self.step:
                     progress.say(f"{title}: going on from step {self.step:,}")
                 self._loop(log, progress, termination)
-            self.writer.wait()
+                self.writer.wait()
         finally:
             self.writer.close()
             if log is not None:
                 log.close()
         parallel.barrier()
-        return {**self.figures, "best_val_loss": self.best, "seconds": self.seconds, "step": self.step}
+        return {
+            **self.state.figures,
+            "best_val_loss": self.state.best,
+            "seconds": self.state.seconds,
+            "step": self.step,
+        }
 
     def _loop(self, log: MetricsLog | None, progress: Progress, termination: Termination) -> None:
-        config, started = self.config, time.monotonic() - self.seconds
+        config, started = self.config, time.monotonic() - self.state.seconds
         while self.step < config.steps:
             values, terminated = self._train_step(termination.asked)
-            self.step += 1
-            self.seconds = time.monotonic() - started
+            self.state.step += 1
+            self.state.seconds = time.monotonic() - started
             final = self.step == config.steps
             progress.advance(1, f"loss {values['loss']:.4g} {self._held_out()}", config.batch_size)
             if log is not None and (self.step % config.log_every == 0 or final):
                 numbers = {name: float(value) for name, value in values.items()}
-                log.write(self.step, {**numbers, "seconds": self.seconds})
-            if terminated and not final:
-                self._terminate()
+                log.write(self.step, {**numbers, "seconds": self.state.seconds})
             evaluates, previews = (
                 final or self.step % every == 0 for every in (config.eval_every, config.preview_every)
             )
@@ -136,6 +138,8 @@ class Trainer:
                     if previews and parallel.is_main():
                         picture = self.task.preview(module.eval())
                         save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
+            if terminated and not final:
+                self._terminate()
             if final or self.step % config.save_every == 0:
                 self._save()
 
@@ -145,23 +149,26 @@ class Trainer:
         self.module.train()
         batch = self.stream.at(self.step)
         lr = learning_rate(config, self.step)
-        for group in self.optimizer.param_groups:
+        for group in self.state.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
+        self.state.optimizer.zero_grad(set_to_none=True)
         loss, metrics, statistics = self._accumulate(batch)
-        stop = torch.full_like(loss, asked_to_stop)
-        parallel.sum_in_place([loss, stop, *metrics.values()])
+        stop, failed = torch.full_like(loss, asked_to_stop), torch.full_like(loss, self.writer.has_failed)
+        parallel.sum_in_place([loss, stop, failed, *metrics.values()])
         limit = config.grad_clip or float("inf")
         trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
         norms = [torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]
         norm = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
-        loss_value, norm_value, stops = torch.stack([loss, norm, stop]).tolist()  # the one wait for the device
+        loss_value, norm_value, stops, failures = torch.stack([loss, norm, stop, failed]).tolist()  # the one wait
+        if failures:
+            self.writer.wait()
+            raise OtherFailedError("another process could not write its share of a checkpoint")
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
                 f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update. "
                 f"Images of the batch: {', '.join(batch.names)}"
             )
-        self.optimizer.step()
+        self.state.optimizer.step()
         extra = self.task.after_step(statistics, self.step)
         self.ema.update(self.task.averaged, self.step)
         return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}, stops > 0
@@ -191,22 +198,22 @@ class Trainer:
 
     def _evaluate(self, module: nn.Module, log: MetricsLog | None, progress: Progress) -> None:
         with self._autocast():
-            self.figures = self.task.evaluate(module, self.config.eval_images)
-        improved = self.figures["val_loss"] < self.best or not self.task.selects_best
-        self.best = self.figures["val_loss"] if improved else self.best
+            self.state.figures = self.task.evaluate(module, self.config.eval_images)
+        improved = self.state.figures["val_loss"] < self.state.best or not self.task.selects_best
+        self.state.best = self.state.figures["val_loss"] if improved else self.state.best
         if log is None:
             return
-        log.write(self.step, self.figures)
-        text = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+        log.write(self.step, self.state.figures)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in self.state.figures.items())
         progress.say(f"  step {self.step:,}: {text}")
-        metadata = {"step": str(self.step), **{name: repr(value) for name, value in self.figures.items()}}
+        metadata = {"step": str(self.step), **{name: repr(value) for name, value in self.state.figures.items()}}
         if improved:
             self.task.export(module, self.folder / "best", metadata)
         if self.step == self.config.steps:
             self.task.export(module, self.folder / "last", metadata)
 
     def _held_out(self) -> str:
-        return f"held-out {self.figures['val_loss']:.4g}" if self.figures else ""
+        return f"held-out {self.state.figures['val_loss']:.4g}" if self.state.figures else ""
 
     def _prepare_folder(self) -> None:
         if parallel.is_main():
@@ -214,9 +221,7 @@ class Trainer:
             remove_temporary(self.folder / "checkpoints")
         parallel.barrier()
         if not self.folder.is_dir():
-            raise ValueError(
-                f"out: {self.folder} is not to be seen on every host; all processes need one shared folder"
-            )
+            raise ValueError(f"out: {self.folder} is not seen by all hosts; processes need one shared folder")
 
     def _terminate(self) -> None:
         self._save()
@@ -227,27 +232,9 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        tensors = {**self._weights(), "optimizer": optimizer_tensors(self.module, self.optimizer)}
-        state = {
+        where = {
             "seed": self.seed,
             "items_read": self.step * self.config.batch_size,
             "processes": parallel.world_size(),
-            "best_val_loss": self.best if self.best < float("inf") else None,
-            "figures": self.figures,
-            "seconds": self.seconds,
         }
-        self.writer.save(self.step, tensors, state)
-
-    def _weights(self) -> Tensors:
-        tensors: Tensors = {"model": self.module.state_dict()}
-        return {**tensors, "ema": self.ema.tensors} if self.ema.decay else tensors
-
-    def _restore(self, path: Path) -> None:
-        prefix = "optimizer/"
-        shapes = {name.removeprefix(prefix): shape for name, shape in held(path).items() if name.startswith(prefix)}
-        optimizer = empty_optimizer_tensors(self.module, self.optimizer, shapes)
-        state = load_checkpoint(path, {**self._weights(), "optimizer": optimizer})
-        self.step = state["step"]
-        self.best = float("inf") if state["best_val_loss"] is None else state["best_val_loss"]
-        self.figures = state["figures"]
-        self.seconds = state["seconds"]
+        self.writer.save(self.step, self.state.tensors(), {**where, **self.state.facts()})

@@ -1,0 +1,80 @@
+"""What changes while a run trains, and how it goes into checkpoints and comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from heptapod.training.checkpoint import Tensors, held, load_checkpoint
+from heptapod.training.optim import EMA, empty_optimizer_tensors, optimizer_tensors
+
+OPTIMIZER = "optimizer"
+
+
+@dataclass
+class TrainState:
+    """Weights, their average, the optimizer, and how far training is; each process may hold a share of the tensors.
+
+    Randomness has no state of its own: it is keyed by (seed, epoch, image), and the place in the data follows from the
+    step.
+    """
+
+    module: nn.Module
+    """What is trained."""
+    ema: EMA
+    """The average of its weights."""
+    optimizer: torch.optim.Optimizer
+    """The optimizer."""
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = float("inf")
+    """Lowest held-out loss so far."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """The last held-out figures."""
+    seconds: float = 0.0
+    """Spent training."""
+    resumed_from: int | None = None
+    """The step that was gone back to, if that was asked for."""
+
+    def tensors(self) -> Tensors:
+        """The tensors of a checkpoint, in place: what is read into them is gone on with."""
+        return {**self._weights(), OPTIMIZER: optimizer_tensors(self.module, self.optimizer)}
+
+    def facts(self) -> dict[str, Any]:
+        """What else a checkpoint holds."""
+        return {
+            "resumed_from": self.resumed_from,
+            "best_val_loss": self.best if self.best < float("inf") else None,
+            "figures": self.figures,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, path: Path, resume: int | Literal["latest"]) -> bool:
+        """Goes on from a checkpoint.
+
+        Returns:
+            Whether it is that of the step asked for, and not one of what was trained from there.
+
+        Raises:
+            ValueError: if it is of another architecture.
+        """
+        shapes = {
+            name.removeprefix(f"{OPTIMIZER}/"): shape
+            for name, shape in held(path).items()
+            if name.startswith(f"{OPTIMIZER}/")
+        }
+        optimizer = empty_optimizer_tensors(self.module, self.optimizer, shapes)
+        facts = load_checkpoint(path, {**self._weights(), OPTIMIZER: optimizer})
+        self.step, self.figures, self.seconds = facts["step"], facts["figures"], facts["seconds"]
+        self.best = float("inf") if facts["best_val_loss"] is None else facts["best_val_loss"]
+        goes_back = self.step == resume
+        self.resumed_from = self.step if goes_back else facts["resumed_from"]
+        return goes_back
+
+    def _weights(self) -> Tensors:
+        tensors: Tensors = {"model": self.module.state_dict()}
+        return {**tensors, "ema": self.ema.tensors} if self.ema.decay else tensors
