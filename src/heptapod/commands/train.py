@@ -19,7 +19,7 @@ def train(arguments: list[str]) -> None:
     recipe = recipe_from_arguments("train", arguments)
     if recipe is None:
         return
-    with parallel.process_group(max(recipe.train.timeout, recipe.tokenizer.train.timeout)), one_voice():
+    with parallel.process_group(recipe.train.timeout), one_voice():
         figures = run.train_model(recipe)
         if not parallel.is_main():
             return
