@@ -32,6 +32,7 @@ PAGES = [
     "docs/evaluation.md",
     "docs/likelihood.md",
     "docs/probes.md",
+    "docs/planning.md",
     "docs/ablations.md",
     "docs/claim.md",
     "docs/scale.md",

@@ -18,6 +18,7 @@ from heptapod.commands.evaluate_tokenizer import evaluate_tokenizer
 from heptapod.commands.export import export
 from heptapod.commands.info import info
 from heptapod.commands.likelihood import likelihood
+from heptapod.commands.plan import plan
 from heptapod.commands.probe import probe
 from heptapod.commands.reference import reference
 from heptapod.commands.sample import sample
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "tokenize": (tokenize, "encode a set of images once, into a cache that training reads"),
     "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
     "export": (export, "make a model of any checkpoint of a run"),
+    "plan": (plan, "tell what training a recipe takes before it is trained: FLOPs, memory, time, storage"),
     "sample": (sample, "generate images with a trained model"),
     "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
     "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),

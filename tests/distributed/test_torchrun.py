@@ -116,7 +116,7 @@ def test_a_mistake_is_told_once(recipe: str, tmp_path: Path, settings: list[str]
     told = [line for line in result.stderr.splitlines() if line.startswith("heptapod: error")]
     assert len(told) == 1, result.stderr
     assert message in told[0]
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not checkpoints(tmp_path / "run" / "checkpoints")
 
 
 @pytest.fixture

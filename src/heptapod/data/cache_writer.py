@@ -181,7 +181,7 @@ class CacheWriter:
             views.append(self.tokenizer.encode(pixels))
             if self.config.flip:
                 views.append(self.tokenizer.encode(pixels.flip(-1)))
-        dtype = _stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype)
+        dtype = stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype)
         tokens = torch.stack(views, 1).to("cpu", dtype)
         if dtype.is_floating_point and not bool(tokens.isfinite().all()):
             raise ValueError(f"tokenizer: it gives latents that are not finite in {self.config.dtype} for these images")
@@ -241,7 +241,7 @@ class CacheWriter:
         )
 
 
-def _stored_dtype(vocabulary_size: int, continuous: str) -> torch.dtype:
+def stored_dtype(vocabulary_size: int, continuous: str) -> torch.dtype:
     """The smallest type that holds the tokens."""
     if not vocabulary_size:
         return torch.float16 if continuous == "float16" else torch.float32

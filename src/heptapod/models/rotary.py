@@ -63,3 +63,8 @@ def _table(
         angles = torch.cat([torch.zeros_like(angles[:1]), angles])
         cos, sin = angles.cos(), angles.sin()
         return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+
+def forget_tables() -> None:
+    """Drops the angles that are kept between calls; they are made anew when they are needed."""
+    _table.cache_clear()
