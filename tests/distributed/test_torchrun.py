@@ -23,7 +23,7 @@ data: {{path: {images}, image_size: 4, validation_fraction: 0.2}}
 tokenizer: {{model: {{kind: pixel, levels: 5}}}}
 model: {{width: 16, depth: 1, num_heads: 1, head: {{depth: 1}}}}
 objective: {{token_order: mixed, prefixes_per_image: 8}}
-train: {{steps: 400, batch_size: 8, precision: float32, eval_every: 200, preview_every: 400, save_every: 10,
+train: {{steps: 200, batch_size: 8, precision: float32, eval_every: 100, preview_every: 200, save_every: 10,
   timeout: 30}}
 """
 
