@@ -1,4 +1,4 @@
-"""Peak memory of sampling above the weights.
+"""Peak memory of an action, of sampling for one.
 
 On Linux it is the growth of the resident set, measured in a process of its own: there the allocator gives every large
 block back as soon as it is free and the matrix library keeps no scratch buffers, so that no row hides memory that an
@@ -14,7 +14,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,26 @@ def cpu_peaks(cases: Sequence[Case], vocabulary: int, threads: int) -> list[int 
     if not sys.platform.startswith("linux") or not cases:
         return [None] * len(cases)
     asked = {"cases": [dataclasses.asdict(case) for case in cases], "vocabulary": vocabulary, "threads": threads}
-    command = [sys.executable, "-m", "heptapod.bench.memory"]
+    return ask_process("heptapod.bench.memory", asked, len(cases))
+
+
+def ask_process(module: str, asked: dict[str, Any], count: int) -> list[int | None]:
+    """Has another process measure peaks.
+
+    Args:
+        module: run as a program that reads ``asked`` from standard input and writes a line of JSON for each peak.
+        asked: what to measure.
+        count: peaks that are expected; those that did not come are None.
+    """
+    command = [sys.executable, "-m", module]
     environment = {**os.environ, "MKL_DISABLE_FAST_MM": "1"}
     done = subprocess.run(
         command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, env=environment, check=False
     )
-    peaks: list[int | None] = [json.loads(line) for line in done.stdout.splitlines()][: len(cases)]
+    peaks: list[int | None] = [json.loads(line) for line in done.stdout.splitlines()][:count]
     if done.returncode:
         say(f"peak memory: the process that measures it ended with code {done.returncode} after {len(peaks)} rows")
-    return peaks + [None] * (len(cases) - len(peaks))
+    return peaks + [None] * (count - len(peaks))
 
 
 def cuda_peak(model: Model, case: Case, device: torch.device) -> int:
@@ -56,10 +68,7 @@ def cuda_peak(model: Model, case: Case, device: torch.device) -> int:
 def main() -> None:
     """Reads the rows from standard input and writes the peak of each as a line of JSON."""
     asked: dict[str, Any] = json.load(sys.stdin)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
+    give_blocks_back()
     torch.set_num_threads(asked["threads"])
     held: tuple[str, str] | None = None
     model: Model | None = None
@@ -69,11 +78,21 @@ def main() -> None:
             model = build(case.size, case.model, asked["vocabulary"], torch.device("cpu"))
             held = (case.size, case.model)
             warm_up(model, case)
-        print(json.dumps(_peak(model, case, libc)), flush=True)
+        print(json.dumps(peak_of(partial(run, model, case))), flush=True)
 
 
-def _peak(model: Model, case: Case, libc: ctypes.CDLL) -> int | None:
+def give_blocks_back() -> None:
+    """Has the allocator of this process return every large block to the system as soon as it is free."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
+
+
+def peak_of(action: Callable[[], object]) -> int | None:
+    """Bytes by which the resident set of this process grows in an action; None where this system cannot tell."""
     gc.collect()
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
     try:
@@ -81,7 +100,7 @@ def _peak(model: Model, case: Case, libc: ctypes.CDLL) -> int | None:
         before = _resident("VmRSS")
         if _resident("VmHWM") > before + 16 * _LARGE:  # a system that takes the word and does nothing
             return None
-        run(model, case)
+        action()
         return max(_resident("VmHWM") - before, 0)
     except (OSError, KeyError):
         return None

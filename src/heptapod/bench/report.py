@@ -148,7 +148,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"{hardware['device']}, torch {hardware['torch']}. Random weights, {settings['dtype']}, "
         f"{settings['vocabulary']:,} codes, {settings['schedule']} schedule; the fastest of up to "
         f"{settings['repeats']} runs. Peak: above the weights, in MiB. Cache: the buffers kept between steps, in MiB.",
-        _table(
+        markdown_table(
             ["size", "model", "N", "batch", "steps", "images/s", "ms per step", "peak", "cache"],
             [_row_cells(row) for row in report["rows"]],
         ),
@@ -157,21 +157,27 @@ def to_markdown(report: dict[str, Any]) -> str:
         parts.append("(2 run): all steps cost the same, so the first and the last were timed and scaled to all.")
     if report["exponents"]:
         header = ["size", "model", "batch", "steps", "N", "of", "exponent", "aim"]
-        parts += ["## Growth with N, as a power of N", _table(header, [_exponent(e) for e in report["exponents"]])]
+        parts += [
+            "## Growth with N, as a power of N",
+            markdown_table(header, [_exponent(e) for e in report["exponents"]]),
+        ]
     if report["ratios"]:
         header = ["size", "N", "batch", "ratio", "what", "aim"]
-        parts += ["## Compared with the baselines", _table(header, [_ratio(ratio) for ratio in report["ratios"]])]
+        parts += [
+            "## Compared with the baselines",
+            markdown_table(header, [_ratio(ratio) for ratio in report["ratios"]]),
+        ]
     if report["skipped"]:
         header = ["size", "model", "N", "batch", "steps", "why", "predicted s"]
-        parts += ["## Left out", _table(header, [_skipped(skipped) for skipped in report["skipped"]])]
+        parts += ["## Left out", markdown_table(header, [_skipped(skipped) for skipped in report["skipped"]])]
     return "\n\n".join(parts) + "\n"
 
 
 def _row_cells(row: dict[str, Any]) -> list[str]:
     steps = f"{row['steps']:,}" + (f" ({row['timed_steps']} run)" if row["timed_steps"] < row["steps"] else "")
-    peak = "?" if row["peak_bytes"] is None else _short(row["peak_bytes"] / MIB)
-    speed = [_short(row["images_per_second"]), _short(row["milliseconds_per_step"])]
-    cache = _short(row["cache_bytes"] / MIB)
+    peak = "?" if row["peak_bytes"] is None else short_number(row["peak_bytes"] / MIB)
+    speed = [short_number(row["images_per_second"]), short_number(row["milliseconds_per_step"])]
+    cache = short_number(row["cache_bytes"] / MIB)
     return [row["size"], row["model"], f"{row['cells']:,}", str(row["batch"]), steps, *speed, peak, cache]
 
 
@@ -190,15 +196,21 @@ def _ratio(ratio: dict[str, Any]) -> list[str]:
 def _skipped(skipped: dict[str, Any]) -> list[str]:
     seconds = skipped["predicted_seconds"]
     numbers = [f"{skipped[name]:,}" for name in ("cells", "batch", "steps")]
-    return [skipped["size"], skipped["model"], *numbers, skipped["reason"], "" if seconds is None else _short(seconds)]
+    return [
+        skipped["size"],
+        skipped["model"],
+        *numbers,
+        skipped["reason"],
+        "" if seconds is None else short_number(seconds),
+    ]
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     """Three digits, without powers of ten."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(header: list[str], rows: Sequence[list[str]]) -> str:
+def markdown_table(header: list[str], rows: Sequence[list[str]]) -> str:
     """A Markdown table that also reads well as text."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]

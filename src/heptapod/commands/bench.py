@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
+from heptapod import parallel
 from heptapod.bench.hardware import hardware
 from heptapod.bench.report import to_json, to_markdown
 from heptapod.bench.sampling import SamplingBench, measure, threads_set
+from heptapod.bench.training import TrainingBench, measure_training
+from heptapod.bench.training_report import training_json, training_markdown, training_picture
+from heptapod.commands.recipe_options import GridOptions, recipe_first, split_options
 from heptapod.files import write_atomically, write_json
-from heptapod.recipe import resolve_device
+from heptapod.planning.subject import find_subject
+from heptapod.progress import say
+from heptapod.recipe import load_recipe, recipe_names, resolve_device
 
-BENCHMARKS = ("sampling",)
+BENCHMARKS = ("sampling", "training")
 
 
 def bench(arguments: list[str]) -> None:
     """Runs the benchmark that the first argument names."""
     if arguments[:1] in (["-h"], ["--help"]):
         print(
-            "usage: heptapod bench sampling [OPTIONS]    (heptapod bench sampling --help explains them)\n\n"
-            "Measures sampling on this machine, beside next-token decoding and a masked model, with random weights."
+            "usage: heptapod bench sampling [OPTIONS]\n       heptapod bench training RECIPE [--SETTING VALUE ...] "
+            "[OPTIONS]\n\n(heptapod bench sampling --help, or training --help, explains them)\n\n"
+            "sampling: what sampling costs on this machine, beside next-token decoding and a masked model, with random "
+            "weights.\ntraining: what training a recipe costs on this machine, beside the same with other heads and "
+            "supervision densities."
         )
         return
     if not arguments or arguments[0] not in BENCHMARKS:
         given = repr(arguments[0]) if arguments else "none"
-        raise ValueError(
-            f"benchmark: {given} given, must be {' or '.join(BENCHMARKS)} (heptapod bench sampling --help)"
-        )
-    tyro.cli(sampling, prog="heptapod bench sampling", args=arguments[1:], use_underscores=True)
+        raise ValueError(f"benchmark: {given} given, must be {' or '.join(BENCHMARKS)} (heptapod bench --help)")
+    parallel.refuse_several("bench")
+    if arguments[0] == "training":
+        training(arguments[1:])
+    else:
+        tyro.cli(sampling, prog="heptapod bench sampling", args=arguments[1:], use_underscores=True)
 
 
 def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampling-bench") -> None:
@@ -49,10 +63,7 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
         bench: What to measure.
         out: Folder for sampling.json and sampling.md, or a .json file (the .md lies beside it).
     """
-    target = Path(out)
-    if target.suffix not in ("", ".json"):
-        raise ValueError(f"out: {out} given, must be a folder or a .json file")
-    file = target if target.suffix else target / "sampling.json"
+    file = _json_file(out, "sampling")
     bench.check()
     resolve_device(bench.device)
     file.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before it is measured
@@ -64,3 +75,66 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
     write_atomically(file.with_suffix(".md"), lambda path: path.write_text(text, encoding="utf-8"))
     print(text)
     print(f"{file}, {file.with_suffix('.md')}")
+
+
+@dataclass
+class TrainingOptions(GridOptions):
+    """Measures what training a recipe costs on this machine, beside other heads and densities, in one run.
+
+    Images, tokens and supervised cells per second, model FLOPs utilisation, peak memory (beside what `heptapod plan`
+    says of it), and how the time of a step is shared by reading data, forward and backward pass, optimizer and moving
+    average. The baseline is next_token; width and depths are those of the recipe; the models take turns, step by step.
+    Tokens are random ones in memory, so that no data are needed; weights are fresh (neither changes a time).
+
+    Utilisation is told against the GPU's peak (heptapod plan --help lists those known), or, on a CPU or another GPU,
+    against the fastest matrix product of the same run. The demo takes two minutes on two cores:
+    heptapod bench training demo. Settings are the recipe's: a smaller --train.batch_size makes it quick.
+    """
+
+    bench: tyro.conf.OmitArgPrefixes[TrainingBench] = field(default_factory=TrainingBench)
+    """What to measure."""
+    out: str = "training-bench"
+    """Folder for training.json, training.md and training.png, or a .json file (the others lie beside it)."""
+
+
+OWN = {one.name for cls in (TrainingOptions, TrainingBench) for one in dataclasses.fields(cls)} - {"bench"}
+
+
+def training(arguments: list[str]) -> None:
+    """Parses arguments, measures training, prints the tables and writes them."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(
+            "usage: heptapod bench training RECIPE [--SETTING VALUE ...] [OPTIONS]\n\n"
+            f"RECIPE is one of {', '.join(recipe_names())}, or a .yaml file.\n"
+        )
+        tyro.cli(TrainingOptions, prog="heptapod bench training", args=["--help"], use_underscores=True)
+    name, rest = recipe_first(arguments)
+    own, overrides = split_options(rest, OWN)
+    options = tyro.cli(TrainingOptions, prog="heptapod bench training", args=own, use_underscores=True)
+    file = _json_file(options.out, "training")
+    recipe = load_recipe(name, overrides)
+    options.bench.check(recipe)
+    resolve_device(recipe.device)
+    subject = find_subject(recipe, options.given())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    result = measure_training(options.bench, subject)
+    with threads_set(options.bench.threads):
+        report = training_json(options.bench, subject, result)
+    text = training_markdown(report)
+    write_json(file, report)
+    write_atomically(file.with_suffix(".md"), lambda path: path.write_text(text, encoding="utf-8"))
+    written = [file, file.with_suffix(".md")]
+    if importlib.util.find_spec("matplotlib"):
+        written.append(training_picture(report, file.with_suffix(".png")))
+    else:
+        say("no picture is drawn: it needs matplotlib (pip install 'heptapod[evaluation]')")
+    print(text)
+    print(", ".join(map(str, written)))
+
+
+def _json_file(out: str, name: str) -> Path:
+    """The file that ``--out`` names, or that of its folder."""
+    target = Path(out)
+    if target.suffix not in ("", ".json"):
+        raise ValueError(f"out: {out} given, must be a folder or a .json file")
+    return target if target.suffix else target / f"{name}.json"

@@ -10,11 +10,12 @@ from typing import Annotated
 
 import tyro
 
+from heptapod.commands.recipe_options import GridOptions, recipe_first, split_options
 from heptapod.files import check_folder, write_json
 from heptapod.planning.gpus import DEFAULT_GPU, GPUS, find_gpu
 from heptapod.planning.plan import Hardware, make_plan, to_json
 from heptapod.planning.report import print_plan
-from heptapod.planning.subject import Given, find_subject
+from heptapod.planning.subject import find_subject
 from heptapod.recipe import load_recipe, recipe_names
 
 USAGE = "usage: heptapod plan RECIPE [--SETTING VALUE ...] [OPTIONS]"
@@ -22,7 +23,7 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass
-class PlanOptions:
+class PlanOptions(GridOptions):
     """Options of the planner; every other --NAME is a setting of the recipe."""
 
     gpus: int = 1
@@ -39,14 +40,6 @@ class PlanOptions:
     """Price of a GPU; costs are told where it is given."""
     images: int | None = None
     """Images of the data; if unset those that are there, else ImageNet's 1,281,167."""
-    grid: str | None = None
-    """Rows x columns of the token grid (16x16), where the recipe's data and tokenizer do not tell."""
-    codes: int | None = None
-    """Codes of a discrete tokenizer, in place of the recipe's."""
-    channels: int | None = None
-    """Numbers per token of a continuous tokenizer, in place of the recipe's."""
-    classes: int | None = None
-    """Classes (0 for none), where the data are not there to tell."""
     out: str | None = None
     """Write everything to a .json file as well."""
     as_json: Annotated[Flag, tyro.conf.arg(name="json")] = False
@@ -61,10 +54,8 @@ def plan(arguments: list[str]) -> None:
     if not arguments or "--help" in arguments or "-h" in arguments:
         _print_help()
         return
-    name, *rest = arguments
-    if name.startswith("-"):
-        raise ValueError(f"a recipe comes first: {', '.join(recipe_names())}, or a .yaml file; then {name}")
-    own, overrides = _split(rest)
+    name, rest = recipe_first(arguments)
+    own, overrides = split_options(rest, OWN)
     options = tyro.cli(PlanOptions, prog="heptapod plan", args=own, use_underscores=True)
     out = None if options.out is None else Path(options.out)
     if out is not None and out.suffix != ".json":
@@ -73,27 +64,13 @@ def plan(arguments: list[str]) -> None:
         check_folder(out.parent)
     gpu = find_gpu(options.gpu, options.gpu_tflops, options.gpu_memory_gib)
     hardware = Hardware(gpu, options.gpus, options.utilisation, options.dollars_per_gpu_hour)
-    given = Given(options.grid, options.codes, options.channels, options.classes, options.images)
-    made = make_plan(find_subject(load_recipe(name, overrides), given), hardware)
+    made = make_plan(find_subject(load_recipe(name, overrides), options.given(options.images)), hardware)
     if options.as_json:
         print(json.dumps(to_json(made), indent=2))
     else:
         print_plan(made)
     if out is not None:
         write_json(out, to_json(made))
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The planner's own options, and the recipe's settings."""
-    own: list[str] = []
-    overrides: list[str] = []
-    chosen = overrides
-    for argument in arguments:
-        if argument.startswith("--"):
-            key = argument[2:].partition("=")[0].replace("-", "_")
-            chosen = own if key in OWN else overrides
-        chosen.append(argument)
-    return own, overrides
 
 
 def _print_help() -> None:
