@@ -91,7 +91,7 @@ def training_picture(report: dict[str, Any], path: Path) -> Path:
     from matplotlib.figure import Figure
 
     rows, batch = report["rows"], report["settings"]["batch_size"]
-    figure = Figure(figsize=(8, 1.4 + 0.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(rows)), layout="constrained")
     axis = figure.subplots()
     starts = [0.0] * len(rows)
     names = [row["model"] for row in rows]
@@ -104,6 +104,6 @@ def training_picture(report: dict[str, Any], path: Path) -> Path:
         axis.text(end, number, text, va="center", fontsize=8)
     axis.set(xlabel="ms per image", title=f"Training {report['settings']['recipe']}", xlim=(0, 1.35 * max(starts)))
     axis.invert_yaxis()
-    axis.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=len(PHASES))
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
     return path

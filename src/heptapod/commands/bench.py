@@ -107,10 +107,10 @@ def training(arguments: list[str]) -> None:
             "usage: heptapod bench training RECIPE [--SETTING VALUE ...] [OPTIONS]\n\n"
             f"RECIPE is one of {', '.join(recipe_names())}, or a .yaml file.\n"
         )
-        tyro.cli(TrainingOptions, prog="heptapod bench training", args=["--help"], use_underscores=True)
+        _training_options(["--help"])
     name, rest = recipe_first(arguments)
     own, overrides = split_options(rest, OWN)
-    options = tyro.cli(TrainingOptions, prog="heptapod bench training", args=own, use_underscores=True)
+    options = _training_options(own)
     file = _json_file(options.out, "training")
     recipe = load_recipe(name, overrides)
     options.bench.check(recipe)
@@ -130,6 +130,13 @@ def training(arguments: list[str]) -> None:
         say("no picture is drawn: it needs matplotlib (pip install 'heptapod[evaluation]')")
     print(text)
     print(", ".join(map(str, written)))
+
+
+def _training_options(arguments: list[str]) -> TrainingOptions:
+    config = (tyro.conf.FlagConversionOff,)  # --memory False
+    return tyro.cli(
+        TrainingOptions, prog="heptapod bench training", args=arguments, use_underscores=True, config=config
+    )
 
 
 def _json_file(out: str, name: str) -> Path:
