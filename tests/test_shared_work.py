@@ -110,12 +110,29 @@ def test_a_failure_of_another_process_stops_this_one(store: HashStore, where: st
     assert stopped.value.code == 2
 
 
-def test_the_first_to_fail_speaks_and_the_second_does_not(store: HashStore) -> None:
+def test_a_process_that_fails_alone_speaks(
+    store: HashStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(monkeypatch, 1)
+    with pytest.raises(SystemExit) as stopped, one_voice():
+        raise ValueError("mine alone")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "heptapod: error in process 1 of 2: mine alone\n"
+    play(monkeypatch, 0)
+    with pytest.raises(SystemExit), one_voice():  # because of the other
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+
+def test_the_first_to_fail_speaks_and_the_second_does_not(
+    store: HashStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ValueError, match="the same for all"), one_voice():
         raise ValueError("the same for all")
+    play(monkeypatch, 1)
     with pytest.raises(SystemExit) as stopped, one_voice():
         raise ValueError("the same for all")
     assert stopped.value.code == 2
+    assert capsys.readouterr().err == ""
     with pytest.raises(SystemExit) as stopped, one_voice():
         raise KeyboardInterrupt
     assert stopped.value.code == 130

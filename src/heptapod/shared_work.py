@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Of processes that fail together, or because of each other, the first one says why; others exit without a word.
+    """Of processes that fail together, or because of each other, one says why; others exit without a word.
 
     Raises:
         SystemExit: in the others, after a while: torchrun ends all when one has ended, and the first is to speak.
@@ -46,7 +46,7 @@ def one_voice() -> Iterator[None]:
         raise
     except (Exception, KeyboardInterrupt) as raised:
         error = named(raised) if isinstance(raised, Exception) else raised
-        if isinstance(error, OtherFailedError) or not _fails_first(error):
+        if isinstance(error, OtherFailedError) or not _speaks(error):
             time.sleep(SECONDS_TO_SPEAK)
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
         if parallel.is_parallel() and parallel.is_main():  # it may keep the store, which the others still look at
@@ -150,23 +150,35 @@ class SharedCount:
         self._shown, self._looked = total, time.monotonic()
 
 
-def _fails_first(error: BaseException) -> bool:
-    """Counts this process among those that have failed; whether it is the first.
+def _speaks(error: BaseException) -> bool:
+    """Counts this process among those that have failed; whether it is the one to say why.
 
-    Where the network is gone the store does not answer, nor keep a time limit: it is asked in a thread.
+    That is the first process where it fails by itself, else the first to fail. Where the network is gone the store does
+    not answer, nor keep a time limit: it is asked in a thread.
     """
     if not parallel.is_parallel():
         return True
-    answers: list[int] = []
+    answers: list[bool] = []
 
     def ask() -> None:
         with suppress(OtherFailedError):
-            answers.append(_add("failed", 1))
+            is_first = _add("failed", 1) == 1
+            if parallel.is_main():
+                by_itself = not isinstance(error, LostProcessError)
+                _add("failed/main", int(by_itself))
+                answers.append(is_first or by_itself)
+                return
+            for _ in range(10):  # the same mistake may be met by the first process a moment later
+                if _add("failed/main", 0):
+                    answers.append(False)
+                    return
+                time.sleep(SECONDS_BETWEEN_LOOKS / 5)
+            answers.append(is_first)
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(SECONDS_TO_SPEAK)
-    return answers == [1] or (not answers and isinstance(error, LostProcessError))
+    asking.join(SECONDS_TO_SPEAK + 4 * SECONDS_BETWEEN_LOOKS)
+    return answers == [True] or (not answers and isinstance(error, LostProcessError))
 
 
 def _add(name: str, count: int) -> int:

@@ -188,10 +188,10 @@ def errors(task: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("steps", "heptapod: error( in process 1 of 2)?: steps: 99 given"),
+        ("steps", "heptapod: error: steps: 99 given"),
         (
             "device",
-            "heptapod: error( in process 1 of 2)?: device: cpu:0 given, but each of several processes takes a GPU",
+            "heptapod: error: device: cpu:0 given, but each of several processes takes a GPU",
         ),
         ("first", "heptapod: error: colours: cannot see"),
         ("second", "heptapod: error in process 1 of 2: colours: cannot see"),

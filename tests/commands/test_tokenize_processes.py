@@ -140,7 +140,8 @@ def test_a_failure_of_one_process_ends_both_with_one_line(place: Path, tmp_path:
     codes, output, errors = finished(arguments)
     assert codes == [2, 2]
     assert errors.splitlines() == [
-        "heptapod: error: 7.png is 16×20 pixels, images before it 16×16: set data.image_size to bring them to one size"
+        "heptapod: error in process 1 of 2: 7.png is 16×20 pixels, images before it 16×16: set data.image_size to "
+        "bring them to one size"
     ]
     assert output == ""
     assert not (out / "index.json").exists()
@@ -168,7 +169,7 @@ def test_processes_that_see_images_of_different_sizes(
     assert not (out / "index.json").exists()
 
 
-def test_each_process_takes_its_resolve_device(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_takes_its_own_device(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "is_parallel", lambda: True)
-    with pytest.raises(ValueError, match=r"device: cuda:1 given, but each of several processes takes its own"):
+    with pytest.raises(ValueError, match=r"device: cuda:1 given, but each of several processes takes a GPU of its own"):
         write_cache(str(place / "vq"), data=str(place / "images"), out=str(tmp_path / "c"), device="cuda:1")

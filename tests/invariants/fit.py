@@ -36,4 +36,6 @@ def fit(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         ema.update(model, step)
-    return ema.module
+    with ema.whole() as averaged:
+        assert isinstance(averaged, HeptapodModel)
+        return averaged

@@ -16,7 +16,7 @@ from heptapod.files import sha256
 from heptapod.training.checkpoint import checkpoints, flat, read_checkpoint
 
 KILLS = 10
-STEPS = 120
+STEPS = 300
 
 
 def command(folder: Path, out: Path) -> list[str]:
@@ -32,7 +32,7 @@ tokenizer:
   train: {{steps: 40, batch_size: 8, precision: float32, ema_decay: 0.9, eval_every: 10, save_every: 4}}
 model: {{width: 16, depth: 1, num_heads: 1, head: {{depth: 1}}}}
 objective: {{token_order: mixed, prefixes_per_image: 8}}
-train: {{steps: {steps}, batch_size: 8, precision: float32, eval_every: 20, save_every: 3, log_every: 1}}
+train: {{steps: {steps}, batch_size: 8, precision: float32, eval_every: 50, save_every: 3, log_every: 1}}
 """
 
 
