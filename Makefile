@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/heptapod demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -46,14 +46,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_workers(
         folder,
         [scenario(name, train=settings) for name, settings in ENGINES.items()]
-        + [scenario(f"fsdp_{head}", head=head, train=FSDP) for head in HEADS]
+        + [scenario(f"fsdp_{head}", head=head, train={**FSDP, "steps": 20}) for head in HEADS]
         + [scenario(f"{name}_bf16", train={"precision": "bfloat16", "strategy": name}) for name in ("ddp", "fsdp")]
         + [double("ddp_64"), double("fsdp_64", **FSDP), double("fsdp_64_no_ema", **FSDP, ema_decay=0.0)]
         + [double(f"{name}_64_broken", 25, strategy=name) for name in ("ddp", "fsdp")],
     )
     alone(folder, scenario("one"))
     for head in HEADS:
-        alone(folder, scenario(f"one_{head}", head=head))
+        alone(folder, scenario(f"one_{head}", head=head, train={"steps": 20}))
     alone(folder, scenario("one_recomputed", train={"activation_checkpointing": True}))
     alone(folder, scenario("one_bf16", train={"precision": "bfloat16"}))
     alone(folder, double("one_64"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from heptapod.random import KeyedGenerator, Stream, seeded_initialization
 from .mixture import CONDITIONS, FEATURES, Mixture, energy_distance
 
 BATCH, CELLS = 64, 12
+long = pytest.mark.skipif("HEPTAPOD_LONG_TESTS" not in os.environ, reason="a minute more each: HEPTAPOD_LONG_TESTS=1")
 
 
 def build(kind: str, channels: int, modulation: str = "separable", width: int = 128) -> CellDistribution:
@@ -56,7 +58,7 @@ def train(distribution: CellDistribution, truth: Mixture, steps: int, learning_r
     return average
 
 
-@pytest.mark.parametrize("channels", [2, 16])
+@pytest.mark.parametrize("channels", [pytest.param(2, marks=long), 16])
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])
 def test_learns_a_mixture(kind: str, channels: int) -> None:
     """Samples as far from the truth as true samples are (energy distance, at most 1.5 times), and a true density.
