@@ -121,13 +121,13 @@ def make_plan(subject: Subject, hardware: Hardware) -> Plan:
         ValueError: for settings that do not go together, naming what would.
     """
     budget = Budget(subject, hardware.gpus)
-    with Progress("planning", 4, "parts") as progress:
+    with Progress("planning", 100, "%") as progress:
         sampling = sampling_flops(subject)
-        progress.advance(1, "memory")
-        memory = _memory(budget, hardware)
-        progress.advance(1, "FLOPs")
+        progress.advance(5, "FLOPs")
         flops = training_flops(subject)
-        progress.advance(2)
+        progress.advance(25, "memory")
+        memory = _memory(budget, hardware)
+        progress.advance(70)
     return Plan(
         subject,
         hardware,
