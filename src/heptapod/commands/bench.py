@@ -9,7 +9,6 @@ from pathlib import Path
 
 import tyro
 
-from heptapod import parallel
 from heptapod.bench.hardware import hardware
 from heptapod.bench.report import to_json, to_markdown
 from heptapod.bench.sampling import SamplingBench, measure, threads_set
@@ -38,7 +37,6 @@ def bench(arguments: list[str]) -> None:
     if not arguments or arguments[0] not in BENCHMARKS:
         given = repr(arguments[0]) if arguments else "none"
         raise ValueError(f"benchmark: {given} given, must be {' or '.join(BENCHMARKS)} (heptapod bench --help)")
-    parallel.refuse_several("bench")
     if arguments[0] == "training":
         training(arguments[1:])
     else:

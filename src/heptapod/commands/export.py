@@ -7,7 +7,6 @@ from typing import Literal
 
 import tyro
 
-from heptapod import parallel
 from heptapod.files import check_folder, load_strictly
 from heptapod.pipeline import Heptapod
 from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint, step_of
@@ -34,7 +33,6 @@ def export_run(
         step: Step of the checkpoint; the newest complete one if left out.
         weights: The moving average, or the weights that are trained.
     """
-    parallel.refuse_several("export")
     check_folder(Path(out))
     path = _checkpoint(Path(run) / "checkpoints", step)
     heptapod = Heptapod.from_pretrained(run)
