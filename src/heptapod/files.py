@@ -98,15 +98,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """
     header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
     data = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-
-    def write(file: Path) -> None:
-        try:
-            save_file(data, file, header)
-        except SafetensorError as error:
-            code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code.group(1)) if code else errno.EIO, str(error), str(path)) from None
-
-    write_atomically(path, write)
+    # In a folder of its own, for save_file writes under a random name first: what is left of a process that is killed
+    # meanwhile goes with the folder, when the file is written anew.
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    _remove(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        save_file(data, temporary / path.name, header)
+        _sync(temporary / path.name)
+        os.replace(temporary / path.name, path)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code.group(1)) if code else errno.EIO, str(error), str(path)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -216,13 +221,17 @@ def remove_temporary(folder: Path) -> None:
     """Removes what a killed process was writing in a folder."""
     if folder.is_dir():
         for path in folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
