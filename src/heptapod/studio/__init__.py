@@ -1,0 +1,1 @@
+"""The studio: an HTTP API and a page on which one sees what a model believes."""
