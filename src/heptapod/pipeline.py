@@ -126,17 +126,17 @@ class Heptapod:
         Raises:
             ValueError: for a size that is no multiple of the factor.
         """
-        trained, factor = self.model.trained_grid, self.tokenizer.factor
         grid = self.tokenizer.grid(height, width)
         if grid.num_cells > MOST_CELLS:
             raise ValueError(f"size: {height}×{width} given, must have at most {MOST_CELLS:,} cells")
-        if (grid.height, grid.width) != (trained.height, trained.width):
-            warnings.warn(
-                f"size: {height}×{width} pixels ({grid.height}×{grid.width} cells), but the model was trained on "
-                f"{trained.height * factor}×{trained.width * factor} ({trained.height}×{trained.width} cells) only",
-                stacklevel=2,
-            )
-        model = self.model.on_grid(grid.height, grid.width)
+        other = self.on_grid(grid.height, grid.width)
+        if caution := other.size_caution:
+            warnings.warn(caution, stacklevel=2)
+        return other
+
+    def on_grid(self, height: int, width: int) -> Heptapod:
+        """The same for a grid of so many rows and columns, without a warning."""
+        model = self.model.on_grid(height, width)
         names, order, dropout = self.class_names, self.token_order, self.label_dropout
         return Heptapod(model, self.tokenizer, names, order, self.sampling, self.metadata, dropout)
 
@@ -185,7 +185,7 @@ class Heptapod:
         **settings: Any,
     ) -> Tensor:
         """Token grids (M, N) int64 or (M, N, C) float32; ``known`` gives cells to keep, else as :meth:`generate`."""
-        indices, seeds, config = self._prepared(labels, count, seed, known, settings)
+        indices, seeds, config = self._checked(labels, count, seed, known, settings)
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else Silent() as bar:
             for rows, kept in _batches(len(indices), batch_size):
@@ -236,7 +236,7 @@ class Heptapod:
             ValueError: for a label, seed or setting out of range, or if a belief is asked of a head that has none.
         """
         belief = self.model.head.reaches_grid if belief is None else belief
-        indices, seeds, config = self._prepared(labels, count, seed, known, settings, belief)
+        indices, seeds, config = self._checked(labels, count, seed, known, settings, belief)
         return sample_stream(self.model, torch.tensor(indices), seeds, config, known, belief)
 
     def trace(
@@ -349,7 +349,45 @@ class Heptapod:
         planned = self.model.distribution.plan(config.cell())
         return dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
 
-    def _prepared(
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its images in pixels."""
+        grid, factor = self.model.grid, self.tokenizer.factor
+        return grid.height * factor, grid.width * factor
+
+    @property
+    def size_caution(self) -> str | None:
+        """What to know of a size that is not the trained one, in a line."""
+        grid, trained, factor = self.model.grid, self.model.trained_grid, self.tokenizer.factor
+        if (grid.height, grid.width) == (trained.height, trained.width):
+            return None
+        height, width = self.image_size
+        return (
+            f"size: {height}×{width} pixels ({grid.height}×{grid.width} cells), but the model was trained on "
+            f"{trained.height * factor}×{trained.width * factor} ({trained.height}×{trained.width} cells) only"
+        )
+
+    def cautions(self, labels: Sequence[int], config: SamplingConfig, known: Known | None = None) -> list[str]:
+        """What is asked for that the model was not trained for, each in a line; of its size see :attr:`size_caution`.
+
+        Args:
+            labels: class indices, -1 for no label.
+            config: with its token order filled in.
+            known: cells to keep.
+        """
+        found = []
+        if config.token_order not in TRAINED_FOR[self.token_order]:
+            found.append(
+                f"token_order: sampling in {config.token_order} order, but the model was trained on "
+                f"{self.token_order} order only"
+            )
+        if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
+            found.append("known: these cells are not the first in raster order, the only order trained")
+        if self.label_dropout == 0 and self.class_names and -1 in labels:
+            found.append("labels: none given, but the model was never trained without a label")
+        return found
+
+    def _checked(
         self,
         labels: Sequence[int | str] | None,
         count: int | None,
@@ -363,16 +401,8 @@ class Heptapod:
         seeds = image_seeds(seed, len(indices))
         config = self.sampling_config(None if known is None else int((~known.mask).sum()), **settings)
         check_plan(self.model, config, seeds, known, belief)
-        if config.token_order not in TRAINED_FOR[self.token_order]:
-            warnings.warn(
-                f"token_order: sampling in {config.token_order} order, but the model was trained on "
-                f"{self.token_order} order only",
-                stacklevel=3,
-            )
-        if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
-            warnings.warn("known: these cells are not the first in raster order, the only order trained", stacklevel=3)
-        if self.label_dropout == 0 and self.class_names and -1 in indices:
-            warnings.warn("labels: none given, but the model was never trained without a label", stacklevel=3)
+        for caution in self.cautions(indices, config, known):
+            warnings.warn(caution, stacklevel=3)
         return indices, seeds, config
 
 

@@ -60,7 +60,7 @@ def test_inpainting(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "6 images in" in capsys.readouterr().out
     record = json.loads(Path("pictures/edited.json").read_text())
     expected = {
-        "image": "image.png", "mask": "image-mask.png", "canvas": None, "composite": True, "cells": 20,
+        "image": "image.png", "mask": "image-mask.png", "canvas": None, "cells": 20, "image_size": [16, 20],
         "kept_cells": 10, "kept_cells_identical": True, "largest_pixel_difference_outside_mask": 0,
         "labels": [1, 1, 1, 0, 0, 0], "seeds": [7, 8, 9, 10, 11, 12], "guidance": None,
     }  # fmt: skip

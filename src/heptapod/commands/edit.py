@@ -22,9 +22,7 @@ from heptapod.model_folder import find_pretrained
 from heptapod.pictures import hatched, image_grid, save_png, to_pil
 from heptapod.pipeline import Heptapod
 from heptapod.recipe import resolve_device
-
-WHITE = 128
-"""Pixels of a mask from this grey on are repainted."""
+from heptapod.record import WHITE, composite_of, known_of, weights_sha256
 
 
 def edit(arguments: list[str]) -> None:
@@ -100,12 +98,15 @@ def edit_file(
         save_png(to_pil(edited), file)
     record = {
         "model": str(find_pretrained(Path(model))),
+        "weights_sha256": weights_sha256(Path(model)),
         "image": image,
         "mask": mask,
         "keep_cells": keep_cells,
         "resize": resize,
         **_facts(result, is_canvas=canvas is not None),
-        "composite": composite,
+        "image_size": list(result.mask.shape),
+        "known": to_dict(known_of(result.original_tokens, result.kept)),
+        "composite": to_dict(composite_of(result.original, result.mask)) if composite else None,
         "seeds": [seed + i for i in range(len(result.labels))],
         "guidance": None,
         "batch_size": batch_size,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
 from torch import Tensor
 
 from heptapod import parallel
+from heptapod.commands.reproduce import reproduce_file
 from heptapod.commands.sampling_options import SamplingOptions, number_pair
 from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.config import to_dict
@@ -24,8 +25,10 @@ from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.progress import Progress
 from heptapod.random import image_seeds
 from heptapod.recipe import resolve_device
+from heptapod.record import weights_sha256
 from heptapod.trace import save_gif, shown_steps, trace_frames, trace_picture
 
+COUNT = 8
 FRAMES = 60
 
 
@@ -35,12 +38,13 @@ def sample(arguments: list[str]) -> None:
 
 
 def generate(
-    model: tyro.conf.Positional[str],
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
+    model: tyro.conf.Positional[str | None] = None,
     labels: tuple[str, ...] = (),
-    count: int = 8,
+    count: int = COUNT,
     seed: int = 0,
     size: str | None = None,
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
     batch_size: int | None = None,
     device: str = "auto",
     compile: bool = False,
@@ -54,12 +58,15 @@ def generate(
     (torchrun) share the work batch by batch.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken).
+        model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
         sampling: How cells are drawn.
         labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
         count: Images per class.
         seed: Image i is drawn with seed + i.
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
+        from_: Make the images of this .json file again, which sample, edit or the studio wrote beside a picture. All
+            that decides them is in it: only model, device and out may be given besides. A single image is written as
+            it is.
         batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
         compile: Compile the model first (a CPU needs a C++ compiler), which happens while the first images are drawn.
@@ -68,6 +75,15 @@ def generate(
         trace: Also draw the first image again, by itself, and write how: an animation to this .gif file, a strip of
             states to the .png file of the same name.
     """
+    if from_ is not None:
+        decided = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
+        decided |= {"count": count != COUNT, "seed": seed, "compile": compile, **sampling.given()}
+        if given := [name for name, value in decided.items() if value]:
+            raise ValueError(f"{given[0]}: given beside --from {from_}, which decides it")
+        reproduce_file(from_, model, device, *_targets(out, None, None))
+        return
+    if model is None:
+        raise ValueError("model: none given; name the folder of a model, or --from a .json file")
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     if size is not None:
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
@@ -100,6 +116,7 @@ def generate(
     save_png(image_grid(images, count, names), picture)
     record = {
         "model": str(find_pretrained(Path(model))),
+        "weights_sha256": weights_sha256(Path(model)),
         "labels": indices,
         "seeds": seeds,
         "sampling": to_dict(heptapod.sampling_config(**changes)),

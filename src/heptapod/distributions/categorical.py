@@ -42,16 +42,19 @@ class Categorical(CellDistribution):
         self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
         """Inverts the cumulative distribution at one uniform number per cell."""
-        logits = self.logits(features).float()  # (B, L, V)
-        uniform = to_device(generator.uniform(logits.shape[1]), logits.device).unsqueeze(-1)
-        if how.temperature == 0:
-            most_likely: Tensor = logits.argmax(-1)
-            return most_likely
-        probabilities = _filtered(logits / how.temperature, how)
+        probabilities = self.probabilities(features, how)
+        uniform = to_device(generator.uniform(probabilities.shape[1]), probabilities.device).unsqueeze(-1)
         cumulative = probabilities.cumsum(-1)
         # The first code whose cumulative probability exceeds u · total; codes of probability 0 are never hit.
         drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
         return drawn
+
+    def probabilities(self, features: Tensor, how: CellSampling) -> Tensor:
+        """What :meth:`sample` draws from, not normalised, for features (B, L, D): (B, L, V) float32."""
+        logits = self.logits(features).float()
+        if how.temperature == 0:
+            return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+        return _filtered(logits / how.temperature, how)
 
     def belief(
         self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
