@@ -16,6 +16,7 @@ from PIL import Image
 from heptapod import Heptapod, edit
 from heptapod.cli import main
 from heptapod.config import to_dict
+from heptapod.model_folder import model_sha256
 from heptapod.models import HeptapodModel
 from heptapod.record import (
     Composite,
@@ -29,7 +30,6 @@ from heptapod.record import (
     read_record,
     reproduce,
     to_values,
-    weights_sha256,
 )
 from heptapod.tokenizers import GridSpec, VQConfig
 from heptapod.tokenizers.store import build_trainable
@@ -101,7 +101,7 @@ def test_the_command_line_makes_what_it_made(place: Path, capsys: pytest.Capture
         assert (pixels("edited/00000.png") == pixels("one.png")).all(), task
     assert "1 images of edited/edited.json" in capsys.readouterr().out
     record = read_record(Path("first/samples.json"))
-    assert record.weights_sha256 == weights_sha256(Path("model"))
+    assert record.model_sha256 == model_sha256(Path("model"))
 
 
 @pytest.mark.parametrize("count", [0, 3])

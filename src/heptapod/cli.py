@@ -22,6 +22,7 @@ from heptapod.commands.plan import plan
 from heptapod.commands.probe import probe
 from heptapod.commands.reference import reference
 from heptapod.commands.sample import sample
+from heptapod.commands.studio import studio
 from heptapod.commands.tokenize import import_tokenizer, tokenize
 from heptapod.commands.train import train, train_tokenizer
 from heptapod.errors import TOLD, TerminatedError, in_a_line
@@ -42,6 +43,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "plan": (plan, "tell what training a recipe takes before it is trained: FLOPs, memory, time, storage"),
     "sample": (sample, "generate images with a trained model"),
     "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
+    "studio": (studio, "serve a page on which one sees what a model believes while it draws, asks it and edits"),
     "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),
     "likelihood": (likelihood, "how likely images are to a trained model, and which class makes them likeliest"),
     "probe": (probe, "measure what a model has learnt: classes told from its hidden states by simple means"),

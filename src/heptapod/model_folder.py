@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heptapod.config import from_dict, settings, to_dict
-from heptapod.files import load_strictly, read_json, read_metadata, read_tensors, write_json, write_tensors
+from heptapod.files import load_strictly, read_json, read_metadata, read_tensors, sha256, write_json, write_tensors
 from heptapod.models import HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig
@@ -81,6 +81,11 @@ def find_pretrained(path: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     raise FileNotFoundError(f"{path}: no model there (neither config.json nor best/config.json)")
+
+
+def model_sha256(path: Path) -> str:
+    """Hash of the weights of a model's folder, or of a run's best model."""
+    return sha256(find_pretrained(path) / "model.safetensors")
 
 
 def _in_present_format(values: dict[str, Any]) -> dict[str, Any]:

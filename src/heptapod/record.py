@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.config import from_dict, settings
-from heptapod.files import read_json, sha256
-from heptapod.model_folder import find_pretrained
+from heptapod.files import read_json
+from heptapod.model_folder import model_sha256
 from heptapod.pictures import to_pil
 from heptapod.pipeline import Heptapod
 from heptapod.sampling import Known
@@ -69,7 +69,7 @@ class Record:
     """Images that were drawn together; None: all of them."""
     compiled: bool = False
     """Whether the model was compiled."""
-    weights_sha256: str | None = None
+    model_sha256: str | None = None
     """Hash of the model's weights file."""
     known: KnownCells | None = None
     """Cells that were kept."""
@@ -140,13 +140,8 @@ def check_weights(path: Path, record: Record) -> None:
     Raises:
         ValueError: naming the model.
     """
-    if record.weights_sha256 is not None and weights_sha256(path) != record.weights_sha256:
+    if record.model_sha256 is not None and model_sha256(path) != record.model_sha256:
         raise ValueError(f"from: its images were made with other weights than those of {path}")
-
-
-def weights_sha256(path: Path) -> str:
-    """Hash of the weights of a model's folder, or of a run's best model."""
-    return sha256(find_pretrained(path) / "model.safetensors")
 
 
 # --- tokens and pixels as JSON ---

@@ -69,7 +69,7 @@ def test_efficientnet_gives_features_and_logits_from_one_pass(
     described = lite0.description()
     assert (described["name"], described["num_features"]) == ("efficientnet-lite0", 1280)
     assert "224" in described["preprocessing"]
-    assert len(described["weights_sha256"]) == 64
+    assert len(described["model_sha256"]) == 64
     assert lite0.score_name == "classifier_score[efficientnet-lite0]"
 
 
@@ -129,7 +129,7 @@ def test_wrapped_function_with_logits() -> None:
     assert torch.equal(features, means(images))
     assert torch.equal(logits, means(images)[:, :2] * 2)
     assert extractor.description() == {
-        "name": "means", "preprocessing": "none", "num_features": 3, "weights_sha256": None
+        "name": "means", "preprocessing": "none", "num_features": 3, "model_sha256": None
     }  # fmt: skip
     plain = CallableFeatures("means", 3, means)
     assert plain.extract_with_logits(images)[1] is None
@@ -194,7 +194,7 @@ def test_inception_takes_the_users_weights(tmp_path: Path) -> None:
     again, logits = extractor.extract_with_logits(images)
     assert torch.equal(again, features)
     assert logits.shape == (2, extractor.num_classes)
-    assert extractor.description()["weights_sha256"] == sha256(weights)
+    assert extractor.description()["model_sha256"] == sha256(weights)
     torch.save({"weight": torch.ones(7)}, weights)
     with pytest.raises(ValueError, match=r"inception\.pth does not fit"):
         InceptionFeatures(weights)

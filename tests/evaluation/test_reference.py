@@ -32,7 +32,7 @@ class Inception6(FeatureExtractor):
     name = "inception-v3"
     num_features = 6
     preprocessing = "standard"
-    weights_sha256 = "a" * 64
+    model_sha256 = "a" * 64
 
     def extract(self, images: Tensor) -> Tensor:
         return colours(images).float()
@@ -104,7 +104,7 @@ def test_another_extractor_is_refused(image_folder: Path, tmp_path: Path) -> Non
         open_reference(str(path), CallableFeatures("colours", 6, colours, preprocessing="cropped"))
     reference, inception = make(image_folder, Inception6()), Inception6()
     reference.check(inception)
-    inception.weights_sha256 = "b" * 64
+    inception.model_sha256 = "b" * 64
     with pytest.raises(ValueError, match=r"other weights of inception-v3 \(sha256 aaaaaaaaaaaa…\) .*\(bbbbbbbbbbbb…\)"):
         reference.check(inception)
 

@@ -18,11 +18,11 @@ from heptapod.data.images import decode_one, to_rgb
 from heptapod.editing import Edit, outpaint, vary
 from heptapod.editing import edit as inpaint
 from heptapod.files import write_json
-from heptapod.model_folder import find_pretrained
+from heptapod.model_folder import find_pretrained, model_sha256
 from heptapod.pictures import hatched, image_grid, save_png, to_pil
 from heptapod.pipeline import Heptapod
 from heptapod.recipe import resolve_device
-from heptapod.record import WHITE, composite_of, known_of, weights_sha256
+from heptapod.record import WHITE, composite_of, known_of
 
 
 def edit(arguments: list[str]) -> None:
@@ -98,7 +98,7 @@ def edit_file(
         save_png(to_pil(edited), file)
     record = {
         "model": str(find_pretrained(Path(model))),
-        "weights_sha256": weights_sha256(Path(model)),
+        "model_sha256": model_sha256(Path(model)),
         "image": image,
         "mask": mask,
         "keep_cells": keep_cells,

@@ -19,13 +19,12 @@ from heptapod.config import to_dict
 from heptapod.evaluation.samples import sample_batches
 from heptapod.exchange import in_order, meet
 from heptapod.files import write_json
-from heptapod.model_folder import find_pretrained
+from heptapod.model_folder import find_pretrained, model_sha256
 from heptapod.pictures import image_grid, save_png, to_pil
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.progress import Progress
 from heptapod.random import image_seeds
 from heptapod.recipe import resolve_device
-from heptapod.record import weights_sha256
 from heptapod.trace import save_gif, shown_steps, trace_frames, trace_picture
 
 COUNT = 8
@@ -116,7 +115,7 @@ def generate(
     save_png(image_grid(images, count, names), picture)
     record = {
         "model": str(find_pretrained(Path(model))),
-        "weights_sha256": weights_sha256(Path(model)),
+        "model_sha256": model_sha256(Path(model)),
         "labels": indices,
         "seeds": seeds,
         "sampling": to_dict(heptapod.sampling_config(**changes)),

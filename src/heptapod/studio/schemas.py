@@ -48,7 +48,7 @@ class Sampling(Shape):
 class Known(Shape):
     """Cells that are given, in reading order, and their tokens."""
 
-    cells: list[Cell]
+    cells: Annotated[list[Cell], Field(max_length=1 << 16)]
     values: Values
 
 
@@ -77,7 +77,7 @@ class GenerateRequest(Subject):
     seed: int = Field(0, ge=0, lt=1 << 53)
     known: Known | None = Field(None, description="Cells that stay as they are, in every image.")
     composite: Composite | None = None
-    frames: int = Field(64, ge=0, description="At how many evenly spaced states to picture what is believed.")
+    frames: int = Field(64, ge=2, description="At how many evenly spaced states to picture what is believed.")
 
 
 class CellRequest(Subject):
@@ -86,7 +86,7 @@ class CellRequest(Subject):
     known: Known
     cell: Cell
     top: int = Field(8, ge=1, le=32, description="So many of the likeliest codes, or draws of a vector.")
-    seed: int = Field(0, ge=0, lt=1 << 53, description="Keys the draws of a vector.")
+    seed: int = Field(0, ge=0, lt=1 << 53, description="Keys the draws of vectors.")
 
 
 class Queued(BaseModel):

@@ -1,0 +1,233 @@
+"""The studio's HTTP API, and the page that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from heptapod import __version__
+from heptapod.pipeline import Heptapod
+from heptapod.studio import generating, runs, schemas
+from heptapod.studio.desk import Ahead, Desk, Failure, FullError, Models, Ticket
+from heptapod.studio.models import Collection, ServedModel
+from heptapod.studio.security import BodyLimit, Doorkeeper
+from heptapod.studio.uploads import NotAnImageError, TooLargeError, fitted, read_upload
+
+STATIC = Path(__file__).parent / "static"
+LOOK_EVERY = 0.2
+"""Seconds between looks at whether a client that waits for one answer is still there."""
+DESCRIPTION = """Draw images with a Heptapod model, see what it believes, ask it, edit with it.
+
+Nothing is kept between requests: to continue an image, send the cells that are to stay. Images are drawn in turn; a
+client that goes away frees its place. There is no guidance."""
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The token is missing or wrong."},
+    403: {"description": "Another site's page, or a host name that is not this server's."},
+    404: {"description": "No such model, run or picture."},
+    413: {"description": "More bytes, pixels or images than the server takes."},
+    422: {"description": "A setting that does not exist, is out of range or does not fit the model."},
+    429: {"description": "Too many requests are waiting."},
+}
+STREAM = """Server-sent events: `queued` (while waiting), `started`, a `step` for every state, and at the end `done` or
+`failed`; their data are the JSON objects Queued, Started, StepEvent, Done, Failed."""
+
+
+def create_app(
+    collection: Collection, limits: schemas.Limits, token: str | None = None, only_local: bool = True
+) -> FastAPI:
+    """The server of a collection of models.
+
+    Args:
+        collection: the models.
+        limits: what a request may ask for.
+        token: what clients must show; None for no such thing.
+        only_local: whether it listens on this machine only.
+    """
+    desk = Desk(list(collection.devices), limits.waiting)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.close()
+
+    app = FastAPIOffline(
+        title="Heptapod studio", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None,
+        responses=ERRORS,
+    )  # fmt: skip
+    app.state.desk = desk
+    _add_models(app, collection, limits)
+    _add_work(app, collection, limits, desk)
+    app.add_exception_handler(ValueError, _refused)
+    app.add_exception_handler(FullError, _refused)
+    app.add_middleware(BodyLimit, most=2 * limits.upload_bytes)
+    app.add_middleware(Doorkeeper, token=token, only_local=only_local)
+    app.mount("/", StaticFiles(directory=STATIC, html=True, check_dir=False), name="page")
+    return app
+
+
+def _add_models(app: FastAPI, collection: Collection, limits: schemas.Limits) -> None:
+    """What is served, and how it came about."""
+    served = collection.served(limits)
+
+    @app.get("/api/health", summary="Whether the server runs (needs no token)")
+    async def health() -> dict[Literal["status"], Literal["ok"]]:
+        return {"status": "ok"}
+
+    @app.get("/api/models", summary="The models, their defaults, and what a request may ask for")
+    async def models() -> schemas.Served:
+        return served
+
+    @app.get("/api/models/{name}/run", summary="Training curves, sample grids, evaluations")
+    def run(name: schemas.Name) -> schemas.RunAnswer:
+        folder = _model(collection, name).run
+        folders = [*([folder] if folder else []), *collection.evaluations]
+        found = schemas.RunAnswer(
+            runs=runs.read_run(folder) if folder else [], evaluations=runs.read_evaluations(folders)
+        )
+        if not found.runs and not found.evaluations:
+            raise HTTPException(404, f"{name}: no run folder, and no evaluations were named")
+        return found
+
+    @app.get(
+        "/api/models/{name}/run/grids/{stage}/{step}",
+        summary="A sample grid of training",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}},
+    )
+    def grid(name: schemas.Name, stage: Literal["model", "tokenizer"], step: int) -> Response:
+        folder = _model(collection, name).run
+        file = None if folder is None else runs.grid_file(folder, stage, step)
+        if file is None:
+            raise HTTPException(404, f"{name}: no sample grid of the {stage} at step {step}")
+        return FileResponse(file, media_type="image/png")
+
+
+def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk: Desk) -> None:
+    """What needs a device, and so a place in the line."""
+
+    @app.post(
+        "/api/generate",
+        summary="Draw images, or continue them from known cells, state by state",
+        response_class=EventSourceResponse,
+        responses={200: {"description": STREAM, "content": {"text/event-stream": {}}}},
+    )
+    async def generate(request: schemas.GenerateRequest) -> Response:
+        model = _model(collection, request.model)
+        plan = generating.plan_generation(model.heptapod, request, limits)
+
+        def work(models: Models) -> Iterator[bytes]:
+            heptapod = models[request.model]
+            yield _event("started", plan.started(heptapod))
+            for state in generating.states(heptapod, plan, model.facts):
+                yield _event("done" if isinstance(state, schemas.Done) else "step", state)
+
+        return _Stream(desk.enter(work))
+
+    @app.post("/api/cell", summary="What the model believes of one unread cell")
+    async def cell(request: Request, question: schemas.CellRequest) -> schemas.CellAnswer:
+        generating.check_question(_model(collection, question.model).heptapod, question, limits)
+        return await _one(desk, request, question.model, lambda one: generating.answer(one, question, limits))  # type: ignore[return-value]
+
+    @app.post("/api/encode", summary="An image file as the model sees it: fitted, as tokens, and what is left of it")
+    async def encode(
+        request: Request,
+        file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF (its first picture), TIFF or BMP.")],
+        model: Annotated[schemas.Name, Form(description="Name of a model.")],
+        fit: Annotated[
+            Literal["crop", "keep"],
+            Form(description="crop: resize and crop the centre to the model's size; keep: keep the image's size."),
+        ] = "crop",
+    ) -> schemas.Encoded:
+        heptapod = _model(collection, model).heptapod
+        content = await file.read()
+
+        def read() -> tuple[Any, list[str]]:
+            picture, converted = read_upload(content, limits)
+            picture, done = fitted(picture, heptapod, fit == "keep", limits)
+            return picture, converted + done
+
+        picture, converted = await run_in_threadpool(read)
+        return await _one(desk, request, model, lambda one: generating.encode(one, picture, converted))  # type: ignore[return-value]
+
+
+async def _one(desk: Desk, request: Request, model: str, compute: Callable[[Heptapod], BaseModel]) -> Response:
+    """Waits for one answer; leaves the line when the client goes away."""
+
+    def work(models: Models) -> Iterator[bytes]:
+        yield compute(models[model]).model_dump_json().encode()
+
+    ticket = desk.enter(work)
+    answer = asyncio.ensure_future(_first(ticket))
+    try:
+        while not answer.done():
+            await asyncio.wait({answer}, timeout=LOOK_EVERY)
+            if not answer.done() and await request.is_disconnected():
+                raise HTTPException(499, "the client went away")
+        found = answer.result()
+    finally:
+        answer.cancel()
+        ticket.leave()
+    if isinstance(found, bytes):
+        return Response(found, media_type="application/json")
+    raise HTTPException(500 if found.is_ours else 422, found.detail)
+
+
+async def _first(ticket: Ticket) -> bytes | Failure:
+    async for result in ticket.results():
+        if not isinstance(result, Ahead):
+            return result
+    return Failure("the server is being stopped", is_ours=True)
+
+
+class _Stream(EventSourceResponse):
+    """Sends what comes of a ticket; leaves the line when the client goes away."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        super().__init__(_events(ticket), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.ticket = ticket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.ticket.leave()
+
+
+async def _events(ticket: Ticket) -> AsyncIterator[bytes]:
+    async for result in ticket.results():
+        if isinstance(result, Ahead):
+            yield _event("queued", schemas.Queued(ahead=result.count))
+        elif isinstance(result, Failure):
+            yield _event("failed", schemas.Failed(detail=result.detail))
+        else:
+            yield result
+
+
+def _event(name: str, data: BaseModel) -> bytes:
+    return format_sse_event(event=name, data_str=data.model_dump_json())
+
+
+def _model(collection: Collection, name: str) -> ServedModel:
+    if name not in collection.models:
+        raise HTTPException(404, f"model: {name!r} given, served are {', '.join(collection.models)}")
+    return collection.models[name]
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    statuses = {TooLargeError: 413, NotAnImageError: 415, FullError: 429}
+    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 422)
+    headers = {"Retry-After": "5"} if status == 429 else None
+    return JSONResponse({"detail": str(error)}, status, headers)

@@ -1,0 +1,180 @@
+"""The desk: requests wait in one bounded line, one worker per device serves them in turn.
+
+A piece of work is a generator: the worker takes one value after another from it and looks in between whether its client
+is still there, so that a client who leaves frees the device within one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from heptapod.pipeline import Heptapod
+
+log = logging.getLogger(__name__)
+MOST_UNSENT = 64 << 20
+"""Bytes of results that may wait for a slow client."""
+
+Models = Mapping[str, Heptapod]
+Work = Callable[[Models], Iterator[bytes]]
+
+
+class FullError(Exception):
+    """The line is full."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """So many requests are served before."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The work was given up."""
+
+    detail: str
+    is_ours: bool = False
+    """Not the client's doing."""
+
+
+class Ticket:
+    """A request's place in the line. Made and read in the server's event loop, served by a worker's thread."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.has_left = threading.Event()
+        self.unsent = 0
+        self._loop = asyncio.get_running_loop()
+        self._results: asyncio.Queue[bytes | Ahead | Failure | None] = asyncio.Queue()
+
+    def put(self, result: bytes | Ahead | Failure | None) -> None:
+        """Hands a result over, from any thread; None ends."""
+        if isinstance(result, bytes):
+            self.unsent += len(result)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._results.put_nowait, result)
+
+    async def results(self) -> AsyncIterator[bytes | Ahead | Failure]:
+        """What comes of it, to the end."""
+        while (result := await self._results.get()) is not None:
+            if isinstance(result, bytes):
+                self.unsent -= len(result)
+            yield result
+
+    def leave(self) -> None:
+        """Says that nobody waits for results any more."""
+        self.has_left.set()
+
+
+class Desk:
+    """The line and its workers.
+
+    Args:
+        devices: the models by name, once for every device.
+        most_waiting: requests that may wait; more are refused.
+    """
+
+    def __init__(self, devices: list[Models], most_waiting: int) -> None:
+        self.most_waiting = most_waiting
+        self._waiting: deque[Ticket] = deque()
+        self._being_served = 0
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._workers = [threading.Thread(target=self._serve, args=(models,), daemon=True) for models in devices]
+        for worker in self._workers:
+            worker.start()
+
+    def enter(self, work: Work) -> Ticket:
+        """Takes a place at the end of the line.
+
+        Raises:
+            FullError: if it is full.
+        """
+        ticket = Ticket(work)
+        with self._changed:
+            self._forget_those_who_left()
+            if len(self._waiting) >= self.most_waiting:
+                raise FullError(f"{len(self._waiting)} requests are waiting already, try again later")
+            self._waiting.append(ticket)
+            if ahead := self._being_served + len(self._waiting) - 1:
+                ticket.put(Ahead(ahead))
+            self._changed.notify()
+        return ticket
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the line."""
+        with self._changed:
+            self._forget_those_who_left()
+            return len(self._waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no worker has anything to do."""
+        with self._changed:
+            return not self._being_served and not self._waiting
+
+    def close(self) -> None:
+        """Stops after the steps that are being made."""
+        with self._changed:
+            self._is_open = False
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join(timeout=10)
+
+    def _serve(self, models: Models) -> None:
+        while (ticket := self._next()) is not None:
+            try:
+                self._do(ticket, models)
+            finally:
+                with self._changed:
+                    self._being_served -= 1
+                    self._tell_places()
+                ticket.put(None)
+                del ticket  # and with it what it holds, while waiting for the next
+
+    def _next(self) -> Ticket | None:
+        with self._changed:
+            while self._is_open:
+                self._forget_those_who_left()
+                if self._waiting:
+                    self._being_served += 1
+                    return self._waiting.popleft()
+                self._changed.wait()
+        return None
+
+    def _do(self, ticket: Ticket, models: Models) -> None:
+        results = None
+        try:
+            results = ticket.work(models)
+            for result in results:
+                if ticket.has_left.is_set() or not self._is_open:
+                    break
+                if ticket.unsent > MOST_UNSENT:
+                    ticket.put(Failure("results are read too slowly"))
+                    break
+                ticket.put(result)
+        except ValueError as error:
+            ticket.put(Failure(str(error)))
+        except Exception:
+            log.exception("a request failed")
+            ticket.put(Failure("the server failed at this; its log says how", is_ours=True))
+        finally:
+            if results is not None:
+                results.close()  # type: ignore[attr-defined]
+
+    def _forget_those_who_left(self) -> None:
+        if any(ticket.has_left.is_set() for ticket in self._waiting):
+            self._waiting = deque(ticket for ticket in self._waiting if not ticket.has_left.is_set())
+
+    def _tell_places(self) -> None:
+        self._forget_those_who_left()
+        for place, ticket in enumerate(self._waiting):
+            if ahead := self._being_served + place:
+                ticket.put(Ahead(ahead))

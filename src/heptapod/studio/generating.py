@@ -1,0 +1,237 @@
+"""What the studio computes: images state by state, one cell, an upload's tokens. It knows nothing of HTTP.
+
+Every request is looked at twice: checked when it comes (``plan_…``), computed when it is its turn (``states``, …).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from heptapod.asking import ask_cell, cell_surroundings
+from heptapod.config import to_dict
+from heptapod.pipeline import Heptapod
+from heptapod.random import image_seeds
+from heptapod.record import (
+    Composite,
+    KnownCells,
+    check_cells,
+    composited,
+    from_values,
+    known_cells,
+    png_base64,
+    read_composite,
+    to_values,
+)
+from heptapod.sampling import Known, SamplingConfig, SamplingStep, check_plan, sample_stream
+from heptapod.studio import schemas
+from heptapod.tokenizers.base import to_float, to_uint8
+from heptapod.trace import shown_steps
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A checked request for images."""
+
+    request: schemas.GenerateRequest
+    grid: tuple[int, int]
+    label: int
+    seeds: list[int]
+    known: Known | None
+    original: tuple[Tensor, Tensor] | None
+    config: SamplingConfig
+    steps: list[int]
+    frames: frozenset[int]
+    cautions: list[str]
+
+    def started(self, heptapod: Heptapod) -> schemas.Started:
+        """What a client is told first."""
+        return schemas.Started(
+            grid=self.grid,
+            factor=heptapod.tokenizer.factor,
+            label=self.label if self.label >= 0 else None,
+            seeds=self.seeds,
+            known=self.request.known.cells if self.request.known else [],
+            steps=self.steps,
+            sampling=to_dict(self.config),
+            uncertainty_name=heptapod.model.distribution.uncertainty_name,
+            warnings=self.cautions,
+        )
+
+
+def sized(heptapod: Heptapod, size: list[int] | None, limits: schemas.Limits) -> Heptapod:
+    """The model on the grid of an image size (height, width).
+
+    Raises:
+        ValueError: if it is above the limit, or no multiple of the factor.
+    """
+    if size is None:
+        return heptapod
+    if max(size) > limits.side:
+        raise ValueError(f"size: {size[0]}×{size[1]} given, this server allows sides of at most {limits.side} pixels")
+    grid = heptapod.tokenizer.grid(*size)
+    return heptapod.on_grid(grid.height, grid.width)
+
+
+def given_settings(sampling: schemas.Sampling) -> dict[str, Any]:
+    """The settings of sampling that were given."""
+    return sampling.model_dump(exclude_none=True)
+
+
+def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits: schemas.Limits) -> Generation:
+    """Checks a request for images.
+
+    Raises:
+        ValueError: naming what cannot be done or is above a limit.
+    """
+    if request.count > limits.count:
+        raise ValueError(f"count: {request.count} given, this server allows at most {limits.count}")
+    heptapod = sized(heptapod, request.size, limits)
+    grid, count = heptapod.model.grid, request.count
+    label = heptapod.label_indices(None if request.label is None else [request.label])[0]
+    seeds = image_seeds(request.seed, count)
+    known = None
+    if request.known is not None:
+        known = known_cells(KnownCells(request.known.cells, request.known.values), grid, count)
+    unread = grid.num_cells if known is None else int((~known.mask).sum())
+    config = heptapod.sampling_config(unread, **given_settings(request.sampling))
+    _, _, steps = check_plan(heptapod.model, config, seeds, known)
+    if len(steps) > limits.steps:
+        raise ValueError(f"steps: {len(steps)} given or taken, this server allows at most {limits.steps}")
+    original = None
+    if request.composite is not None:
+        original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
+    cautions = [heptapod.size_caution] if heptapod.size_caution else []
+    cautions += heptapod.cautions([label], config, known)
+    frames = frozenset(shown_steps(len(steps), request.frames))
+    return Generation(
+        request, (grid.height, grid.width), label, seeds, known, original, config, steps, frames, cautions
+    )
+
+
+def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Iterator[schemas.StepEvent | schemas.Done]:
+    """Draws images: every state, then what they have become.
+
+    Args:
+        heptapod: the model that the request names, on a device.
+        plan: the checked request.
+        facts: what else the images' records say (model, model_sha256).
+    """
+    began = time.perf_counter()
+    heptapod = heptapod.on_grid(*plan.grid)
+    believes = heptapod.model.head.reaches_grid
+    labels = torch.full((len(plan.seeds),), plan.label)
+    believed: frozenset[int] | bool = plan.frames if believes else False
+    images = None
+    for step in sample_stream(heptapod.model, labels, plan.seeds, plan.config, plan.known, believed):
+        images = None
+        if step.step in plan.frames:
+            images = heptapod.decode(step.tokens if step.believed is None else step.believed)
+        yield schemas.StepEvent(step=step.step, images=_image_states(step, images))
+    assert images is not None  # the last state is always among the frames
+    if plan.original is not None:
+        images = composited(images, *plan.original)
+    yield schemas.Done(
+        images=[
+            schemas.FinishedImage(seed=seed, picture=png_base64(image), record=_record(heptapod, plan, seed, facts))
+            for seed, image in zip(plan.seeds, images, strict=True)
+        ],
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _image_states(step: SamplingStep, images: Tensor | None) -> list[schemas.ImageState]:
+    return [
+        schemas.ImageState(
+            cells=step.cells[row].tolist(),
+            values=to_values(step.values[row]),
+            picture=None if images is None else png_base64(images[row]),
+            uncertainty=None if step.uncertainty is None else [round(float(u), 4) for u in step.uncertainty[row]],
+        )
+        for row in range(len(step.cells))
+    ]
+
+
+def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """What makes one of the images again."""
+    known, composite = plan.request.known, plan.request.composite
+    return {
+        **facts,
+        "labels": [plan.label],
+        "seeds": [seed],
+        "sampling": to_dict(plan.config),
+        "image_size": list(heptapod.image_size),
+        "batch_size": len(plan.seeds),
+        "guidance": None,
+        "known": known.model_dump() if known and known.cells else None,
+        "composite": composite and composite.model_dump(),
+        "device": str(heptapod.model.token_embedding.weight.device),
+    }
+
+
+def check_question(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> None:
+    """Checks a request about a cell.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    heptapod = sized(heptapod, request.size, limits)
+    grid = heptapod.model.grid
+    check_cells([*request.known.cells, request.cell], grid)
+    from_values(request.known.values, len(request.known.cells), grid)
+    heptapod.label_indices(None if request.label is None else [request.label])
+    config = heptapod.sampling_config(**given_settings(request.sampling))
+    heptapod.model.distribution.plan(config.cell())
+
+
+def answer(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> schemas.CellAnswer:
+    """What is believed of a cell."""
+    heptapod = sized(heptapod, request.size, limits)
+    known, grid = request.known, heptapod.model.grid
+    values = from_values(known.values, len(known.cells), grid)
+    found = ask_cell(
+        heptapod, request.cell, request.label, known.cells, values,
+        top=request.top, seed=request.seed, **given_settings(request.sampling),
+    )  # fmt: skip
+    rows, columns, offset = cell_surroundings(heptapod, request.cell)
+    chances = [None] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
+    pictures = [png_base64(image) for image in found.images[:, :, rows, columns]]
+    return schemas.CellAnswer(
+        cell=request.cell,
+        candidates=[
+            schemas.Candidate(values=to_values(value[None]), probability=chance, picture=picture)
+            for value, chance, picture in zip(found.values, chances, pictures, strict=True)
+        ],
+        rest=found.rest,
+        uncertainty=found.uncertainty,
+        uncertainty_name=heptapod.model.distribution.uncertainty_name,
+        mean=None if found.mean is None else found.mean.tolist(),
+        spread=None if found.spread is None else found.spread.tolist(),
+        offset=offset,
+        factor=heptapod.tokenizer.factor,
+    )
+
+
+@torch.inference_mode()
+def encode(heptapod: Heptapod, picture: Image.Image, converted: list[str]) -> schemas.Encoded:
+    """An upload, fitted already, as the model sees it."""
+    image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    tokenizer, device = heptapod.tokenizer, heptapod.tokenizer.device
+    grid = tokenizer.grid(picture.height, picture.width)
+    tokens = tokenizer.encode(to_float(image[None]).to(device))
+    shown = to_uint8(tokenizer.decode(tokens, grid))[0]
+    return schemas.Encoded(
+        size=(picture.height, picture.width),
+        grid=(grid.height, grid.width),
+        picture=png_base64(image),
+        reconstruction=png_base64(shown),
+        values=to_values(tokens[0]),
+        converted=converted,
+    )

@@ -1,0 +1,98 @@
+"""The models that a studio serves: on every device, with what a client is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heptapod import __version__
+from heptapod.config import to_dict
+from heptapod.model_folder import find_pretrained, model_sha256
+from heptapod.pipeline import Heptapod
+from heptapod.sampling import TRAINED_FOR
+from heptapod.studio.runs import find_run
+from heptapod.studio.schemas import Limits, ModelInfo, Served
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model, on the first device, and where it comes from."""
+
+    heptapod: Heptapod
+    facts: dict[str, Any]
+    """What the records of its images say of it."""
+    run: Path | None
+    """Its run folder."""
+
+    def info(self, name: str) -> ModelInfo:
+        """What a client is told."""
+        heptapod, grid = self.heptapod, self.heptapod.model.grid
+        return ModelInfo(
+            name=name,
+            class_names=heptapod.class_names,
+            needs_label=bool(heptapod.class_names) and heptapod.label_dropout == 0,
+            size=heptapod.image_size,
+            grid=(grid.height, grid.width),
+            factor=heptapod.tokenizer.factor,
+            vocabulary_size=grid.vocabulary_size,
+            channels=grid.channels,
+            head=heptapod.model.config.head.kind,
+            believes=heptapod.model.head.reaches_grid,
+            token_order=heptapod.token_order,
+            token_orders=list(TRAINED_FOR[heptapod.token_order]),
+            sampling=to_dict(heptapod.sampling_config()),
+            uncertainty_name=heptapod.model.distribution.uncertainty_name,
+            parameters=sum(parameter.numel() for parameter in heptapod.model.parameters()),
+            about=heptapod.metadata,
+            has_run=self.run is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All models of a studio."""
+
+    models: dict[str, ServedModel]
+    devices: list[dict[str, Heptapod]]
+    """By name, once for every device."""
+    device_names: list[str]
+    evaluations: list[Path]
+    """Folders with what ``heptapod evaluate`` found."""
+
+    def served(self, limits: Limits) -> Served:
+        """What a client is told."""
+        infos = [model.info(name) for name, model in self.models.items()]
+        return Served(version=__version__, devices=self.device_names, models=infos, limits=limits)
+
+
+def load_models(paths: Sequence[str], devices: Sequence[torch.device], evaluations: Sequence[str] = ()) -> Collection:
+    """Loads models, named by their folders, onto every device.
+
+    Raises:
+        FileNotFoundError: if there is no such model or folder.
+        ValueError: if one is damaged.
+    """
+    for folder in evaluations:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"evaluations: {folder} is no folder")
+    models, copies = {}, [dict[str, Heptapod]() for _ in devices]
+    for path, name in zip(paths, _names([Path(path) for path in paths]), strict=True):
+        for copy, device in zip(copies, devices, strict=True):
+            copy[name] = Heptapod.from_pretrained(path, device)
+        facts = {"model": str(find_pretrained(Path(path))), "model_sha256": model_sha256(Path(path))}
+        models[name] = ServedModel(copies[0][name], facts, find_run(find_pretrained(Path(path))))
+    return Collection(models, copies, [str(device) for device in devices], [Path(folder) for folder in evaluations])
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last part of every path that says something, numbered where two have the same."""
+    names: list[str] = []
+    for path in paths:
+        full = path.resolve()
+        name = full.parent.name if full.name in ("best", "last") else full.name
+        names.append(name if name not in names else f"{name}-{1 + sum(one.startswith(name) for one in names)}")
+    return names
