@@ -22,7 +22,7 @@ from heptapod.pipeline import Heptapod
 from heptapod.studio import generating, runs, schemas
 from heptapod.studio.desk import Ahead, Desk, Failure, FullError, Models, Ticket
 from heptapod.studio.models import Collection, ServedModel
-from heptapod.studio.security import BodyLimit, Doorkeeper
+from heptapod.studio.security import Doorkeeper
 from heptapod.studio.uploads import NotAnImageError, TooLargeError, fitted, read_upload
 
 STATIC = Path(__file__).parent / "static"
@@ -65,14 +65,13 @@ def create_app(
 
     app = FastAPIOffline(
         title="Heptapod studio", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None,
-        responses=ERRORS,
+        responses=ERRORS, max_body_size=2 * limits.upload_bytes,
     )  # fmt: skip
     app.state.desk = desk
     _add_models(app, collection, limits)
     _add_work(app, collection, limits, desk)
     app.add_exception_handler(ValueError, _refused)
     app.add_exception_handler(FullError, _refused)
-    app.add_middleware(BodyLimit, most=2 * limits.upload_bytes)
     app.add_middleware(Doorkeeper, token=token, only_local=only_local)
     app.mount("/", StaticFiles(directory=STATIC, html=True, check_dir=False), name="page")
     return app
@@ -121,7 +120,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
     @app.post(
         "/api/generate",
         summary="Draw images, or continue them from known cells, state by state",
-        response_class=EventSourceResponse,
+        response_class=Response,
         responses={200: {"description": STREAM, "content": {"text/event-stream": {}}}},
     )
     async def generate(request: schemas.GenerateRequest) -> Response:

@@ -1,4 +1,4 @@
-"""Who is let in, and how much they may send. Plain ASGI, so that streams pass through untouched."""
+"""Who is let in. Plain ASGI, so that streams pass through untouched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 COOKIE = "heptapod_token"
 HEALTH = "/api/health"
@@ -68,54 +68,6 @@ class Doorkeeper:
 
     def _is_token(self, given: str = "", *_: str) -> bool:
         return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
-
-
-class BodyLimit:
-    """Refuses bodies above a number of bytes, said or sent.
-
-    Args:
-        app: what is behind.
-        most: bytes.
-    """
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app = app
-        self.most = most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on as far as it is short enough."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        refusal = _error(413, f"body: more than {self.most:,} bytes")
-        said = Headers(scope=scope).get("content-length", "")
-        if said.isdecimal() and int(said[:20]) > self.most:
-            await refusal(scope, receive, send)
-            return
-        received, has_begun = 0, False
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.most:
-                raise _TooMuchError
-            return message
-
-        async def noticed(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self.app(scope, counted, noticed)
-        except _TooMuchError:
-            if not has_begun:
-                await refusal(scope, receive, send)
-
-
-class _TooMuchError(BaseException):
-    """More was sent than is taken. No ``Exception``, for the framework turns those into answers of its own."""
 
 
 def _error(status: int, detail: str) -> Response:
