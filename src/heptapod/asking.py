@@ -18,6 +18,7 @@ from heptapod.models.heads import ReadStates
 from heptapod.pipeline import Heptapod
 from heptapod.random import KeyedGenerator, Stream
 from heptapod.record import check_cells
+from heptapod.tokenizers import GridSpec
 from heptapod.tokenizers.base import with_tokens_at
 
 
@@ -77,10 +78,7 @@ def ask_cell(
         ValueError: for a cell that is read already or not on the grid, or a label or setting out of range.
     """
     grid, device = heptapod.model.grid, heptapod.model.token_embedding.weight.device
-    check_cells(cells, grid)
-    check_cells([cell], grid)
-    if cell in cells:
-        raise ValueError(f"cell: {cell} given, but it is read already")
+    check_question(cell, cells, grid)
     if top < 1:
         raise ValueError(f"top: {top} given, must be at least 1")
     read = torch.tensor(list(cells), dtype=torch.int64).view(1, -1)
@@ -102,6 +100,18 @@ def ask_cell(
     filled = with_tokens_at(tokens.expand(count, *tokens.shape[1:]), place, found.values.to(device).unsqueeze(1))
     found.images = heptapod.decode(filled)
     return found
+
+
+def check_question(cell: int, cells: Sequence[int], grid: GridSpec) -> None:
+    """Refuses to ask about a cell (having read others) that is not on a grid or is read already.
+
+    Raises:
+        ValueError: naming the cell.
+    """
+    check_cells([*cells], grid)
+    check_cells([cell], grid)
+    if cell in cells:
+        raise ValueError(f"cell: {cell} given, but it is read already")
 
 
 def _of_cell(heptapod: Heptapod, states: ReadStates, cell: int, top: int, seed: int, how: CellSampling) -> CellBelief:

@@ -137,7 +137,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
 
     @app.post("/api/cell", summary="What the model believes of one unread cell")
     async def cell(request: Request, question: schemas.CellRequest) -> schemas.CellAnswer:
-        generating.check_question(_model(collection, question.model).heptapod, question, limits)
+        generating.check_request(_model(collection, question.model).heptapod, question, limits)
         return await _one(desk, request, question.model, lambda one: generating.answer(one, question, limits))  # type: ignore[return-value]
 
     @app.post("/api/encode", summary="An image file as the model sees it: fitted, as tokens, and what is left of it")

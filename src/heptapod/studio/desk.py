@@ -29,7 +29,7 @@ class FullError(Exception):
 
 @dataclass(frozen=True)
 class Ahead:
-    """So many requests are served before."""
+    """So many requests must end first."""
 
     count: int
 
@@ -102,8 +102,7 @@ class Desk:
             if len(self._waiting) >= self.most_waiting:
                 raise FullError(f"{len(self._waiting)} requests are waiting already, try again later")
             self._waiting.append(ticket)
-            if ahead := self._being_served + len(self._waiting) - 1:
-                ticket.put(Ahead(ahead))
+            self._tell_place(len(self._waiting) - 1)
             self._changed.notify()
         return ticket
 
@@ -135,7 +134,9 @@ class Desk:
             finally:
                 with self._changed:
                     self._being_served -= 1
-                    self._tell_places()
+                    self._forget_those_who_left()
+                    for place in range(len(self._waiting)):
+                        self._tell_place(place)
                 ticket.put(None)
                 del ticket  # and with it what it holds, while waiting for the next
 
@@ -173,8 +174,7 @@ class Desk:
         if any(ticket.has_left.is_set() for ticket in self._waiting):
             self._waiting = deque(ticket for ticket in self._waiting if not ticket.has_left.is_set())
 
-    def _tell_places(self) -> None:
-        self._forget_those_who_left()
-        for place, ticket in enumerate(self._waiting):
-            if ahead := self._being_served + place:
-                ticket.put(Ahead(ahead))
+    def _tell_place(self, place: int) -> None:
+        must_end_first = self._being_served + place + 1 - len(self._workers)
+        if must_end_first > 0:
+            self._waiting[place].put(Ahead(must_end_first))

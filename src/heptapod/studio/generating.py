@@ -15,14 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.asking import ask_cell, cell_surroundings
+from heptapod.asking import ask_cell, cell_surroundings, check_question
 from heptapod.config import to_dict
 from heptapod.pipeline import Heptapod
 from heptapod.random import image_seeds
 from heptapod.record import (
     Composite,
     KnownCells,
-    check_cells,
     composited,
     from_values,
     known_cells,
@@ -176,7 +175,7 @@ def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, An
     }
 
 
-def check_question(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> None:
+def check_request(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> None:
     """Checks a request about a cell.
 
     Raises:
@@ -184,7 +183,7 @@ def check_question(heptapod: Heptapod, request: schemas.CellRequest, limits: sch
     """
     heptapod = sized(heptapod, request.size, limits)
     grid = heptapod.model.grid
-    check_cells([*request.known.cells, request.cell], grid)
+    check_question(request.cell, request.known.cells, grid)
     from_values(request.known.values, len(request.known.cells), grid)
     heptapod.label_indices(None if request.label is None else [request.label])
     config = heptapod.sampling_config(**given_settings(request.sampling))

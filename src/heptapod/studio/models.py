@@ -28,7 +28,7 @@ class ServedModel:
     run: Path | None
     """Its run folder."""
 
-    def info(self, name: str) -> ModelInfo:
+    def info(self, name: str, has_evaluations: bool) -> ModelInfo:
         """What a client is told."""
         heptapod, grid = self.heptapod, self.heptapod.model.grid
         return ModelInfo(
@@ -48,7 +48,7 @@ class ServedModel:
             uncertainty_name=heptapod.model.distribution.uncertainty_name,
             parameters=sum(parameter.numel() for parameter in heptapod.model.parameters()),
             about=heptapod.metadata,
-            has_run=self.run is not None,
+            has_run=self.run is not None or has_evaluations,
         )
 
 
@@ -65,7 +65,7 @@ class Collection:
 
     def served(self, limits: Limits) -> Served:
         """What a client is told."""
-        infos = [model.info(name) for name, model in self.models.items()]
+        infos = [model.info(name, bool(self.evaluations)) for name, model in self.models.items()]
         return Served(version=__version__, devices=self.device_names, models=infos, limits=limits)
 
 

@@ -93,7 +93,7 @@ class Queued(BaseModel):
     """Event ``queued``: the request waits."""
 
     ahead: int
-    """Requests before it."""
+    """Requests that must end first."""
 
 
 class Started(BaseModel):
@@ -251,7 +251,7 @@ class ModelInfo(BaseModel):
     about: dict[str, str]
     """What is known of its weights: the step, held-out figures."""
     has_run: bool
-    """Whether its training can be looked at: /api/models/NAME/run."""
+    """Whether there is anything to tell of its training or evaluations: /api/models/NAME/run."""
 
 
 class Served(BaseModel):

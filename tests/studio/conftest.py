@@ -1,0 +1,121 @@
+"""A studio with two small models, one of codes in a run folder and one of vectors, behind a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from PIL import Image
+
+from heptapod import Heptapod
+from heptapod.distributions import DistributionConfig
+from heptapod.models import HeadConfig, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.studio.app import create_app
+from heptapod.studio.models import Collection, load_models
+from heptapod.studio.schemas import Limits
+from heptapod.tokenizers import GridSpec, VAEConfig, VQConfig
+from heptapod.tokenizers.store import build_trainable
+
+from ..conftest import randomized
+
+CODES = GridSpec(4, 5, 16)
+VECTORS = GridSpec(4, 5, channels=3)
+LIMITS = Limits(count=4, steps=64, side=64, upload_bytes=1_000_000, upload_pixels=2_000_000, waiting=32)
+
+
+def small_model(grid: GridSpec, head: str = "cross") -> Heptapod:
+    """16×20 pixels, 4×5 tokens, three classes; trained in both orders, as far as it knows."""
+    if grid.is_discrete:
+        tokenizer = build_trainable(VQConfig(width=8, codebook_size=16, code_width=4), 0)
+        vectors = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+        tokenizer.codebook.vectors.copy_(vectors)  # type: ignore[union-attr, operator]
+        cells = DistributionConfig("categorical")
+    else:
+        tokenizer = build_trainable(VAEConfig(width=8, latent_channels=3), 0)
+        cells = DistributionConfig("flow", mlp_depth=2, mlp_width=24)
+    config = ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(head, 2), distribution=cells)  # type: ignore[arg-type]
+    model = randomized(build_model(config, grid, 3, 0))
+    return Heptapod(model, tokenizer.eval(), ["cat", "dog", "owl"], "mixed", label_dropout=0.1)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """run/best is a model of codes, with what its training left; vectors a model of vectors."""
+    folder = tmp_path_factory.mktemp("studio")
+    small_model(CODES).save_pretrained(folder / "run" / "best")
+    small_model(VECTORS).save_pretrained(folder / "vectors")
+    run = folder / "run"
+    (run / "config.yaml").write_text("description: a run\n")
+    lines = [{"step": 10, "loss": 3.0, "val_loss": 2.5}, {"step": 20, "loss": 2.0, "lr": float("nan")}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "samples").mkdir()
+    for step in (10, 20):
+        Image.new("RGB", (8, 8), (step, 0, 0)).save(run / "samples" / f"step-{step:08d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def collection(place: Path) -> Collection:
+    return load_models([str(place / "run"), str(place / "vectors")], [torch.device("cpu")])
+
+
+@contextlib.contextmanager
+def serving(app: Any, host: str = "127.0.0.1") -> Iterator[str]:
+    """A real server in a thread; yields its address."""
+    with socket.socket() as listening:
+        listening.bind((host, 0))
+        listening.listen(128)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        until = time.monotonic() + 30
+        while not server.started and time.monotonic() < until:
+            time.sleep(0.01)
+        try:
+            yield f"http://{host}:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def address(collection: Collection) -> Iterator[str]:
+    with serving(create_app(collection, LIMITS)) as where:
+        yield where
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=60) as one:
+        yield one
+
+
+def iterate(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and data of every event, as they come."""
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def generated(client: httpx.Client, **request: Any) -> dict[str, list[dict[str, Any]]]:
+    """The events of a request for images, by name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    with client.stream("POST", "/api/generate", json={"model": "run", "label": "dog", **request}) as response:
+        assert response.status_code == 200, response.read()
+        for name, data in iterate(response.iter_lines()):
+            found.setdefault(name, []).append(data)
+    return found

@@ -1,0 +1,214 @@
+"""Who is let in, and what an upload becomes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from heptapod.studio.app import create_app
+from heptapod.studio.models import Collection
+from heptapod.studio.security import is_local
+
+from .conftest import LIMITS, serving
+
+TOKEN = "open-sesame"
+
+
+@pytest.fixture(scope="module")
+def guarded(collection: Collection) -> Iterator[str]:
+    """A listener that is not of this machine only."""
+    with serving(create_app(collection, LIMITS, TOKEN, only_local=False), "0.0.0.0") as where:
+        yield where.replace("0.0.0.0", "127.0.0.1")
+
+
+WRONG: list[dict[str, str]] = [
+    {}, {"Authorization": "Bearer wrong"}, {"Cookie": "heptapod_token=wrong"}, {"Accept": "text/html"},
+]  # fmt: skip
+
+
+def every_path(address: str) -> list[tuple[str, str]]:
+    paths = httpx.get(f"{address}/openapi.json", headers={"Authorization": f"Bearer {TOKEN}"}).json()["paths"]
+    found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    return [
+        *found,
+        ("GET", "/"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
+        ("GET", "/assets/x.js"),
+        ("GET", "/?token=no"),
+    ]
+
+
+def test_without_the_token_all_but_the_health_check_is_refused(guarded: str) -> None:
+    paths = every_path(guarded)
+    assert len(paths) >= 12
+    for method, path in paths:
+        expected = 200 if path == "/api/health" else 401
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Cookie": "heptapod_token=wrong"},
+            {"Accept": "text/html"},
+        ):
+            response = httpx.request(method, guarded + path, headers=headers)
+            assert response.status_code == expected, (method, path)
+            if expected == 401:
+                assert "token: missing or wrong" in response.text
+
+
+def test_the_token_opens_by_header_by_cookie_and_once_by_address(guarded: str) -> None:
+    assert httpx.get(f"{guarded}/api/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    with httpx.Client(base_url=guarded) as browser:
+        first = browser.get(f"/?token={TOKEN}")
+        assert first.status_code == 303
+        assert first.headers["location"] == "./", "the address that stays has no token"
+        assert "HttpOnly" in first.headers["set-cookie"]
+        assert "SameSite=strict" in first.headers["set-cookie"]
+        assert browser.get("/api/models").status_code == 200
+
+
+def test_another_sites_page_and_a_foreign_name_are_refused(address: str, guarded: str) -> None:
+    port = address.rpartition(":")[2]
+    for name in ("localhost", "127.0.0.1", "[::1]"):
+        assert httpx.get(f"{address}/api/models", headers={"Host": f"{name}:{port}"}).status_code == 200
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
+        response = httpx.get(f"{address}/api/models", headers={"Host": name})
+        assert response.status_code in (400, 403), name
+    headers = {"Origin": "http://evil.example", "Authorization": f"Bearer {TOKEN}"}
+    for server in (address, guarded):
+        response = httpx.post(f"{server}/api/generate", headers=headers, json={"model": "run"})
+        assert response.status_code == 403
+        assert "another site's page" in response.text
+    own = {"Origin": guarded, "Authorization": f"Bearer {TOKEN}"}
+    assert httpx.get(f"{guarded}/api/models", headers=own).status_code == 200
+
+
+def test_which_addresses_are_local() -> None:
+    assert all(map(is_local, ["127.0.0.1", "127.9.9.9", "::1", "localhost"]))
+    assert not any(map(is_local, ["0.0.0.0", "::", "192.168.0.2", "example.org", ""]))
+
+
+def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def huge_png(side: int) -> bytes:
+    """A PNG of side × side pixels in a few hundred kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(b"\0" * (side + 1)) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8))
+DEEP = Image.fromarray((np.arange(320, dtype=np.uint32).reshape(16, 20) * 204).astype(np.uint16))
+
+
+def send(client: httpx.Client, content: bytes, name: str = "image.png", **form: str) -> httpx.Response:
+    return client.post("/api/encode", data={"model": "run", **form}, files={"file": (name, content)})
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_100_megapixels_are_refused_before_they_are_decoded(client: httpx.Client) -> None:
+    content = huge_png(10_000)
+    assert len(content) < LIMITS.upload_bytes
+    response = send(client, content)
+    assert response.status_code == 413
+    assert response.json()["detail"] == "file: 10000×10000 pixels given, at most 2,000,000 are taken"
+    assert response.elapsed.total_seconds() < 1
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"just words", 415, "file: no image of a kind that is taken (PNG, JPEG, WEBP, GIF, TIFF, BMP)"),
+        (b"", 415, "file: no image of a kind that is taken"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "file: no image of a kind"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", 415, "file: no image of a kind"),
+        (file_of(NOISE, "JPEG")[:-100], 422, "file: a damaged JPEG image"),
+        (file_of(NOISE, "PNG")[:300], 422, "file: a damaged PNG image"),
+        (file_of(NOISE.convert("F"), "TIFF"), 422, "pixels of mode F have no fixed range"),
+        (b"x" * (LIMITS.upload_bytes + 1), 413, "file: 1,000,001 bytes given, at most 1,000,000 are taken"),
+        (b"x" * (3 * LIMITS.upload_bytes), 413, ""),
+    ],
+    ids=["text", "empty", "svg", "eps", "truncated jpeg", "truncated png", "float", "bytes", "body"],
+)
+def test_what_is_refused(client: httpx.Client, content: bytes, status: int, message: str) -> None:
+    response = send(client, content)
+    assert response.status_code == status
+    assert message in response.text
+
+
+FRAMES = [Image.new("RGB", (20, 16), colour) for colour in ("red", "blue")]
+ANIMATED = file_of(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:])
+CLEAR = Image.new("RGBA", (20, 16), (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("content", "converted", "pixel"),
+    [
+        (file_of(NOISE, "PNG"), [], NOISE.getpixel((0, 0))),
+        (file_of(NOISE, "BMP"), [], NOISE.getpixel((0, 0))),
+        (ANIMATED, ["the first of several pictures in the GIF file"], (255, 0, 0)),
+        (file_of(DEEP, "TIFF"), ["16 bits per pixel brought to 8", "grey read as colour"], (0, 0, 0)),
+        (file_of(DEEP, "PNG"), ["16 bits per pixel brought to 8", "grey read as colour"], (0, 0, 0)),
+        (file_of(CLEAR, "PNG"), ["transparency put on white"], (255, 255, 255)),
+        (file_of(NOISE.resize((40, 64)), "PNG"), ["resized and cropped from 40×64 to 20×16 pixels"], None),
+        (file_of(FRAMES[0].convert("CMYK"), "JPEG", quality=95), ["CMYK colours brought to RGB"], None),
+    ],
+    ids=["png", "bmp", "animated gif", "16-bit tiff", "16-bit png", "transparent", "large", "cmyk"],
+)  # fmt: skip
+def test_what_is_converted_and_said(
+    client: httpx.Client, content: bytes, converted: list[str], pixel: tuple[int, ...] | None
+) -> None:
+    response = send(client, content, "any name.exe")
+    assert response.status_code == 200, response.text
+    found = response.json()
+    assert found["converted"] == converted
+    assert found["size"] == [16, 20]
+    assert len(found["values"]) == 20
+    if pixel is not None:
+        assert Image.open(io.BytesIO(base64.b64decode(found["picture"]))).getpixel((0, 0)) == pixel
+
+
+def test_16_bits_keep_their_order(client: httpx.Client) -> None:
+    found = send(client, file_of(DEEP, "TIFF")).json()
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["picture"]))))[..., 0]
+    assert (shown == (np.asarray(DEEP) >> 8)).all()
+
+
+def test_a_size_that_is_kept_must_fit_the_grid(client: httpx.Client) -> None:
+    assert send(client, file_of(NOISE.resize((12, 8)), "PNG"), fit="keep").json()["grid"] == [2, 3]
+    odd = send(client, file_of(NOISE.resize((13, 8)), "PNG"), fit="keep")
+    assert (odd.status_code, "is not divisible by the tokenizer's factor 4" in odd.text) == (422, True)
+    wide = send(client, file_of(NOISE.resize((128, 8)), "PNG"), fit="keep")
+    assert (wide.status_code, "pixels to be kept, at most 64 a side" in wide.text) == (413, True)
+
+
+def test_no_path_of_a_client_is_opened(client: httpx.Client, place: Path) -> None:
+    secret = place / "run" / "config.yaml"
+    for path in (
+        "/api/models/..%2Frun/run", "/api/models/run/run/grids/model/..%2F..%2Fconfig.yaml",
+        "/api/models/run/run/grids/../10", "/..%2f..%2fpyproject.toml", f"/{secret}", "/%2e%2e/%2e%2e/etc/passwd",
+        "/assets/..%2f..%2fapp.py",
+    ):  # fmt: skip
+        response = client.get(path)
+        assert response.status_code in (404, 422), path
+        assert "a run" not in response.text
+    response = client.post("/api/generate", json={"model": str(place / "run")})
+    assert response.status_code == 404
