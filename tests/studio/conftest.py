@@ -31,7 +31,7 @@ from ..conftest import randomized
 
 CODES = GridSpec(4, 5, 16)
 VECTORS = GridSpec(4, 5, channels=3)
-LIMITS = Limits(count=4, steps=64, side=64, upload_bytes=1_000_000, upload_pixels=2_000_000, waiting=32)
+LIMITS = Limits(count=4, steps=64, side=64, cells=320, upload_bytes=1_000_000, upload_pixels=2_000_000, waiting=32)
 
 
 def small_model(grid: GridSpec, head: str = "cross") -> Heptapod:

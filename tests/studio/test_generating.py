@@ -200,6 +200,7 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"count": 5}, 422, "count: 5 given, this server allows at most 4"),
         ({"size": [128, 16]}, 422, "size: 128×16 given, this server allows sides of at most 64 pixels"),
         ({"size": [15, 16]}, 422, "image size 15×16 is not divisible by the tokenizer's factor 4"),
+        ({"size": [64, 64], "count": 2}, 422, "count: 2 images of 256 cells given, this server allows 320 cells"),
         ({"size": [64, 64]}, 422, "steps: 256 given or taken, this server allows at most 64"),
         ({"sampling": {"steps": 21}}, 422, "steps: 21 given, must be between 1 and 20"),
         ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model draws codes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import socket
@@ -35,6 +36,7 @@ def serve(
     max_count: int = 16,
     max_steps: int = 1024,
     max_side: int = 1024,
+    max_cells: int = 16384,
     max_waiting: int = 64,
     max_upload_mb: int = 20,
     max_upload_megapixels: int = 50,
@@ -56,12 +58,13 @@ def serve(
         max_count: Images that a request may ask for.
         max_steps: Steps that a request may take.
         max_side: Pixels of the longer side of an image.
+        max_cells: Cells of all images of a request together.
         max_waiting: Requests that may wait; more are told to come again.
         max_upload_mb: Megabytes of an uploaded file.
         max_upload_megapixels: Millions of pixels of an uploaded image.
         browser: Open the page.
     """
-    limits = {"count": max_count, "steps": max_steps, "side": max_side, "waiting": max_waiting}
+    limits = {"count": max_count, "steps": max_steps, "side": max_side, "cells": max_cells, "waiting": max_waiting}
     limits |= {"upload_mb": max_upload_mb, "upload_megapixels": max_upload_megapixels}
     _check(models, port, token, limits)
     try:
@@ -80,7 +83,7 @@ def serve(
     listening = _listen(host, port)
     collection = load_models(models, [resolve_device(one) for one in device], evaluations)
     allowed = Limits(
-        count=max_count, steps=max_steps, side=max_side, waiting=max_waiting,
+        count=max_count, steps=max_steps, side=max_side, cells=max_cells, waiting=max_waiting,
         upload_bytes=max_upload_mb * 1_000_000, upload_pixels=max_upload_megapixels * 1_000_000,
     )  # fmt: skip
     app: FastAPI = create_app(collection, allowed, token, is_local(host))
@@ -95,7 +98,8 @@ def serve(
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # uploads are judged by their pixels
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    uvicorn.Server(config).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[str, int]) -> None:

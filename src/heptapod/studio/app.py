@@ -135,12 +135,16 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
 
         return _Stream(desk.enter(work))
 
-    @app.post("/api/cell", summary="What the model believes of one unread cell")
-    async def cell(request: Request, question: schemas.CellRequest) -> schemas.CellAnswer:
+    @app.post("/api/cell", summary="What the model believes of one unread cell", response_model=schemas.CellAnswer)
+    async def cell(request: Request, question: schemas.CellRequest) -> Response:
         generating.check_request(_model(collection, question.model).heptapod, question, limits)
-        return await _one(desk, request, question.model, lambda one: generating.answer(one, question, limits))  # type: ignore[return-value]
+        return await _one(desk, request, question.model, lambda one: generating.answer(one, question, limits))
 
-    @app.post("/api/encode", summary="An image file as the model sees it: fitted, as tokens, and what is left of it")
+    @app.post(
+        "/api/encode",
+        summary="An image file as the model sees it: fitted, as tokens, and what is left of it",
+        response_model=schemas.Encoded,
+    )
     async def encode(
         request: Request,
         file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF (its first picture), TIFF or BMP.")],
@@ -149,7 +153,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
             Literal["crop", "keep"],
             Form(description="crop: resize and crop the centre to the model's size; keep: keep the image's size."),
         ] = "crop",
-    ) -> schemas.Encoded:
+    ) -> Response:
         heptapod = _model(collection, model).heptapod
         content = await file.read()
 
@@ -159,7 +163,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
             return picture, converted + done
 
         picture, converted = await run_in_threadpool(read)
-        return await _one(desk, request, model, lambda one: generating.encode(one, picture, converted))  # type: ignore[return-value]
+        return await _one(desk, request, model, lambda one: generating.encode(one, picture, converted))
 
 
 async def _one(desk: Desk, request: Request, model: str, compute: Callable[[Heptapod], BaseModel]) -> Response:

@@ -7,6 +7,7 @@ is still there, so that a client who leaves frees the device within one step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -57,7 +58,7 @@ class Ticket:
         """Hands a result over, from any thread; None ends."""
         if isinstance(result, bytes):
             self.unsent += len(result)
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the server is being stopped, and nobody reads
             self._loop.call_soon_threadsafe(self._results.put_nowait, result)
 
     async def results(self) -> AsyncIterator[bytes | Ahead | Failure]:

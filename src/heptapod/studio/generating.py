@@ -94,6 +94,10 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
         raise ValueError(f"count: {request.count} given, this server allows at most {limits.count}")
     heptapod = sized(heptapod, request.size, limits)
     grid, count = heptapod.model.grid, request.count
+    if count * grid.num_cells > limits.cells:
+        raise ValueError(
+            f"count: {count} images of {grid.num_cells} cells given, this server allows {limits.cells:,} cells at once"
+        )
     label = heptapod.label_indices(None if request.label is None else [request.label])[0]
     seeds = image_seeds(request.seed, count)
     known = None

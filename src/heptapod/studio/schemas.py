@@ -216,6 +216,8 @@ class Limits(BaseModel):
     steps: int
     side: int
     """Pixels of the longer side of an image."""
+    cells: int
+    """Of all images of a request together."""
     upload_bytes: int
     upload_pixels: int
     waiting: int
