@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench web clean
 
 demo: $(VENV)/.demo
 	$(BIN)/heptapod demo
@@ -15,6 +15,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The studio's page, from web/ into the package; Node is needed for this alone.
+web:
+	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test && npm run build
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cached_sampling.py

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from heptapod.cli import main
+from heptapod.studio.schemas import GenerateRequest
 from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 
 from .data.shards import write_shards
@@ -36,6 +37,7 @@ PAGES = [
     "docs/ablations.md",
     "docs/claim.md",
     "docs/scale.md",
+    "docs/studio.md",
 ]
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
@@ -87,7 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_pages_have_commands() -> None:
     found = commands()
     assert sum(command.startswith("heptapod ") for command in found) >= 9
-    known = ("heptapod ", "make ", "pip install ", "torchrun ", "python ")
+    known = ("heptapod ", "make ", "pip install ", "torchrun ", "python ", "curl ")
     assert [command for command in found if not command.startswith(known)] == []
 
 
@@ -95,13 +97,17 @@ def test_the_pages_have_commands() -> None:
 def after_commands(place: Path) -> Path:
     """The same folder after every heptapod command of the pages, in their order."""
     pytest.importorskip("mlxtend")
+    uvicorn = pytest.importorskip("uvicorn")
     seen: list[list[str]] = []
-    with contextlib.chdir(place):
+    with contextlib.chdir(place), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
         for command in commands():
             program, *arguments = shlex.split(command)
             if program != "heptapod" or arguments in seen:
                 continue
             seen.append(arguments)
+            if arguments[0] == "studio":  # on a free port, and ended as soon as it would serve
+                arguments += ["--port", "0"]
             trains = arguments[0] in ("train", "train-tokenizer", "demo") and "--help" not in arguments
             assert main([*arguments, *(SMALL if trains else [])]) == 0, command
     return place
@@ -131,6 +137,15 @@ def test_every_python_sample_runs(
     uniform = re.search(r"(\d) of 8 samples uniform", capsys.readouterr().out)
     assert uniform is not None
     assert int(uniform.group(1)) >= 6, "the head of the extending page learns its toy"
+
+
+def test_requests_of_the_studios_page_are_taken() -> None:
+    """As the API describes them."""
+    found = [shlex.split(command) for command in commands() if command.startswith("curl ")]
+    for words in found:
+        request = GenerateRequest.model_validate_json(words[words.index("-d") + 1])
+        assert request.sampling.steps == 8
+    assert found
 
 
 def test_make_targets_exist() -> None:

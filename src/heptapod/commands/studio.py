@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import warnings
@@ -80,26 +81,26 @@ def serve(
         ) from None
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(16)
-    listening = _listen(host, port)
-    collection = load_models(models, [resolve_device(one) for one in device], evaluations)
-    allowed = Limits(
-        count=max_count, steps=max_steps, side=max_side, cells=max_cells, waiting=max_waiting,
-        upload_bytes=max_upload_mb * 1_000_000, upload_pixels=max_upload_megapixels * 1_000_000,
-    )  # fmt: skip
-    app: FastAPI = create_app(collection, allowed, token, is_local(host))
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    print(
-        f"{', '.join(collection.models)} on {', '.join(collection.device_names)}: {address}  (stop with Ctrl+C)",
-        flush=True,
-    )
-    if browser:
-        webbrowser.open(address)
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # uploads are judged by their pixels
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+    with _listen(host, port) as listening:
+        collection = load_models(models, [resolve_device(one) for one in device], evaluations)
+        allowed = Limits(
+            count=max_count, steps=max_steps, side=max_side, cells=max_cells, waiting=max_waiting,
+            upload_bytes=max_upload_mb * 1_000_000, upload_pixels=max_upload_megapixels * 1_000_000,
+        )  # fmt: skip
+        app: FastAPI = create_app(collection, allowed, token, is_local(host))
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        print(
+            f"{', '.join(collection.models)} on {', '.join(collection.device_names)}: {address}  (stop with Ctrl+C)",
+            flush=True,
+        )
+        if browser:
+            webbrowser.open(address)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # uploads are judged by their pixels
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[str, int]) -> None:
@@ -107,8 +108,8 @@ def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[s
         raise ValueError("models: none given; name the folder of a model or of a run")
     if not 0 <= port <= LAST_PORT:
         raise ValueError(f"port: {port} given, must be between 0 and {LAST_PORT}")
-    if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
-        raise ValueError("token: must have at least 8 printable ASCII characters and no spaces")
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{8,}", token):
+        raise ValueError("token: must have at least 8 characters out of letters, digits and . _ ~ -")
     for name, value in limits.items():
         if value < 1:
             raise ValueError(f"max_{name}: {value} given, must be at least 1")
