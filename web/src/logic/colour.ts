@@ -1,0 +1,40 @@
+/** Colours of values. The heat scale is the one of heptapod's own pictures: dark violet, orange, light yellow. */
+
+type Colour = [number, number, number];
+
+const HEAT: Colour[] = [
+  [13, 8, 60],
+  [126, 3, 168],
+  [204, 71, 120],
+  [248, 149, 64],
+  [240, 249, 33],
+];
+
+/** Early to late. */
+const TIME: Colour[] = [
+  [226, 240, 241],
+  [120, 183, 190],
+  [45, 125, 143],
+  [20, 66, 92],
+];
+
+function between(stops: Colour[], share: number): Colour {
+  const position = Math.min(Math.max(share, 0), 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(position), stops.length - 2);
+  const part = position - low;
+  return stops[low]!.map((value, i) => Math.round(value * (1 - part) + stops[low + 1]![i]! * part)) as Colour;
+}
+
+const css = ([red, green, blue]: Colour) => `rgb(${red} ${green} ${blue})`;
+
+/** The colour of a share of the highest value, 0 to 1. */
+export const heat = (share: number) => css(between(HEAT, share));
+
+/** The colour of a share of the time, 0 to 1, and one that can be read on it. */
+export function time(share: number): { fill: string; ink: string } {
+  return { fill: css(between(TIME, share)), ink: share < 0.45 ? "#0b2430" : "#ffffff" };
+}
+
+const gradient = (stops: Colour[]) => `linear-gradient(to right, ${stops.map(css).join(", ")})`;
+export const HEAT_GRADIENT = gradient(HEAT);
+export const TIME_GRADIENT = gradient(TIME);

@@ -1,0 +1,72 @@
+/** Requests that go on from a state of a trace: with another seed or class, or with a cell's value chosen by hand. */
+
+import type { CellRequest, GenerateRequest, Values } from "../api/types";
+import { toTokens, toValues } from "./tokens";
+import { readAt, type Trace } from "./trace";
+
+/** Cells per step that are left at a state. */
+export const stepsLeft = (trace: Trace, step: number): number[] => trace.started?.steps.slice(step) ?? [];
+
+/** The same steps when one cell fewer is left to fill: the last one loses it. */
+export function withoutOne(steps: number[]): number[] {
+  const last = steps.at(-1);
+  if (last === undefined) return [];
+  return last > 1 ? [...steps.slice(0, -1), last - 1] : steps.slice(0, -1);
+}
+
+/** Goes on from a state with another seed, and perhaps another class. */
+export function forkRequest(
+  trace: Trace,
+  image: number,
+  step: number,
+  seed: number,
+  label: number | null = trace.request.label ?? null,
+): GenerateRequest {
+  const { cells, tokens } = readAt(trace, image, step);
+  return continued(trace, { cells, values: toValues(tokens, trace.model.channels) }, stepsLeft(trace, step), seed, label);
+}
+
+/** Goes on from a state with a cell's value given, and the image's own seed. */
+export function pinRequest(trace: Trace, image: number, step: number, cell: number, value: Values): GenerateRequest {
+  const { channels } = trace.model;
+  const { cells, tokens } = readAt(trace, image, step);
+  const known = { cells: [...cells, cell], values: toValues([...tokens, ...toTokens(value, channels)], channels) };
+  const seed = trace.started?.seeds[image] ?? trace.request.seed + image;
+  return continued(trace, known, withoutOne(stepsLeft(trace, step)), seed, trace.request.label ?? null);
+}
+
+function continued(
+  { request }: Trace,
+  known: { cells: number[]; values: Values },
+  schedule: number[],
+  seed: number,
+  label: number | null,
+): GenerateRequest {
+  const { steps: _, schedule: __, ...sampling } = request.sampling;
+  const { composite: ___, ...subject } = request;
+  return {
+    ...subject,
+    label,
+    count: 1,
+    seed,
+    known,
+    sampling: schedule.length ? { ...sampling, schedule } : sampling,
+  };
+}
+
+/** Asks what an unread cell could become. */
+export function cellRequest(trace: Trace, image: number, step: number, cell: number, top: number): CellRequest {
+  const { model, request } = trace;
+  const { cells, tokens } = readAt(trace, image, step);
+  const { steps: _, schedule: __, ...sampling } = request.sampling;
+  return {
+    model: model.name,
+    label: request.label ?? null,
+    ...(request.size ? { size: request.size } : {}),
+    sampling,
+    known: { cells, values: toValues(tokens, model.channels) },
+    cell,
+    top,
+    seed: trace.started?.seeds[image] ?? request.seed + image,
+  };
+}

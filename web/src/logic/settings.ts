@@ -1,0 +1,90 @@
+/** What a visitor sets on a form, its way into requests, and its way into the address and back. */
+
+import type { ModelInfo, Sampling } from "../api/types";
+
+/** Text of every field; empty means "as the model was saved with". */
+export interface Settings {
+  label: string;
+  count: string;
+  seed: string;
+  steps: string;
+  token_order: string;
+  schedule: string;
+  temperature: string;
+  top_k: string;
+  top_p: string;
+  preset: string;
+  cell_solver: string;
+  cell_steps: string;
+}
+
+export type SettingName = keyof Settings;
+
+export const EMPTY: Settings = {
+  label: "",
+  count: "1",
+  seed: "0",
+  steps: "",
+  token_order: "",
+  schedule: "",
+  temperature: "",
+  top_k: "",
+  top_p: "",
+  preset: "",
+  cell_solver: "",
+  cell_steps: "",
+};
+
+export const NAMES = Object.keys(EMPTY) as SettingName[];
+export const SAMPLING_NAMES = NAMES.filter((name) => !["label", "count", "seed"].includes(name));
+
+/** Where a visitor starts: the first class where the model has any. */
+export function initialSettings(model: ModelInfo): Settings {
+  return { ...EMPTY, label: model.class_names.length ? "0" : "" };
+}
+
+export const labelOf = (settings: Settings): number | null => (settings.label === "" ? null : Number(settings.label));
+
+/** The sampling settings that were given. */
+export function toSampling(settings: Settings): Sampling {
+  const sampling: Sampling = {};
+  const number = (name: "steps" | "temperature" | "top_k" | "top_p" | "cell_steps") => {
+    if (settings[name] !== "") sampling[name] = Number(settings[name]);
+  };
+  const text = (name: "token_order" | "preset" | "cell_solver") => {
+    if (settings[name] !== "") sampling[name] = settings[name];
+  };
+  (["steps", "temperature", "top_k", "top_p", "cell_steps"] as const).forEach(number);
+  (["token_order", "preset", "cell_solver"] as const).forEach(text);
+  if (settings.schedule !== "") sampling.schedule = toSchedule(settings.schedule);
+  return sampling;
+}
+
+function toSchedule(text: string): string | number[] {
+  return /^[\d\s,]+$/.test(text) ? text.split(/[\s,]+/).filter(Boolean).map(Number) : text;
+}
+
+/** The settings that differ from the start, for the address. */
+export function toQuery(settings: Settings, start: Settings, prefix = ""): [string, string][] {
+  return NAMES.filter((name) => settings[name] !== start[name]).map((name) => [prefix + name, settings[name]]);
+}
+
+export function fromQuery(query: URLSearchParams, start: Settings, prefix = ""): Settings {
+  const settings = { ...start };
+  for (const name of NAMES) settings[name] = query.get(prefix + name) ?? settings[name];
+  return settings;
+}
+
+/** Names of the settings in which two forms differ. */
+export const differences = (a: Settings, b: Settings): Set<SettingName> =>
+  new Set(SAMPLING_NAMES.filter((name) => a[name] !== b[name]));
+
+/** A model's own value of a setting, in words. */
+export function defaultOf(model: ModelInfo, name: SettingName): string {
+  const value = model.sampling[name];
+  if (name === "steps") return value == null ? `${model.grid[0] * model.grid[1]}` : String(value);
+  if (value == null) return name === "token_order" ? (model.token_order === "random" ? "random" : "raster") : "off";
+  return Array.isArray(value) ? value.join(", ") : String(value);
+}
+
+export const randomSeed = () => Math.floor(Math.random() * 1e6);

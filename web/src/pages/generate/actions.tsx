@@ -1,0 +1,121 @@
+/** What can be done with the state and the image shown. */
+
+import { useState } from "preact/hooks";
+import { forkRequest, stepsLeft } from "../../logic/continue";
+import { lastStep, type Trace } from "../../logic/trace";
+import { editGenerated } from "../../store/editing";
+import { image, start, step, trace } from "../../store/stage";
+import { IconButton } from "../../ui/fields";
+import { Icon } from "../../ui/icons";
+import { save, saveJson, toBlob } from "../../ui/pictures";
+import { randomSeed } from "../../logic/settings";
+
+export function Actions() {
+  const shown = trace.value;
+  return (
+    <div class="actions">
+      <Fork trace={shown} />
+      <Downloads trace={shown} />
+    </div>
+  );
+}
+
+const SAME = "same";
+
+function Fork({ trace }: { trace: Trace | null }) {
+  const [seed, setSeed] = useState(() => String(randomSeed()));
+  const [label, setLabel] = useState(SAME);
+  const at = step.value;
+  const left = trace ? stepsLeft(trace, at) : [];
+  const possible = left.length > 0 && trace!.states.length > at;
+  const classes = trace?.model.class_names ?? [];
+
+  const submit = (event: Event) => {
+    event.preventDefault();
+    if (!trace || !possible) return;
+    const chosen = label === SAME ? (trace.request.label ?? null) : label === "" ? null : Number(label);
+    const otherClass = typeof chosen === "number" && label !== SAME ? `, ${classes[chosen]}` : "";
+    start(trace.model, forkRequest(trace, image.value, at, Number(seed), chosen as number | null), {
+      trace: trace.id,
+      image: image.value,
+      step: at,
+      how: `step ${at}, seed ${seed}${otherClass}`,
+    });
+    setSeed(String(randomSeed()));
+  };
+
+  return (
+    <form class="fork" onSubmit={submit} aria-label="Continue from here">
+      <button type="submit" disabled={!possible} title={possible ? "" : "Go back to a step before the last one"}>
+        <Icon name="branch" /> Continue from here
+      </button>
+      <label class="inline">
+        <span>seed</span>
+        <input
+          type="number"
+          min={0}
+          max={Number.MAX_SAFE_INTEGER}
+          step={1}
+          required
+          value={seed}
+          disabled={!trace}
+          onInput={(event) => setSeed(event.currentTarget.value)}
+        />
+      </label>
+      <IconButton icon="dice" label="Another seed to continue with" onClick={() => setSeed(String(randomSeed()))} disabled={!trace} />
+      {classes.length > 1 && (
+        <label class="inline">
+          <span>class</span>
+          <select value={label} disabled={!trace} onChange={(event) => setLabel(event.currentTarget.value)}>
+            <option value={SAME}>the same</option>
+            {classes.map((name, i) => (
+              <option key={i} value={String(i)}>
+                {name}
+              </option>
+            ))}
+            {!trace?.model.needs_label && <option value="">none</option>}
+          </select>
+        </label>
+      )}
+    </form>
+  );
+}
+
+function Downloads({ trace }: { trace: Trace | null }) {
+  const finished = trace?.done?.images[image.value];
+  const name = finished ? fileName(trace, finished.seed) : "";
+  const why = finished ? "" : "Once the image is finished";
+  return (
+    <div class="downloads">
+      <button type="button" disabled={!finished} title={why} onClick={() => save(toBlob(finished!.picture), `${name}.png`)}>
+        <Icon name="download" /> PNG
+      </button>
+      <button
+        type="button"
+        disabled={!finished}
+        title={why || "Makes the same image again: heptapod sample --from FILE.json"}
+        onClick={() => saveJson(finished!.record, `${name}.json`)}
+      >
+        <Icon name="download" /> JSON
+      </button>
+      <button
+        type="button"
+        disabled={!finished || !trace || lastStep(trace) < 0}
+        title={why}
+        onClick={() => editGenerated(trace!, image.value)}
+      >
+        <Icon name="edit" /> Edit this
+      </button>
+    </div>
+  );
+}
+
+/** Names a file after the model, the class and the seed. */
+export function fileName(trace: Trace, seed: number): string {
+  const label = trace.request.label;
+  const className = typeof label === "number" ? trace.model.class_names[label] : null;
+  return ["heptapod", trace.model.name, className, seed]
+    .filter((part) => part != null)
+    .join("-")
+    .replaceAll(/[^\w.-]+/g, "_");
+}

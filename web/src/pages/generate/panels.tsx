@@ -1,0 +1,165 @@
+/** The image as it grows, and what the model believes of the rest: four maps of the same cells. */
+
+import { useMemo } from "preact/hooks";
+import type { ModelInfo } from "../../api/types";
+import { HEAT_GRADIENT, heat, TIME_GRADIENT, time } from "../../logic/colour";
+import { believedAt, filledAt, gridOf, highestUncertainty, pictureAt, type Trace } from "../../logic/trace";
+import { asked, cursor, image, step, trace } from "../../store/stage";
+import { GridView } from "../../ui/grid_view";
+import { Panel } from "../../ui/panel";
+import { Readout } from "./readout";
+
+const point = (cell: number | null) => (cursor.value = cell);
+
+export function Panels({ model }: { model: ModelInfo }) {
+  const shown = trace.value;
+  return (
+    <>
+      {shown?.states.length ? <Filled trace={shown} /> : <Empty model={shown?.model ?? model} />}
+      <Readout model={shown?.model ?? model} />
+    </>
+  );
+}
+
+/** Before anything is drawn: what will be seen where. */
+function Empty({ model }: { model: ModelInfo }) {
+  const shown = trace.value;
+  const [rows, columns] = shown ? gridOf(shown) : model.grid;
+  const blank = { rows, columns, png: null, covered: () => true };
+  const name = uncertaintyName(model.uncertainty_name);
+  return (
+    <div class={model.believes ? "panels" : "panels simple"}>
+      <Panel title="Read so far" aside={`0 of ${rows * columns} cells`} className="main">
+        <GridView {...blank} label="The image, not drawn yet" />
+        <p class="caption-over">The image grows here, cell by cell.</p>
+      </Panel>
+      {model.believes && (
+        <>
+          <Panel title="Believed" aside="the most likely whole picture" className="main">
+            <GridView {...blank} label="The belief, not known yet" />
+            <p class="caption-over">What the model expects of every cell it has not read.</p>
+          </Panel>
+          <Panel title={name} legend={<Legend gradient={HEAT_GRADIENT} low="sure" high="unsure" />}>
+            <GridView {...blank} label={`${name}, not known yet`} />
+          </Panel>
+        </>
+      )}
+      <Panel title="Fill order" legend={<Legend gradient={TIME_GRADIENT} low="first" high="last" />}>
+        <GridView {...blank} label="The order, not known yet" />
+      </Panel>
+      {!model.believes && <NoBelief model={model} />}
+    </div>
+  );
+}
+
+function Filled({ trace }: { trace: Trace }) {
+  const [rows, columns] = gridOf(trace);
+  const [at, index] = [step.value, image.value];
+  const filled = useMemo(() => filledAt(trace, index, at), [trace, index, at]);
+  const state = trace.states[at]?.images[index];
+  const fresh = new Set(state?.cells ?? []);
+  const common = { rows, columns, cursor: cursor.value, selected: asked.value, onPoint: point };
+  const onChoose = (cell: number) => {
+    const filledIn = filled.rank[cell]! >= 0 ? filled.step[cell]! : null;
+    asked.value = cell;
+    if (filledIn !== null && filledIn >= 0) cursor.value = cell;
+  };
+  const unread = (cell: number) => filled.rank[cell]! < 0;
+  const shown = { ...common, onChoose };
+  return (
+    <div class={trace.model.believes ? "panels" : "panels simple"}>
+      <Panel title="Read so far" aside={`${filled.count} of ${rows * columns} cells`} className="main">
+        <GridView {...shown} png={pictureAt(trace, index, at)} covered={unread} fresh={fresh} label={soFar(filled.count, rows * columns)} />
+      </Panel>
+      {trace.model.believes ? <Belief {...{ trace, at, index, shown, unread }} /> : null}
+      <Panel title="Fill order" legend={<Legend gradient={TIME_GRADIENT} low="first" high="last" />}>
+        <GridView
+          {...shown}
+          png={null}
+          covered={() => true}
+          fill={(cell) => orderColour(filled.step[cell]!, filled.rank[cell]!, trace)?.fill ?? null}
+          text={(cell) => orderText(filled.step[cell]!, filled.rank[cell]!, trace)}
+          fresh={fresh}
+          label="In which order the cells were filled"
+        />
+      </Panel>
+      {!trace.model.believes && <NoBelief model={trace.model} />}
+    </div>
+  );
+}
+
+interface BeliefProps {
+  trace: Trace;
+  at: number;
+  index: number;
+  shown: Omit<Parameters<typeof GridView>[0], "png" | "label">;
+  unread: (cell: number) => boolean;
+}
+
+function Belief({ trace, at, index, shown, unread }: BeliefProps) {
+  const believed = believedAt(trace, index, at);
+  const highest = highestUncertainty(trace, index);
+  const uncertainty = believed?.state.uncertainty ?? [];
+  const name = uncertaintyName(trace.model.uncertainty_name);
+  const unit = unitOf(trace.model.uncertainty_name);
+  const stale = believed && believed.step !== at ? `as of step ${believed.step}` : "the most likely whole picture";
+  return (
+    <>
+      <Panel title="Believed" aside={stale} className="main">
+        <GridView {...shown} png={believed?.state.picture ?? null} label="The most likely whole picture, given what was read" />
+      </Panel>
+      <Panel title={name} legend={<Legend gradient={HEAT_GRADIENT} low="0" high={`${highest.toFixed(2)} ${unit}`} />}>
+        <GridView
+          {...shown}
+          png={null}
+          fill={(cell) => heat(unread(cell) && highest ? (uncertainty[cell] ?? 0) / highest : 0)}
+          label={`${name} of every cell, 0 where it has been read`}
+        />
+      </Panel>
+    </>
+  );
+}
+
+function NoBelief({ model }: { model: ModelInfo }) {
+  return (
+    <p class="no-belief">
+      The {model.head.replace("_", " ")} head of this model predicts only the next cells, not the whole grid, so there is no
+      belief and no {uncertaintyName(model.uncertainty_name).toLowerCase()} to show. Models with a cross or global head have both.
+    </p>
+  );
+}
+
+function Legend({ gradient, low, high }: { gradient: string; low: string; high: string }) {
+  return (
+    <span class="legend">
+      <span>{low}</span>
+      <span class="bar" style={{ background: gradient }} />
+      <span>{high}</span>
+    </span>
+  );
+}
+
+function orderColour(filledIn: number, rank: number, trace: Trace) {
+  if (rank < 0) return null;
+  if (filledIn < 0) return { fill: "#b9b4c4", ink: "#1c1826" };
+  return time(filledIn / Math.max(1, (trace.started?.steps.length ?? 1) - 1));
+}
+
+function orderText(filledIn: number, rank: number, trace: Trace) {
+  const colour = orderColour(filledIn, rank, trace);
+  if (!colour) return null;
+  return { text: filledIn < 0 ? "·" : String(rank + 1), ink: colour.ink };
+}
+
+const soFar = (read: number, cells: number) =>
+  `The image so far: ${read} of ${cells} cells read. Arrow keys move between cells, Enter asks about one.`;
+
+/** "Entropy" of "entropy (nats)". */
+export function uncertaintyName(name: string): string {
+  const plain = name.split(" (")[0] ?? name;
+  return plain.charAt(0).toUpperCase() + plain.slice(1);
+}
+
+/** "nats" of "entropy (nats)". */
+export const unitOf = (name: string) => /\((.*)\)/.exec(name)?.[1] ?? "";
+

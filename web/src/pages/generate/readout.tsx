@@ -1,0 +1,41 @@
+/** One line under the maps: what is known of the cell pointed at. */
+
+import type { ModelInfo } from "../../api/types";
+import { believedAt, filledAt, gridOf, type Trace } from "../../logic/trace";
+import { cursor, image, step, trace } from "../../store/stage";
+import { uncertaintyName, unitOf } from "./panels";
+
+export function Readout({ model }: { model: ModelInfo }) {
+  const shown = trace.value;
+  const cell = cursor.value;
+  return (
+    <p class="readout" role="status">
+      {!shown?.states.length ? welcome(model) : cell === null ? hint(shown) : describe(shown, cell)}
+    </p>
+  );
+}
+
+const welcome = ({ grid, believes }: ModelInfo) =>
+  `Press Generate: the model fills ${grid[0] * grid[1]} cells one after another${
+    believes
+      ? ". At every step you see what it has read, the whole picture it believes in, and how unsure it is of each cell."
+      : ", and you see the image at every step."
+  }`;
+
+const hint = (trace: Trace) =>
+  trace.model.believes
+    ? "Point at a cell to read its numbers. Click one that is not read yet to ask what it could become."
+    : "Click a cell that is not read yet to ask what it could become.";
+
+function describe(trace: Trace, cell: number): string {
+  const [, columns] = gridOf(trace);
+  const place = `Row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
+  const { rank, step: filledIn } = filledAt(trace, image.value, step.value);
+  if (rank[cell]! >= 0) {
+    return filledIn[cell]! < 0 ? `${place}: given` : `${place}: filled in step ${filledIn[cell]! + 1}, as number ${rank[cell]! + 1}`;
+  }
+  const { uncertainty_name: name } = trace.model;
+  const value = believedAt(trace, image.value, step.value)?.state.uncertainty?.[cell];
+  const known = value === undefined ? "" : `, ${uncertaintyName(name).toLowerCase()} ${value.toFixed(2)} ${unitOf(name)}`;
+  return `${place}: not read yet${known}`;
+}

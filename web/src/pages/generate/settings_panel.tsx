@@ -1,0 +1,75 @@
+/** What is to be drawn, and the button that draws it. */
+
+import { useEffect, useRef } from "preact/hooks";
+import type { Limits, ModelInfo } from "../../api/types";
+import { problemsBySetting } from "../../logic/problems";
+import { labelOf, toSampling } from "../../logic/settings";
+import { current, start, trace } from "../../store/stage";
+import type { Form } from "../../store/form";
+import { ClassPicker } from "../../ui/class_picker";
+import { NumberField, SeedField } from "../../ui/fields";
+import { Icon } from "../../ui/icons";
+import { ModelFacts } from "../../ui/model_facts";
+import { SamplingFields } from "../../ui/sampling_fields";
+import { Status } from "../../ui/status";
+
+interface Props {
+  form: Form;
+  model: ModelInfo;
+  limits: Limits;
+}
+
+export function SettingsPanel({ form, model, limits }: Props) {
+  const settings = form.settings.value;
+  const button = useRef<HTMLButtonElement>(null);
+  const active = current.value?.isActive ?? false;
+  const problems = problemsBySetting(trace.value?.problem ?? null);
+  const set = (name: "count" | "seed") => (value: string) => form.set(name, value);
+
+  useEffect(() => button.current?.focus({ preventScroll: true }), []);
+
+  const submit = (event: Event) => {
+    event.preventDefault();
+    const sampling = toSampling(settings);
+    start(model, {
+      model: model.name,
+      label: labelOf(settings),
+      count: Number(settings.count),
+      seed: Number(settings.seed),
+      sampling,
+    });
+    if (matchMedia("(max-width: 860px)").matches) document.querySelector(".stage")?.scrollIntoView();
+  };
+
+  return (
+    <form class="settings" onSubmit={submit} aria-label="Settings">
+      <ModelFacts model={model} />
+      <ClassPicker model={model} value={settings.label} onChange={(value) => form.set("label", value)} />
+      <div class="fields">
+        <NumberField
+          label="Images"
+          value={settings.count}
+          onChange={set("count")}
+          min={1}
+          max={limits.count}
+          step={1}
+          required
+          problem={problems.count}
+        />
+        <SeedField label="Seed" value={settings.seed} onChange={set("seed")} problem={problems.seed} />
+        <SamplingFields {...{ form, model, limits, problems }} />
+      </div>
+      <div class="go">
+        <button ref={button} type="submit" class="primary">
+          Generate
+        </button>
+        {active && (
+          <button type="button" onClick={() => current.peek()?.stop()}>
+            <Icon name="stop" /> Stop
+          </button>
+        )}
+        <Status trace={trace.value} />
+      </div>
+    </form>
+  );
+}

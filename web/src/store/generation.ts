@@ -1,0 +1,66 @@
+/** A request on its way: its trace grows as events come. */
+
+import { batch, type Signal, signal } from "@preact/signals";
+import { type GenerateEvent, generate, isAbort } from "../api/client";
+import type { GenerateRequest, ModelInfo } from "../api/types";
+import type { Origin, Trace } from "../logic/trace";
+
+let lastId = 0;
+
+export class Generation {
+  readonly trace: Signal<Trace>;
+  private readonly abort = new AbortController();
+
+  constructor(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null) {
+    this.trace = signal<Trace>({
+      id: ++lastId,
+      model,
+      request,
+      origin,
+      status: "waiting",
+      ahead: 0,
+      started: null,
+      states: [],
+      done: null,
+      problem: null,
+    });
+  }
+
+  get id(): number {
+    return this.trace.peek().id;
+  }
+
+  get isActive(): boolean {
+    return ["waiting", "running"].includes(this.trace.value.status);
+  }
+
+  /** Follows the request to its end; failures end up in the trace. */
+  async run(): Promise<void> {
+    try {
+      for await (const event of generate(this.trace.peek().request, this.abort.signal)) this.take(event);
+      if (this.isActive) this.change({ status: "failed", problem: "The server ended the answer before it was complete." });
+    } catch (error) {
+      if (isAbort(error) || this.abort.signal.aborted) this.change({ status: "stopped" });
+      else this.change({ status: "failed", problem: (error as Error).message });
+    }
+  }
+
+  /** Ends the request, here and on the server; what has arrived stays. */
+  stop(): void {
+    if (this.isActive) this.abort.abort();
+  }
+
+  private take({ event, data }: GenerateEvent): void {
+    batch(() => {
+      if (event === "queued") this.change({ ahead: data.ahead });
+      else if (event === "started") this.change({ started: data, status: "running" });
+      else if (event === "step") this.change({ states: [...this.trace.peek().states, data] });
+      else if (event === "done") this.change({ done: data, status: "done" });
+      else if (event === "failed") this.change({ status: "failed", problem: data.detail });
+    });
+  }
+
+  private change(part: Partial<Trace>): void {
+    this.trace.value = { ...this.trace.peek(), ...part };
+  }
+}

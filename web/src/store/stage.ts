@@ -1,0 +1,58 @@
+/** What the Generate page shows: the generations so far, the one looked at, its image, state and cells. */
+
+import { batch, computed, signal } from "@preact/signals";
+import type { GenerateRequest, ModelInfo } from "../api/types";
+import { lastStep, type Origin } from "../logic/trace";
+import { Generation } from "./generation";
+
+/** So many generations are kept to go back to. */
+const KEPT = 40;
+
+export const generations = signal<Generation[]>([]);
+export const current = signal<Generation | null>(null);
+export const image = signal(0);
+/** The cell pointed at, in all maps at once. */
+export const cursor = signal<number | null>(null);
+/** The cell whose distribution is shown. */
+export const asked = signal<number | null>(null);
+export const playing = signal(false);
+
+/** The state looked at; null follows the newest. */
+const chosenStep = signal<number | null>(null);
+
+export const trace = computed(() => current.value?.trace.value ?? null);
+
+export const step = computed(() => {
+  const last = Math.max(0, trace.value ? lastStep(trace.value) : 0);
+  return chosenStep.value === null ? last : Math.min(chosenStep.value, last);
+});
+
+export function showStep(at: number): void {
+  const shown = trace.peek();
+  if (!shown) return;
+  const last = lastStep(shown);
+  const running = current.peek()?.isActive ?? false;
+  chosenStep.value = at >= last && running ? null : Math.max(0, Math.min(at, last));
+}
+
+export function show(generation: Generation, imageShown = 0): void {
+  batch(() => {
+    current.value = generation;
+    image.value = imageShown;
+    chosenStep.value = null;
+    asked.value = null;
+    cursor.value = null;
+    playing.value = false;
+  });
+}
+
+export function start(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null): Generation {
+  current.peek()?.stop();
+  const generation = new Generation(model, request, origin);
+  batch(() => {
+    generations.value = [...generations.peek(), generation].slice(-KEPT);
+    show(generation);
+  });
+  void generation.run();
+  return generation;
+}

@@ -1,0 +1,181 @@
+/** Labelled controls. */
+
+import type { ComponentChildren } from "preact";
+import { useId } from "preact/hooks";
+import { randomSeed } from "../logic/settings";
+import { Icon, type IconName } from "./icons";
+
+interface FieldProps {
+  label: string;
+  hint?: string | undefined;
+  problem?: string | null | undefined;
+  changed?: boolean | undefined;
+  wide?: boolean | undefined;
+  children: (ids: { id: string; "aria-describedby"?: string; "aria-invalid"?: boolean }) => ComponentChildren;
+}
+
+function Field({ label, hint, problem, changed, wide, children }: FieldProps) {
+  const id = useId();
+  const note = problem ?? hint;
+  const described = note ? { "aria-describedby": `${id}-note` } : {};
+  return (
+    <div class={`field${changed ? " changed" : ""}${wide ? " wide" : ""}`}>
+      <label for={id}>
+        {label}
+        {changed && <span class="tag">differs</span>}
+      </label>
+      {children({ id, ...described, ...(problem ? { "aria-invalid": true } : {}) })}
+      {note && (
+        <p id={`${id}-note`} class={problem ? "note problem" : "note"}>
+          {note}
+        </p>
+      )}
+    </div>
+  );
+}
+
+type Common = Omit<FieldProps, "children"> & { value: string; onChange: (value: string) => void; disabled?: boolean };
+
+export interface NumberProps extends Common {
+  min?: number | undefined;
+  max?: number | undefined;
+  step?: number | "any" | undefined;
+  placeholder?: string | undefined;
+  required?: boolean | undefined;
+}
+
+export function NumberField({ value, onChange, min, max, step, placeholder, required, disabled, ...field }: NumberProps) {
+  return (
+    <Field {...field}>
+      {(ids) => (
+        <input
+          {...ids}
+          type="number"
+          inputMode="decimal"
+          {...{ min, max, step, placeholder, required, disabled, value }}
+          onInput={(event) => onChange(event.currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}
+
+export function SeedField({ value, onChange, ...field }: Common) {
+  return (
+    <Field {...field}>
+      {(ids) => (
+        <div class="joined">
+          <input
+            {...ids}
+            type="number"
+            inputMode="numeric"
+            min={0}
+            max={Number.MAX_SAFE_INTEGER}
+            step={1}
+            required
+            value={value}
+            onInput={(event) => onChange(event.currentTarget.value)}
+          />
+          <IconButton icon="dice" label="Random seed" onClick={() => onChange(String(randomSeed()))} />
+        </div>
+      )}
+    </Field>
+  );
+}
+
+export function TextField({ value, onChange, placeholder, ...field }: Common & { placeholder?: string }) {
+  return (
+    <Field {...field}>
+      {(ids) => (
+        <input
+          {...ids}
+          type="text"
+          autocomplete="off"
+          spellcheck={false}
+          {...{ value, placeholder }}
+          onInput={(event) => onChange(event.currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}
+
+export type Option = [value: string, text: string];
+
+export function SelectField({ value, onChange, options, disabled, ...field }: Common & { options: Option[] }) {
+  return (
+    <Field {...field}>
+      {(ids) => (
+        <select {...ids} {...{ value, disabled }} onChange={(event) => onChange(event.currentTarget.value)}>
+          {options.map(([option, text]) => (
+            <option key={option} value={option} selected={option === value}>
+              {text}
+            </option>
+          ))}
+        </select>
+      )}
+    </Field>
+  );
+}
+
+export function CheckBox(props: { label: string; checked: boolean; onChange: (checked: boolean) => void; disabled?: boolean }) {
+  return (
+    <label class="check">
+      <input
+        type="checkbox"
+        checked={props.checked}
+        disabled={props.disabled}
+        onChange={(event) => props.onChange(event.currentTarget.checked)}
+      />
+      <span>{props.label}</span>
+    </label>
+  );
+}
+
+interface IconButtonProps {
+  icon: IconName;
+  label: string;
+  onClick: () => void;
+  disabled?: boolean;
+  pressed?: boolean;
+}
+
+export function IconButton({ icon, label, onClick, disabled, pressed }: IconButtonProps) {
+  const state = pressed === undefined ? {} : { "aria-pressed": pressed };
+  return (
+    <button type="button" class="icon-button" aria-label={label} title={label} {...{ onClick, disabled }} {...state}>
+      <Icon name={icon} />
+    </button>
+  );
+}
+
+interface SegmentsProps<T extends string> {
+  label: string;
+  value: T;
+  options: [value: T, text: string][];
+  onChange: (value: T) => void;
+}
+
+/** One of a few, all visible. */
+export function Segments<T extends string>({ label, value, options, onChange }: SegmentsProps<T>) {
+  const name = useId();
+  return (
+    <fieldset class="segments">
+      <legend class="unseen">{label}</legend>
+      {options.map(([option, text]) => (
+        <label key={option}>
+          <input type="radio" {...{ name }} checked={option === value} onChange={() => onChange(option)} />
+          <span>{text}</span>
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+export function Notice({ kind, children }: { kind: "problem" | "warning" | "info"; children: ComponentChildren }) {
+  return (
+    <div class={`notice ${kind}`} role={kind === "problem" ? "alert" : "status"}>
+      {children}
+    </div>
+  );
+}
