@@ -3,7 +3,10 @@
 import { useEffect } from "preact/hooks";
 import { Icon, Logo } from "./ui/icons";
 import { Notice } from "./ui/fields";
+import { ComparePage } from "./pages/compare/page";
+import { EditPage, form as editForm } from "./pages/edit/page";
 import { GeneratePage, form as generateForm } from "./pages/generate/page";
+import { UnderstandPage } from "./pages/understand/page";
 import { chosen, loadModels, loadProblem, model, served } from "./store/models";
 import { type Page, PAGES, route } from "./store/route";
 
@@ -65,6 +68,7 @@ function Header({ page }: { page: Page }) {
 
 function choose(page: Page, name: string): void {
   if (page === "generate") generateForm.choose(name);
+  else if (page === "edit") editForm.choose(name);
   else chosen.value = name;
 }
 
@@ -95,5 +99,7 @@ function Content({ page }: { page: Page }) {
     );
   }
   if (page === "generate") return <GeneratePage served={offer} />;
-  return null;
+  if (page === "edit") return <EditPage served={offer} />;
+  if (page === "compare") return <ComparePage served={offer} />;
+  return <UnderstandPage />;
 }

@@ -3,5 +3,8 @@ import { App } from "./app";
 import "./style/base.css";
 import "./style/controls.css";
 import "./style/generate.css";
+import "./style/edit.css";
+import "./style/compare.css";
+import "./style/understand.css";
 
 render(<App />, document.getElementById("app")!);

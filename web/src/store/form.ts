@@ -25,6 +25,12 @@ export class Form {
     other.siblings.unshift(this);
   }
 
+  /** Whether settings of the model were kept before. */
+  get wasStored(): boolean {
+    const model = this.model.peek();
+    return model !== null && !!read(this.key(model.name));
+  }
+
   /** Takes what the address says, else what was set before, else the model's own. */
   load(): void {
     const { query } = route.peek();

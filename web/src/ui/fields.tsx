@@ -106,7 +106,7 @@ export function SelectField({ value, onChange, options, disabled, ...field }: Co
   return (
     <Field {...field}>
       {(ids) => (
-        <select {...ids} {...{ value, disabled }} onChange={(event) => onChange(event.currentTarget.value)}>
+        <select {...ids} {...{ value, disabled }} class={value === "" ? "own" : ""} onChange={(event) => onChange(event.currentTarget.value)}>
           {options.map(([option, text]) => (
             <option key={option} value={option} selected={option === value}>
               {text}

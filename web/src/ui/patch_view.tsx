@@ -27,9 +27,10 @@ export function PatchView({ png, offset: [top, left], factor, label }: Props) {
           if (!bitmap) return;
           drawBitmap(context, bitmap);
           const [x, y] = [width / bitmap.width, height / bitmap.height];
-          context.lineWidth = 2 * unit;
+          context.lineWidth = 1.5 * unit;
           context.strokeStyle = inks.accent;
-          context.strokeRect(left * x, top * y, factor * x, factor * y);
+          const out = context.lineWidth / 2; // around the cell, so that all of it is seen
+          context.strokeRect(left * x - out, top * y - out, factor * x + 2 * out, factor * y + 2 * out);
         }}
       />
     </span>

@@ -42,7 +42,7 @@ export function SamplingFields({ form, model, limits, problems = {}, changed }: 
         onChange={(value) => form.set("schedule", value === "list" ? String(cells) : value)}
         problem={listed ? null : problems.schedule}
         changed={changed?.has("schedule")}
-        options={[["", `${ownSchedule} (default)`], ...others(["cosine", "constant"], ownSchedule), ["list", "own numbers"]]}
+        options={[["", ownSchedule], ...others(["cosine", "constant"], ownSchedule), ["list", "own numbers"]]}
       />
       {listed && (
         <TextField
@@ -85,12 +85,12 @@ const others = (values: string[], own: string): Option[] =>
 
 function withDefault(model: ModelInfo, name: SettingName, values: string[]): Option[] {
   const own = defaultOf(model, name);
-  return [["", `${own === "off" ? "by preset" : own} (default)`], ...others(values, own)];
+  return [["", own === "off" ? "by preset" : own], ...others(values, own)];
 }
 
 function orderOptions(model: ModelInfo): Option[] {
   const own = defaultOf(model, "token_order");
   const possible = ORDERS.filter((order) => order !== own && (order !== "confidence" || model.believes));
   const untrained = (order: string) => (model.token_orders.includes(order) ? order : `${order} (not trained)`);
-  return [["", `${own} (default)`], ...possible.map((order): Option => [order, untrained(order)])];
+  return [["", own], ...possible.map((order): Option => [order, untrained(order)])];
 }

@@ -2,20 +2,20 @@
 
 import { useState } from "preact/hooks";
 import { forkRequest, stepsLeft } from "../../logic/continue";
-import { lastStep, type Trace } from "../../logic/trace";
+import { randomSeed } from "../../logic/settings";
+import type { Trace } from "../../logic/trace";
 import { editGenerated } from "../../store/editing";
 import { image, start, step, trace } from "../../store/stage";
+import { Downloads } from "../../ui/downloads";
 import { IconButton } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
-import { save, saveJson, toBlob } from "../../ui/pictures";
-import { randomSeed } from "../../logic/settings";
 
 export function Actions() {
   const shown = trace.value;
   return (
     <div class="actions">
       <Fork trace={shown} />
-      <Downloads trace={shown} />
+      <Finished trace={shown} />
     </div>
   );
 }
@@ -81,41 +81,19 @@ function Fork({ trace }: { trace: Trace | null }) {
   );
 }
 
-function Downloads({ trace }: { trace: Trace | null }) {
+function Finished({ trace }: { trace: Trace | null }) {
   const finished = trace?.done?.images[image.value];
-  const name = finished ? fileName(trace, finished.seed) : "";
-  const why = finished ? "" : "Once the image is finished";
   return (
     <div class="downloads">
-      <button type="button" disabled={!finished} title={why} onClick={() => save(toBlob(finished!.picture), `${name}.png`)}>
-        <Icon name="download" /> PNG
-      </button>
+      <Downloads trace={trace} index={image.value} />
       <button
         type="button"
         disabled={!finished}
-        title={why || "Makes the same image again: heptapod sample --from FILE.json"}
-        onClick={() => saveJson(finished!.record, `${name}.json`)}
-      >
-        <Icon name="download" /> JSON
-      </button>
-      <button
-        type="button"
-        disabled={!finished || !trace || lastStep(trace) < 0}
-        title={why}
+        title={finished ? "" : "Once the image is finished"}
         onClick={() => editGenerated(trace!, image.value)}
       >
         <Icon name="edit" /> Edit this
       </button>
     </div>
   );
-}
-
-/** Names a file after the model, the class and the seed. */
-export function fileName(trace: Trace, seed: number): string {
-  const label = trace.request.label;
-  const className = typeof label === "number" ? trace.model.class_names[label] : null;
-  return ["heptapod", trace.model.name, className, seed]
-    .filter((part) => part != null)
-    .join("-")
-    .replaceAll(/[^\w.-]+/g, "_");
 }

@@ -39,12 +39,12 @@ function Empty({ model }: { model: ModelInfo }) {
             <GridView {...blank} label="The belief, not known yet" />
             <p class="caption-over">What the model expects of every cell it has not read.</p>
           </Panel>
-          <Panel title={name} legend={<Legend gradient={HEAT_GRADIENT} low="sure" high="unsure" />}>
+          <Panel title={name}>
             <GridView {...blank} label={`${name}, not known yet`} />
           </Panel>
         </>
       )}
-      <Panel title="Fill order" legend={<Legend gradient={TIME_GRADIENT} low="first" high="last" />}>
+      <Panel title="Fill order">
         <GridView {...blank} label="The order, not known yet" />
       </Panel>
       {!model.believes && <NoBelief model={model} />}
@@ -59,11 +59,7 @@ function Filled({ trace }: { trace: Trace }) {
   const state = trace.states[at]?.images[index];
   const fresh = new Set(state?.cells ?? []);
   const common = { rows, columns, cursor: cursor.value, selected: asked.value, onPoint: point };
-  const onChoose = (cell: number) => {
-    const filledIn = filled.rank[cell]! >= 0 ? filled.step[cell]! : null;
-    asked.value = cell;
-    if (filledIn !== null && filledIn >= 0) cursor.value = cell;
-  };
+  const onChoose = (cell: number) => (asked.value = cell);
   const unread = (cell: number) => filled.rank[cell]! < 0;
   const shown = { ...common, onChoose };
   return (

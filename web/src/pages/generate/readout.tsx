@@ -16,10 +16,8 @@ export function Readout({ model }: { model: ModelInfo }) {
 }
 
 const welcome = ({ grid, believes }: ModelInfo) =>
-  `Press Generate: the model fills ${grid[0] * grid[1]} cells one after another${
-    believes
-      ? ". At every step you see what it has read, the whole picture it believes in, and how unsure it is of each cell."
-      : ", and you see the image at every step."
+  `Press Generate: the model fills ${grid[0] * grid[1]} cells one by one. At each step you see what it has read${
+    believes ? ", what it believes, and where it is unsure." : "."
   }`;
 
 const hint = (trace: Trace) =>

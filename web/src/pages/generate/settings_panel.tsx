@@ -47,7 +47,7 @@ export function SettingsPanel({ form, model, limits }: Props) {
       <ClassPicker model={model} value={settings.label} onChange={(value) => form.set("label", value)} />
       <div class="fields">
         <NumberField
-          label="Images"
+          label="Count"
           value={settings.count}
           onChange={set("count")}
           min={1}

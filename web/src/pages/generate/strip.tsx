@@ -1,9 +1,9 @@
 /** The images of a request, and the requests so far with what was continued from what. */
 
-import { filledAt, gridOf, pictureAt, type Trace } from "../../logic/trace";
+import type { Trace } from "../../logic/trace";
 import type { Generation } from "../../store/generation";
 import { current, generations, image, show, step, trace } from "../../store/stage";
-import { GridView } from "../../ui/grid_view";
+import { seedOf, Thumb } from "../../ui/thumb";
 
 export function Strip() {
   const shown = trace.value;
@@ -22,23 +22,6 @@ export function Strip() {
         {!shown && <p class="quiet">The images of one request appear here, each with its own seed.</p>}
       </div>
     </section>
-  );
-}
-
-export const seedOf = (trace: Trace, index: number) => trace.started?.seeds[index] ?? trace.request.seed + index;
-
-export function Thumb({ trace, index, at }: { trace: Trace; index: number; at: number }) {
-  const [rows, columns] = gridOf(trace);
-  const { rank } = filledAt(trace, index, at);
-  return (
-    <span class="frame">
-      <GridView
-        {...{ rows, columns }}
-        png={pictureAt(trace, index, at)}
-        covered={(cell) => rank[cell]! < 0}
-        label={`Image with seed ${seedOf(trace, index)}`}
-      />
-    </span>
   );
 }
 

@@ -1,0 +1,55 @@
+/** Requests that repaint a part of an image, or what is around it. */
+
+import type { GenerateRequest, ModelInfo, Sampling, Size } from "../api/types";
+import { keptCells, type Mask } from "./mask";
+import { type Placement, placedCells } from "./outpaint";
+import { type Token, toValues } from "./tokens";
+
+/** An image to be edited. */
+export interface Source {
+  model: ModelInfo;
+  size: Size;
+  /** Of all cells, in raster order. */
+  tokens: Token[];
+  /** PNG, base64. */
+  picture: string;
+  /** What the tokenizer makes of an upload; null of an image that it has decoded anyway. */
+  reconstruction: string | null;
+  /** What was done to an upload. */
+  converted: string[];
+  /** The class that it was drawn as. */
+  label: number | null;
+  /** What it is called. */
+  name: string;
+}
+
+export interface Wish {
+  label: number | null;
+  count: number;
+  seed: number;
+  sampling: Sampling;
+}
+
+/** Why a mask cannot be repainted; null if it can. */
+export function maskProblem(mask: Mask, factor: number): string | null {
+  const kept = keptCells(mask, factor).length;
+  const cells = mask.data.length / (factor * factor);
+  if (kept === cells) return "Brush over what is to be repainted first.";
+  if (kept === 0) return "Every cell is to be repainted, so nothing is kept. Erase a part of the mask.";
+  return null;
+}
+
+export function inpaintRequest(source: Source, mask: Mask, wish: Wish): GenerateRequest {
+  const { model, size, tokens } = source;
+  const cells = keptCells(mask, model.factor);
+  return request(model, size, cells, cells.map((cell) => tokens[cell] as Token), wish);
+}
+
+export function outpaintRequest(source: Source, place: Placement, wish: Wish): GenerateRequest {
+  const { model, size, tokens } = source;
+  return request(model, [place.height, place.width], placedCells(place, size, model.factor), tokens, wish);
+}
+
+function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): GenerateRequest {
+  return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels) }, ...wish };
+}

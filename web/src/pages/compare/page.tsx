@@ -1,0 +1,105 @@
+/** Compare: the same class and seeds, drawn by two models or with two settings. */
+
+import { useEffect } from "preact/hooks";
+import type { ModelInfo, Served } from "../../api/types";
+import { defaultOf, differences, type SettingName } from "../../logic/settings";
+import { forms, formA, formB, load, problem, run, runs, type Side, stop } from "../../store/comparing";
+import { ClassPicker } from "../../ui/class_picker";
+import { Notice, NumberField, SeedField, SelectField } from "../../ui/fields";
+import { Icon } from "../../ui/icons";
+import { ModelFacts } from "../../ui/model_facts";
+import { SamplingFields } from "../../ui/sampling_fields";
+import { Pairs } from "./pairs";
+
+export function ComparePage({ served }: { served: Served }) {
+  useEffect(load, []);
+  const [a, b] = [formA.model.value, formB.model.value];
+  if (!a || !b) return null;
+  const changed = differences(formA.settings.value, formB.settings.value);
+  return (
+    <main class="compare">
+      <h1 class="unseen">Compare</h1>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          run();
+        }}
+        aria-label="Settings"
+      >
+        <div class="sides">
+          <Settings side="a" {...{ served, changed }} />
+          <Settings side="b" {...{ served, changed }} />
+        </div>
+        <Shared model={a} served={served} />
+        <p class="difference" role="status">
+          {difference(a, b, changed)}
+        </p>
+      </form>
+      {problem.value && <Notice kind="problem">{problem.value}</Notice>}
+      <Pairs />
+    </main>
+  );
+}
+
+function Shared({ model, served }: { model: ModelInfo; served: Served }) {
+  const settings = formA.settings.value;
+  const active = runs.value !== null && (runs.value.a.isActive || runs.value.b.isActive);
+  return (
+    <div class="shared">
+      <ClassPicker model={model} value={settings.label} onChange={(value) => formA.set("label", value)} label="Class of both" />
+      <NumberField
+        label="Count"
+        value={settings.count}
+        onChange={(value) => formA.set("count", value)}
+        min={1}
+        max={served.limits.count}
+        step={1}
+        required
+      />
+      <SeedField label="First seed" value={settings.seed} onChange={(value) => formA.set("seed", value)} />
+      <button type="submit" class="primary">
+        Draw both
+      </button>
+      {active && (
+        <button type="button" onClick={stop}>
+          <Icon name="stop" /> Stop
+        </button>
+      )}
+    </div>
+  );
+}
+
+function Settings({ side, served, changed }: { side: Side; served: Served; changed: ReadonlySet<SettingName> }) {
+  const form = forms[side];
+  const model = form.model.value!;
+  const differ = formA.model.value !== formB.model.value;
+  return (
+    <fieldset class={`side-settings ${side}`}>
+      <legend>
+        <span class="badge">{side.toUpperCase()}</span>
+        {served.models.length === 1 && <b>{model.name}</b>}
+      </legend>
+      {served.models.length > 1 && (
+        <SelectField
+          label="Model"
+          value={model.name}
+          onChange={(name) => form.choose(name)}
+          changed={differ}
+          options={served.models.map(({ name }) => [name, name])}
+        />
+      )}
+      <ModelFacts model={model} />
+      <div class="fields">
+        <SamplingFields {...{ form, model, changed }} limits={served.limits} />
+      </div>
+    </fieldset>
+  );
+}
+
+/** In words: "They differ in steps: 49 and 8." */
+function difference(a: ModelInfo, b: ModelInfo, changed: ReadonlySet<SettingName>): string {
+  const value = (model: ModelInfo, side: Side, name: SettingName) => forms[side].settings.value[name] || defaultOf(model, name);
+  const parts = [...changed].map((name) => `${name.replace("_", " ")}: ${value(a, "a", name)} and ${value(b, "b", name)}`);
+  if (a !== b) parts.unshift(`model: ${a.name} and ${b.name}`);
+  return parts.length ? `They differ in ${parts.join("; ")}.` : "A and B are set alike: change something in one of them.";
+}

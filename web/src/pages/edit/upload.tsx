@@ -1,0 +1,99 @@
+/** Takes an image from outside: by file, by drop, by paste. The server checks it and tells the model's tokens of it. */
+
+import { signal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { encode } from "../../api/client";
+import type { ModelInfo } from "../../api/types";
+import { before, result, setUpload } from "../../store/editing";
+import { Notice, SelectField } from "../../ui/fields";
+import { Icon } from "../../ui/icons";
+
+type Fit = "crop" | "keep";
+
+export const uploading = signal(false);
+export const uploadProblem = signal<string | null>(null);
+const fit = signal<Fit>("crop");
+
+export async function upload(model: ModelInfo, file: Blob, name: string): Promise<void> {
+  uploading.value = true;
+  uploadProblem.value = null;
+  try {
+    setUpload(model, await encode(model.name, file, fit.peek()), name);
+    result.value = null;
+    before.value = [];
+  } catch (error) {
+    uploadProblem.value = (error as Error).message;
+  } finally {
+    uploading.value = false;
+  }
+}
+
+export function Upload({ model }: { model: ModelInfo }) {
+  const input = useRef<HTMLInputElement>(null);
+  const [height, width] = model.size;
+  return (
+    <div class="upload">
+      <button type="button" onClick={() => input.current?.click()} disabled={uploading.value}>
+        <Icon name="upload" /> {uploading.value ? "Reading …" : "Open an image"}
+      </button>
+      <input
+        ref={input}
+        type="file"
+        class="unseen"
+        tabIndex={-1}
+        aria-label="Image file"
+        accept="image/png,image/jpeg,image/webp,image/gif,image/bmp,image/tiff"
+        onChange={(event) => {
+          const file = event.currentTarget.files?.[0];
+          if (file) void upload(model, file, file.name);
+          event.currentTarget.value = "";
+        }}
+      />
+      <SelectField
+        label="Size"
+        value={fit.value}
+        onChange={(value) => (fit.value = value as Fit)}
+        options={[
+          ["crop", `to ${height} × ${width}`],
+          ["keep", "as it is"],
+        ]}
+      />
+      {uploadProblem.value && (
+        <div class="wide">
+          <Notice kind="problem">{uploadProblem.value}</Notice>
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** Images dropped on the page or pasted into it; tells whether one is being dragged over it. */
+export function useDropAndPaste(model: ModelInfo | null): boolean {
+  const [over, setOver] = useState(false);
+  useEffect(() => {
+    if (!model) return;
+    const take = (data: DataTransfer | null) => {
+      const file = [...(data?.files ?? [])][0];
+      if (file) void upload(model, file, file.name || "pasted image");
+      return file !== undefined;
+    };
+    const listeners: [string, (event: Event) => void][] = [
+      ["paste", (event) => take((event as ClipboardEvent).clipboardData) && event.preventDefault()],
+      ["dragover", (event) => (event.preventDefault(), setOver(true))],
+      ["dragleave", (event) => (event as DragEvent).relatedTarget === null && setOver(false)],
+      [
+        "drop",
+        (event) => {
+          event.preventDefault();
+          setOver(false);
+          if (!take((event as DragEvent).dataTransfer)) uploadProblem.value = "What was dropped is no file.";
+        },
+      ],
+    ];
+    for (const [name, listener] of listeners) document.addEventListener(name, listener);
+    return () => {
+      for (const [name, listener] of listeners) document.removeEventListener(name, listener);
+    };
+  }, [model?.name]);
+  return over;
+}

@@ -1,0 +1,91 @@
+/** Understand: how a model was trained, what it drew meanwhile, and how good it is in how many steps. */
+
+import { signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { getRun } from "../../api/client";
+import type { ModelInfo, RunAnswer } from "../../api/types";
+import { chosen, model } from "../../store/models";
+import { remember, route } from "../../store/route";
+import { served } from "../../store/models";
+import { Notice, Segments } from "../../ui/fields";
+import { ModelFacts } from "../../ui/model_facts";
+import { Evaluations } from "./evaluations";
+import { Training } from "./training";
+
+const answers = signal<Record<string, RunAnswer>>({});
+const problem = signal<string | null>(null);
+const stage = signal("model");
+
+export function UnderstandPage() {
+  useEffect(() => {
+    const name = route.peek().query.get("model");
+    if (name) chosen.value = name;
+  }, []);
+  const shown = model.value;
+  useEffect(() => {
+    if (!shown) return;
+    remember("understand", (served.peek()?.models.length ?? 0) > 1 ? [["model", shown.name]] : []);
+    problem.value = null;
+    if (!shown.has_run) return;
+    getRun(shown.name).then(
+      (answer) => (answers.value = { ...answers.peek(), [shown.name]: answer }),
+      (error: Error) => (problem.value = error.message),
+    );
+  }, [shown?.name]);
+  if (!shown) return null;
+  return (
+    <main class="understand">
+      <header>
+        <h1>{shown.name}</h1>
+        <ModelFacts model={shown} />
+        <About model={shown} />
+      </header>
+      {problem.value && <Notice kind="problem">{problem.value}</Notice>}
+      <Runs model={shown} />
+    </main>
+  );
+}
+
+function About({ model }: { model: ModelInfo }) {
+  const facts = Object.entries(model.about);
+  if (!facts.length) return null;
+  return (
+    <dl class="about">
+      {facts.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name.replaceAll("_", " ")}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+const NAMES: Record<string, string> = { model: "The model", tokenizer: "Its tokenizer" };
+
+function Runs({ model }: { model: ModelInfo }) {
+  const answer = answers.value[model.name];
+  if (!model.has_run) {
+    return (
+      <Notice kind="info">
+        No run folder was given for this model, so there are no curves. Start the studio with the folder that heptapod train wrote.
+      </Notice>
+    );
+  }
+  if (!answer) return problem.value ? null : <p role="status">Loading …</p>;
+  const run = answer.runs.find((one) => one.stage === stage.value) ?? answer.runs[0];
+  return (
+    <>
+      {answer.runs.length > 1 && (
+        <Segments
+          label="Whose training"
+          value={run?.stage ?? ""}
+          options={answer.runs.map(({ stage }) => [stage, NAMES[stage] ?? stage])}
+          onChange={(value) => (stage.value = value)}
+        />
+      )}
+      {run ? <Training key={run.stage} run={run} model={model} /> : <Notice kind="info">The run folder has no training figures.</Notice>}
+      <Evaluations evaluations={answer.evaluations} model={model} />
+    </>
+  );
+}
