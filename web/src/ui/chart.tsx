@@ -27,6 +27,9 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 const scheme = signal(DARK.matches);
 DARK.addEventListener("change", ({ matches }) => (scheme.value = matches));
 
+/** Held-out values have the same colour in every chart. */
+const PLACES: Record<string, number> = { training: 0, "held out": 1 };
+
 const LIGHT_COLOURS = ["#6a1b9a", "#c2410c", "#0f766e", "#a21caf", "#1d4ed8", "#4d7c0f"];
 const DARK_COLOURS = ["#c79bf0", "#ff9447", "#4fd1c0", "#f58bd0", "#8ab4ff", "#b6d957"];
 
@@ -55,7 +58,7 @@ export function Chart({ title, lines, xName, log = false, logX = false, points =
         series: [
           { label: xName },
           ...lines.map(({ name }, i): uPlot.Series => {
-            const stroke = colours[i % colours.length]!;
+            const stroke = colours[(PLACES[name] ?? i) % colours.length]!;
             const few = points || lines[i]!.xs.length < 30;
             return {
               label: name,
@@ -86,7 +89,7 @@ export function Chart({ title, lines, xName, log = false, logX = false, points =
     <figure class="chart">
       <figcaption>
         <strong>{title}</strong>
-        <span>{summary}</span>
+        <span title={summary}>{summary}</span>
       </figcaption>
       <div ref={frame} style={{ minHeight: `${height + 28}px` }} aria-hidden="true" />
     </figure>

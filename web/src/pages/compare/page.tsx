@@ -74,25 +74,26 @@ function Settings({ side, served, changed }: { side: Side; served: Served; chang
   const model = form.model.value!;
   const differ = formA.model.value !== formB.model.value;
   return (
-    <fieldset class={`side-settings ${side}`}>
-      <legend>
+    <div class={`side-settings ${side}`} role="group" aria-label={`Settings of ${side.toUpperCase()}`}>
+      <header>
         <span class="badge">{side.toUpperCase()}</span>
-        {served.models.length === 1 && <b>{model.name}</b>}
-      </legend>
-      {served.models.length > 1 && (
-        <SelectField
-          label="Model"
-          value={model.name}
-          onChange={(name) => form.choose(name)}
-          changed={differ}
-          options={served.models.map(({ name }) => [name, name])}
-        />
-      )}
-      <ModelFacts model={model} />
+        {served.models.length > 1 ? (
+          <SelectField
+            label="Model"
+            value={model.name}
+            onChange={(name) => form.choose(name)}
+            changed={differ}
+            options={served.models.map(({ name }) => [name, name])}
+          />
+        ) : (
+          <b>{model.name}</b>
+        )}
+        <ModelFacts model={model} />
+      </header>
       <div class="fields">
         <SamplingFields {...{ form, model, changed }} limits={served.limits} />
       </div>
-    </fieldset>
+    </div>
   );
 }
 
