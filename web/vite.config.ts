@@ -1,7 +1,7 @@
 import { defineConfig, loadEnv } from "vite";
 
 /** The page is built into the Python package. `npm run dev` forwards the API to `heptapod studio` at its usual port. */
-const server = loadEnv("development", ".", "HEPTAPOD_")["HEPTAPOD_STUDIO"] ?? "http://127.0.0.1:7860";
+const server = loadEnv("development", ".", "HEPTAPOD_")["HEPTAPOD_STUDIO"] ?? "http://127.0.0.1:8000";
 
 export default defineConfig({
   base: "./",

@@ -82,7 +82,7 @@ export function describe(xs: number[], ys: number[]): string {
 /** About three digits. */
 export function figure(value: number): string {
   const size = Math.abs(value);
-  if (value === 0) return "0";
+  if (Number.isInteger(value) && size < 1e9) return value.toLocaleString("en");
   if (size >= 1e5 || size < 1e-3) return value.toExponential(2);
   if (size >= 100) return value.toLocaleString("en", { maximumFractionDigits: 1 });
   return value.toPrecision(3);

@@ -93,5 +93,19 @@ export class Form {
   }
 }
 
-const read = (key: string) => sessionStorage.getItem(key);
-const write = (key: string, value: string) => sessionStorage.setItem(key, value);
+/** A browser may refuse to keep anything; then nothing is kept. */
+function read(key: string): string | null {
+  try {
+    return sessionStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+function write(key: string, value: string): void {
+  try {
+    sessionStorage.setItem(key, value);
+  } catch {
+    return;
+  }
+}

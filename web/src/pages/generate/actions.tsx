@@ -53,6 +53,7 @@ function Fork({ trace }: { trace: Trace | null }) {
         <span>seed</span>
         <input
           type="number"
+          aria-label="Seed to continue with"
           min={0}
           max={Number.MAX_SAFE_INTEGER}
           step={1}
@@ -66,7 +67,7 @@ function Fork({ trace }: { trace: Trace | null }) {
       {classes.length > 1 && (
         <label class="inline">
           <span>class</span>
-          <select value={label} disabled={!trace} onChange={(event) => setLabel(event.currentTarget.value)}>
+          <select aria-label="Class to continue with" value={label} disabled={!trace} onChange={(event) => setLabel(event.currentTarget.value)}>
             <option value={SAME}>the same</option>
             {classes.map((name, i) => (
               <option key={i} value={String(i)}>

@@ -31,7 +31,10 @@ export function AskPanel() {
 
   if (cell === null || !shown || !filled) return null;
   const [, columns] = gridOf(shown);
-  const close = () => (asked.value = null);
+  const close = () => {
+    asked.value = null;
+    focusImage();
+  };
   return (
     <section class="ask" aria-labelledby="ask-title" onKeyDown={(event) => event.key === "Escape" && close()}>
       <header>
@@ -52,6 +55,8 @@ export function AskPanel() {
     </section>
   );
 }
+
+const focusImage = () => document.querySelector<HTMLElement>(".stage canvas.interactive")?.focus({ preventScroll: true });
 
 /** Asks again whenever the cell, the image or the state changes; an answer that is overtaken is dropped. */
 function useAnswer(shown: Trace | null, cell: number | null): void {
@@ -108,15 +113,16 @@ function Answer({ trace, answer: found }: { trace: Trace; answer: CellAnswer }) 
       step: at,
       how: `step ${at}, cell ${place} pinned`,
     });
+    focusImage();
   };
 
   return (
     <form onSubmit={pin}>
       <p class="facts">
-        {uncertaintyName(name)} {found.uncertainty.toFixed(2)} {unitOf(name)}, before step {step.value + 1}. The cell is outlined; what
-        is around it is as believed.
+        {uncertaintyName(name)} {found.uncertainty.toFixed(2)} {unitOf(name)} before step {step.value + 1}. Around the outlined cell: what
+        is believed.
       </p>
-      <fieldset class="candidates">
+      <fieldset class={isVector ? "candidates draws" : "candidates"}>
         <legend class="unseen">What it could become</legend>
         {found.candidates.map((candidate, i) => (
           <label key={i} class="candidate">
@@ -139,9 +145,11 @@ function Answer({ trace, answer: found }: { trace: Trace; answer: CellAnswer }) 
         )}
       </fieldset>
       {found.mean && found.spread && <Channels mean={found.mean} spread={found.spread} />}
-      <button type="submit" class="primary" disabled={!choice}>
-        <Icon name="pin" /> Pin and continue
-      </button>
+      <div class="pin">
+        <button type="submit" class="primary" disabled={!choice}>
+          <Icon name="pin" /> Pin and continue
+        </button>
+      </div>
     </form>
   );
 }

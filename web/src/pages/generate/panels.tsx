@@ -44,7 +44,7 @@ function Empty({ model }: { model: ModelInfo }) {
           </Panel>
         </>
       )}
-      <Panel title="Fill order">
+      <Panel title="Fill order" className={model.believes ? "" : "main"}>
         <GridView {...blank} label="The order, not known yet" />
       </Panel>
       {!model.believes && <NoBelief model={model} />}
@@ -68,7 +68,11 @@ function Filled({ trace }: { trace: Trace }) {
         <GridView {...shown} png={pictureAt(trace, index, at)} covered={unread} fresh={fresh} label={soFar(filled.count, rows * columns)} />
       </Panel>
       {trace.model.believes ? <Belief {...{ trace, at, index, shown, unread }} /> : null}
-      <Panel title="Fill order" legend={<Legend gradient={TIME_GRADIENT} low="first" high="last" />}>
+      <Panel
+        title="Fill order"
+        legend={<Legend gradient={TIME_GRADIENT} low="first" high="last" />}
+        className={trace.model.believes ? "" : "main"}
+      >
         <GridView
           {...shown}
           png={null}
@@ -94,7 +98,7 @@ interface BeliefProps {
 
 function Belief({ trace, at, index, shown, unread }: BeliefProps) {
   const believed = believedAt(trace, index, at);
-  const highest = highestUncertainty(trace, index);
+  const highest = useMemo(() => highestUncertainty(trace, index), [trace, index]);
   const uncertainty = believed?.state.uncertainty ?? [];
   const name = uncertaintyName(trace.model.uncertainty_name);
   const unit = unitOf(trace.model.uncertainty_name);
@@ -104,7 +108,7 @@ function Belief({ trace, at, index, shown, unread }: BeliefProps) {
       <Panel title="Believed" aside={stale} className="main">
         <GridView {...shown} png={believed?.state.picture ?? null} label="The most likely whole picture, given what was read" />
       </Panel>
-      <Panel title={name} legend={<Legend gradient={HEAT_GRADIENT} low="0" high={`${highest.toFixed(2)} ${unit}`} />}>
+      <Panel title={name} legend={<Legend gradient={HEAT_GRADIENT} low="0" high={`${highest.toFixed(2)} ${unit.length > 6 ? "" : unit}`} />}>
         <GridView
           {...shown}
           png={null}

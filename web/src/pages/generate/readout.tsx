@@ -1,7 +1,7 @@
 /** One line under the maps: what is known of the cell pointed at. */
 
 import type { ModelInfo } from "../../api/types";
-import { believedAt, filledAt, gridOf, type Trace } from "../../logic/trace";
+import { believedAt, filledAt, gridOf, isComplete, lastStep, type Trace } from "../../logic/trace";
 import { cursor, image, step, trace } from "../../store/stage";
 import { uncertaintyName, unitOf } from "./panels";
 
@@ -20,10 +20,13 @@ const welcome = ({ grid, believes }: ModelInfo) =>
     believes ? ", what it believes, and where it is unsure." : "."
   }`;
 
-const hint = (trace: Trace) =>
-  trace.model.believes
-    ? "Point at a cell to read its numbers. Click one that is not read yet to ask what it could become."
-    : "Click a cell that is not read yet to ask what it could become.";
+function hint(trace: Trace): string {
+  if (isComplete(trace) && step.value === lastStep(trace)) {
+    return "Finished. Move the slider back to ask about a cell, or to continue differently from there.";
+  }
+  const click = "Click a cell that is not read yet to ask what it could become.";
+  return trace.model.believes ? `Point at a cell to read its numbers. ${click}` : click;
+}
 
 function describe(trace: Trace, cell: number): string {
   const [, columns] = gridOf(trace);

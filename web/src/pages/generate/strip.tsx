@@ -2,6 +2,7 @@
 
 import type { Trace } from "../../logic/trace";
 import type { Generation } from "../../store/generation";
+import { served } from "../../store/models";
 import { current, generations, image, show, step, trace } from "../../store/stage";
 import { seedOf, Thumb } from "../../ui/thumb";
 
@@ -71,5 +72,6 @@ function Entry({ node }: { node: Generation }) {
 function title({ model, request }: Trace): string {
   const { label, seed, count } = request;
   const name = typeof label === "number" ? (model.class_names[label] ?? `class ${label}`) : "no class";
-  return count > 1 ? `${name}, seeds ${seed} to ${seed + count - 1}` : `${name}, seed ${seed}`;
+  const of = (served.value?.models.length ?? 0) > 1 ? `${model.name}: ` : "";
+  return of + (count > 1 ? `${name}, seeds ${seed} to ${seed + count - 1}` : `${name}, seed ${seed}`);
 }

@@ -4,9 +4,9 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { getRun } from "../../api/client";
 import type { ModelInfo, RunAnswer } from "../../api/types";
-import { chosen, model } from "../../store/models";
+import { figure, words } from "../../logic/curves";
+import { chosen, model, served } from "../../store/models";
 import { remember, route } from "../../store/route";
-import { served } from "../../store/models";
 import { Notice, Segments } from "../../ui/fields";
 import { ModelFacts } from "../../ui/model_facts";
 import { Evaluations } from "./evaluations";
@@ -53,8 +53,8 @@ function About({ model }: { model: ModelInfo }) {
     <dl class="about">
       {facts.map(([name, value]) => (
         <div key={name}>
-          <dt>{name.replaceAll("_", " ")}</dt>
-          <dd>{value}</dd>
+          <dt>{words(name.replace(/^val_/, "held-out "))}</dt>
+          <dd>{Number.isFinite(Number(value)) ? figure(Number(value)) : value}</dd>
         </div>
       ))}
     </dl>

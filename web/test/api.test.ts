@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest";
+import { describeProblem } from "../src/api/client";
+import { EventParser } from "../src/api/sse";
+import { settingOf } from "../src/logic/problems";
+
+describe("server-sent events", () => {
+  it("may be cut anywhere", () => {
+    const text = 'event: queued\ndata: {"ahead": 2}\n\n: comment\n\nevent: step\r\ndata: {"a":\r\ndata: 1}\r\n\r\n';
+    for (const size of [1, 3, 7, text.length]) {
+      const parser = new EventParser();
+      const events = [];
+      for (let at = 0; at < text.length; at += size) events.push(...parser.push(text.slice(at, at + size)));
+      expect(events).toEqual([
+        { event: "queued", data: '{"ahead": 2}' },
+        { event: "step", data: '{"a":\n1}' },
+      ]);
+    }
+  });
+});
+
+describe("problems", () => {
+  it("are one line, whatever the server sends", () => {
+    expect(describeProblem("steps: 99 given")).toBe("steps: 99 given");
+    expect(describeProblem([{ loc: ["body", "sampling", "top_p"], msg: "too large" }, { msg: "no" }])).toBe("sampling.top_p: too large; no");
+    expect(describeProblem(undefined)).toBeNull();
+  });
+
+  it("are shown at the setting they name", () => {
+    expect(settingOf("steps: 99 given, must be between 1 and 49")).toBe("steps");
+    expect(settingOf("sampling.top_p: too large")).toBe("top_p");
+    expect(settingOf("known: cells 3 twice")).toBeNull();
+    expect(settingOf("The server does not answer.")).toBeNull();
+  });
+});

@@ -1,0 +1,69 @@
+import { describe, expect, it } from "vitest";
+import { aligned, qualityLines, toFigures } from "../src/logic/curves";
+import { defaultOf, differences, fromQuery, initialSettings, toQuery, toSampling } from "../src/logic/settings";
+import { model } from "./traces";
+
+describe("settings", () => {
+  const start = initialSettings(model);
+
+  it("send what was given only", () => {
+    expect(toSampling(start)).toEqual({});
+    expect(toSampling({ ...start, steps: "8", temperature: "0", schedule: "1, 2,3", token_order: "random" })).toEqual({
+      steps: 8,
+      temperature: 0,
+      schedule: [1, 2, 3],
+      token_order: "random",
+    });
+    expect(toSampling({ ...start, schedule: "constant" }).schedule).toBe("constant");
+  });
+
+  it("survive the address", () => {
+    const changed = { ...start, label: "", seed: "7", steps: "8" };
+    const query = new URLSearchParams(toQuery(changed, start, "b."));
+    expect(query.toString()).toBe("b.label=&b.seed=7&b.steps=8");
+    expect(fromQuery(query, start, "b.")).toEqual(changed);
+  });
+
+  it("differ in how they sample, not in what", () => {
+    expect([...differences(start, { ...start, seed: "9", steps: "8" })]).toEqual(["steps"]);
+  });
+
+  it("say what a model does by itself", () => {
+    expect(["steps", "token_order", "top_k", "schedule"].map((name) => defaultOf(model, name as "steps"))).toEqual([
+      "6",
+      "raster",
+      "off",
+      "cosine",
+    ]);
+  });
+});
+
+describe("charts", () => {
+  it("have training and held-out values of one figure together, the loss first", () => {
+    const curve = (name: string) => ({ name, steps: [1], values: [2] });
+    const figures = toFigures(["lr", "val_psnr", "val_loss", "loss"].map(curve));
+    expect(figures.map(({ name, lines }) => [name, ...lines.map((line) => line.name)])).toEqual([
+      ["loss", "held out", "training"],
+      ["psnr", "held out"],
+      ["lr", "training"],
+    ]);
+  });
+
+  it("share their steps", () => {
+    expect(aligned([{ xs: [1, 3], ys: [10, 30] }, { xs: [2, 3], ys: [5, 6] }])).toEqual([[1, 2, 3], [10, null, 30], [null, 5, 6]]);
+  });
+
+  it("have a line for each order, and for what else differs", () => {
+    const one = { name: "x", token_order: "raster", temperature: 1, count: 100, evaluator: "e", reference: "r" };
+    const evaluations = [
+      { ...one, steps: null, metrics: { d: 1 } },
+      { ...one, steps: 2, metrics: { d: 2 } },
+      { ...one, steps: 2, temperature: 0.5, metrics: { d: 3 } },
+      { ...one, steps: 4, metrics: { other: 1 } },
+    ];
+    expect(qualityLines(evaluations, "d", 6)).toEqual([
+      { name: "raster, temperature 1", xs: [2, 6], ys: [2, 1] },
+      { name: "raster, temperature 0.5", xs: [2], ys: [3] },
+    ]);
+  });
+});
