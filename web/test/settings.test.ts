@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { aligned, qualityLines, toFigures } from "../src/logic/curves";
+import { aligned, axisLabels, qualityLines, toFigures } from "../src/logic/curves";
 import { defaultOf, differences, fromQuery, initialSettings, toQuery, toSampling } from "../src/logic/settings";
 import { model } from "./traces";
 
@@ -51,6 +51,12 @@ describe("charts", () => {
 
   it("share their steps", () => {
     expect(aligned([{ xs: [1, 3], ys: [10, 30] }, { xs: [2, 3], ys: [5, 6] }])).toEqual([[1, 2, 3], [10, null, 30], [null, 5, 6]]);
+  });
+
+  it("have as many decimals along an axis as one label needs", () => {
+    expect(axisLabels([2, 2.5, 3])).toEqual(["2.0", "2.5", "3.0"]);
+    expect(axisLabels([0, 100, null])).toEqual(["0", "100", ""]);
+    expect(axisLabels([0, 1e-5])).toEqual(["0", "1.00e-5"]);
   });
 
   it("have a line for each order, and for what else differs", () => {

@@ -87,3 +87,11 @@ export function figure(value: number): string {
   if (size >= 100) return value.toLocaleString("en", { maximumFractionDigits: 1 });
   return value.toPrecision(3);
 }
+
+/** Labels of an axis, all with as many decimals as one of them needs; nothing where a logarithmic axis has no room. */
+export function axisLabels(values: (number | null)[]): string[] {
+  const decimals = (value: number | null) => (value === null ? 0 : (String(Number(value.toPrecision(6))).split(".")[1]?.length ?? 0));
+  const most = Math.min(Math.max(...values.map(decimals)), 6);
+  const exact = values.every((value) => value === null || value === 0 || (Math.abs(value) >= 1e-4 && Math.abs(value) < 1e5));
+  return values.map((value) => (value === null ? "" : exact ? value.toFixed(most) : figure(value)));
+}

@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { aligned, describe, figure, positive } from "../logic/curves";
+import { aligned, axisLabels, describe, figure, positive } from "../logic/curves";
 
 export interface Line {
   name: string;
@@ -53,7 +53,7 @@ export function Chart({ title, lines, xName, log = false, logX = false, points =
         scales: { x: { time: false, distr: logX ? 3 : 1, ...(logX ? { log: 2 as const } : {}) }, y: { distr: log ? 3 : 1 } },
         axes: [
           { ...axis, label: xName, labelSize: 18, size: 34 },
-          { ...axis, size: 64, values: (_, values) => values.map((value) => (value === null ? "" : figure(value))) },
+          { ...axis, size: 64, values: (_, values) => axisLabels(values) },
         ],
         series: [
           { label: xName },

@@ -19,6 +19,7 @@ export function MaskEditor({ source }: { source: Source }) {
   const isRectangle = tool.value === "rectangle";
   const value = tool.value === "eraser" ? 0 : 1;
   const radius = brushSize.value / 2;
+  const painted = mask.value;
 
   const pointOf = (event: PointerEvent): Point => {
     const box = (event.currentTarget as Element).getBoundingClientRect();
@@ -80,7 +81,7 @@ export function MaskEditor({ source }: { source: Source }) {
       aria-label="The image and its mask. Arrow keys move the brush, with Shift by a pixel; Space paints; Control Z takes back."
       tabIndex={0}
       draw={(context, inks, unit) =>
-        drawMask(context, { bitmap, mask: mask.value, factor, cursor, radius, corner, isRectangle }, inks, unit)
+        drawMask(context, { bitmap, mask: painted, factor, cursor, radius, corner, isRectangle }, inks, unit)
       }
       onPointerLeave={() => !last.current && setCursor(null)}
       onBlur={() => setCursor(null)}

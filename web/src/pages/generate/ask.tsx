@@ -26,17 +26,17 @@ export function AskPanel() {
   useAnswer(shown, isRead ? null : cell);
 
   useEffect(() => {
-    if (cell !== null) heading.current?.focus({ preventScroll: true });
+    if (cell === null) return;
+    heading.current?.focus({ preventScroll: true });
+    const onKeyDown = (event: KeyboardEvent) => event.key === "Escape" && close();
+    document.addEventListener("keydown", onKeyDown);
+    return () => document.removeEventListener("keydown", onKeyDown);
   }, [cell]);
 
   if (cell === null || !shown || !filled) return null;
   const [, columns] = gridOf(shown);
-  const close = () => {
-    asked.value = null;
-    focusImage();
-  };
   return (
-    <section class="ask" aria-labelledby="ask-title" onKeyDown={(event) => event.key === "Escape" && close()}>
+    <section class="ask" aria-labelledby="ask-title">
       <header>
         <h2 id="ask-title" ref={heading} tabIndex={-1}>
           Cell in row {Math.floor(cell / columns) + 1}, column {(cell % columns) + 1}
@@ -54,6 +54,11 @@ export function AskPanel() {
       )}
     </section>
   );
+}
+
+function close(): void {
+  asked.value = null;
+  focusImage();
 }
 
 const focusImage = () => document.querySelector<HTMLElement>(".stage canvas.interactive")?.focus({ preventScroll: true });

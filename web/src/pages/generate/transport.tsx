@@ -16,7 +16,7 @@ export function Transport() {
   usePlaying(steps);
   useKeys();
   return (
-    <div class="transport" role="group" aria-label="Steps">
+    <div class="transport" role="group" aria-label="Player">
       <IconButton icon="first" label="First state" onClick={() => seek(0)} disabled={disabled} />
       <IconButton icon="previous" label="One step back" onClick={() => seek(step.peek() - 1)} disabled={disabled} />
       <IconButton
