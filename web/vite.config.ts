@@ -9,6 +9,7 @@ export default defineConfig({
     outDir: "../src/heptapod/studio/static",
     emptyOutDir: true,
     target: "es2022",
+    license: { fileName: "licenses.md" },
     modulePreload: { polyfill: false },
     rolldownOptions: { output: { hashCharacters: "hex" } },
   },

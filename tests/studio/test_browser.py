@@ -267,7 +267,8 @@ def test_brush_undo_invert_and_use_the_result(open_page: Open) -> None:
     page.get_by_role("button", name="Undo").click()
     assert shown(mask) == clean
     expect(page.get_by_role("button", name="Repaint")).to_be_disabled()
-    mask.click(position={"x": 60, "y": 120})
+    page.get_by_label("Brush size").fill("8")
+    click_cell(mask, 1, 1)
     page.get_by_role("button", name="Invert the mask").click()
     page.get_by_label("Keep the original pixels").uncheck()
     page.get_by_text("dog", exact=True).click()
@@ -326,9 +327,11 @@ def test_compare_two_settings(open_page: Open) -> None:
 def test_compare_two_models(open_page: Open) -> None:
     page = open_page("compare")
     expect(page.locator(".side-settings.b select").first).to_have_value("vectors")
+    page.locator(".side-settings.b").get_by_label("Steps").fill("5")
+    page.get_by_label("Count").fill("3")
     page.get_by_role("button", name="Draw both").click()
-    expect(page.locator(".summary.b p")).to_contain_text("20 steps in")
-    expect(page.locator(".pair")).to_have_count(4)
+    expect(page.locator(".summary.b p")).to_contain_text("5 steps in")
+    expect(page.locator(".pair")).to_have_count(3)
 
 
 def test_understand_a_run(open_page: Open) -> None:
@@ -394,6 +397,7 @@ def test_a_phone_shows_every_page_in_its_width(open_page: Open, where: str) -> N
         page.get_by_role("button", name="Edit this").click()
         expect(page.locator("canvas.mask")).to_be_visible()
     if where == "compare":
+        page.locator(".side-settings.b select").first.select_option("run")
         page.get_by_role("button", name="Draw both").click()
         expect(page.locator(".summary.b p")).to_contain_text("steps in")
     if where == "understand":

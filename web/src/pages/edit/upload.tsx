@@ -5,6 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { encode } from "../../api/client";
 import type { ModelInfo } from "../../api/types";
 import { before, result, setUpload } from "../../store/editing";
+import { served } from "../../store/models";
 import { Notice, SelectField } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
 
@@ -15,6 +16,11 @@ export const uploadProblem = signal<string | null>(null);
 const fit = signal<Fit>("crop");
 
 export async function upload(model: ModelInfo, file: Blob, name: string): Promise<void> {
+  const most = served.peek()?.limits.upload_bytes ?? Infinity;
+  if (file.size > most) {
+    uploadProblem.value = `${name}: ${megabytes(file.size)} MB, but this server takes at most ${megabytes(most)} MB.`;
+    return;
+  }
   uploading.value = true;
   uploadProblem.value = null;
   try {
@@ -27,6 +33,8 @@ export async function upload(model: ModelInfo, file: Blob, name: string): Promis
     uploading.value = false;
   }
 }
+
+const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
 
 export function Upload({ model }: { model: ModelInfo }) {
   const input = useRef<HTMLInputElement>(null);

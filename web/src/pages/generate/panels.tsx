@@ -141,7 +141,7 @@ function Legend({ gradient, low, high }: { gradient: string; low: string; high: 
 
 function orderColour(filledIn: number, rank: number, trace: Trace) {
   if (rank < 0) return null;
-  if (filledIn < 0) return { fill: "#b9b4c4", ink: "#1c1826" };
+  if (filledIn < 0) return { fill: "#9b95a6", ink: "#1c1826" };
   return time(filledIn / Math.max(1, (trace.started?.steps.length ?? 1) - 1));
 }
 

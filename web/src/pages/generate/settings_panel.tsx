@@ -70,6 +70,9 @@ export function SettingsPanel({ form, model, limits }: Props) {
         )}
         <Status trace={trace.value} />
       </div>
+      <p class="keys">
+        <kbd>←</kbd> <kbd>→</kbd> step, <kbd>Space</kbd> plays; in a map the arrows choose a cell and <kbd>Enter</kbd> asks it.
+      </p>
     </form>
   );
 }
