@@ -5,6 +5,9 @@ import type { JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Inks } from "./draw";
 
+/** Screens on which everything is in one column; the style sheets say the same. */
+export const NARROW = "(max-width: 860px)";
+
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const scheme = signal(0);
 dark.addEventListener("change", () => scheme.value++);

@@ -42,7 +42,7 @@ export function Upload({ model }: { model: ModelInfo }) {
   return (
     <div class="upload">
       <button type="button" onClick={() => input.current?.click()} disabled={uploading.value}>
-        <Icon name="upload" /> {uploading.value ? "Reading …" : "Open an image"}
+        <Icon name="upload" /> {uploading.value ? "Reading …" : "Open image"}
       </button>
       <input
         ref={input}
@@ -62,7 +62,7 @@ export function Upload({ model }: { model: ModelInfo }) {
         value={fit.value}
         onChange={(value) => (fit.value = value as Fit)}
         options={[
-          ["crop", `to ${height} × ${width}`],
+          ["crop", `${height} × ${width}`],
           ["keep", "as it is"],
         ]}
       />

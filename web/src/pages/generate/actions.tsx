@@ -51,19 +51,26 @@ function Fork({ trace }: { trace: Trace | null }) {
       </button>
       <label class="inline">
         <span>seed</span>
-        <input
-          type="number"
-          aria-label="Seed to continue with"
-          min={0}
-          max={Number.MAX_SAFE_INTEGER}
-          step={1}
-          required
-          value={seed}
-          disabled={!trace}
-          onInput={(event) => setSeed(event.currentTarget.value)}
-        />
+        <span class="joined">
+          <input
+            type="number"
+            aria-label="Seed to continue with"
+            min={0}
+            max={Number.MAX_SAFE_INTEGER}
+            step={1}
+            required
+            value={seed}
+            disabled={!trace}
+            onInput={(event) => setSeed(event.currentTarget.value)}
+          />
+          <IconButton
+            icon="dice"
+            label="Another seed to continue with"
+            onClick={() => setSeed(String(randomSeed()))}
+            disabled={!trace}
+          />
+        </span>
       </label>
-      <IconButton icon="dice" label="Another seed to continue with" onClick={() => setSeed(String(randomSeed()))} disabled={!trace} />
       {classes.length > 1 && (
         <label class="inline">
           <span>class</span>

@@ -9,6 +9,7 @@ import { filledAt, gridOf, type Trace } from "../../logic/trace";
 import { asked, image, showStep, start, step, trace } from "../../store/stage";
 import { IconButton, Notice } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
+import { NARROW } from "../../ui/canvas";
 import { PatchView } from "../../ui/patch_view";
 import { uncertaintyName, unitOf } from "./panels";
 
@@ -27,6 +28,7 @@ export function AskPanel() {
 
   useEffect(() => {
     if (cell === null) return;
+    if (matchMedia(NARROW).matches) document.querySelector(".panel")?.scrollIntoView(); // above the panel
     heading.current?.focus({ preventScroll: true });
     const onKeyDown = (event: KeyboardEvent) => event.key === "Escape" && close();
     document.addEventListener("keydown", onKeyDown);

@@ -6,6 +6,7 @@ import { problemsBySetting } from "../../logic/problems";
 import { labelOf, toSampling } from "../../logic/settings";
 import { current, start, trace } from "../../store/stage";
 import type { Form } from "../../store/form";
+import { NARROW } from "../../ui/canvas";
 import { ClassPicker } from "../../ui/class_picker";
 import { NumberField, SeedField } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
@@ -38,7 +39,7 @@ export function SettingsPanel({ form, model, limits }: Props) {
       seed: Number(settings.seed),
       sampling,
     });
-    if (matchMedia("(max-width: 860px)").matches) document.querySelector(".stage")?.scrollIntoView();
+    if (matchMedia(NARROW).matches) document.querySelector(".stage")?.scrollIntoView();
   };
 
   return (
