@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -29,8 +31,14 @@ from heptapod.tokenizers.store import build_trainable
 
 from ..conftest import randomized
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
 CODES = GridSpec(4, 5, 16)
 VECTORS = GridSpec(4, 5, channels=3)
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                 "--disable-component-update", "--disable-sync"]  # fmt: skip
 LIMITS = Limits(count=4, steps=64, side=64, cells=320, upload_bytes=1_000_000, upload_pixels=2_000_000, waiting=32)
 
 
@@ -93,6 +101,41 @@ def serving(app: Any, host: str = "127.0.0.1") -> Iterator[str]:
 def address(collection: Collection) -> Iterator[str]:
     with serving(create_app(collection, LIMITS)) as where:
         yield where
+
+
+@pytest.fixture(scope="module")  # while it is open, asyncio.run would be refused in this thread
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """Opens a page of the studio; at the end nothing but what was expected may have gone wrong in the browser."""
+    complaints: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def open_(where: str = "generate", width: int = 1280, height: int = 800, expected: str = "$^") -> Page:
+        def hear(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning") and not re.search(expected, message.text):
+                complaints.append(message.text)
+
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce"))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", hear)
+        page.goto(f"{address}/#/{where}")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert complaints == []
 
 
 @pytest.fixture

@@ -1,116 +1,28 @@
-"""The page in a real browser: what a visitor sees, does and takes home. Needs playwright and Chromium."""
+"""Generate, Compare and Understand in a real browser: what a visitor sees, does and takes home."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from heptapod.cli import main
+from .browsing import (
+    Open,
+    assert_makes_the_same_again,
+    click_cell,
+    expect,
+    finished,
+    generate,
+    needs_chromium,
+    read_so_far,
+    shown,
+    taken,
+)
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, Download, Locator, Page, expect  # noqa: E402
-
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+pytestmark = needs_chromium
 CELLS = 20
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        expect.set_options(timeout=20_000)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    """Opens a page of the studio; at the end nothing may have gone wrong in the browser."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_(where: str = "generate", width: int = 1280, height: int = 800, expected: str = "$^") -> Page:
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce"))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: complaints.append(message.text)
-            if message.type in ("error", "warning") and not re.search(expected, message.text)
-            else None,
-        )
-        page.goto(f"{address}/#/{where}")
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def generate(page: Page, **settings: str) -> None:
-    """Fills in settings by their labels, presses the button, waits for the images."""
-    for label, value in settings.items():
-        page.get_by_label(label, exact=True).fill(value)
-    page.get_by_role("button", name="Generate").click()
-    finished(page)
-
-
-def finished(page: Page) -> None:
-    expect(page.locator(".go .status > p")).to_have_text(re.compile(r"\d+ steps? in [\d.]+ s\."))
-
-
-def read_so_far(page: Page) -> str:
-    return page.locator(".panel", has_text="Read so far").locator("figcaption span").first.inner_text()
-
-
-def shown(canvas: Locator) -> str:
-    """What a canvas shows once it changes no more, to be compared with what it shows later."""
-    text: str = canvas.evaluate("""async canvas => {
-        for (let before = "", now = canvas.toDataURL(); ; before = now, now = canvas.toDataURL()) {
-            if (before === now) return now;
-            await new Promise(resolve => setTimeout(resolve, 50));
-        }
-    }""")
-    return text
-
-
-def click_cell(canvas: Locator, row: int, column: int) -> None:
-    """Clicks into a cell of a grid of 4×5."""
-    box = canvas.bounding_box()
-    assert box is not None
-    canvas.click(position={"x": (column + 0.5) * box["width"] / 5, "y": (row + 0.5) * box["height"] / 4})
-
-
-def taken(page: Page, button: str) -> Path:
-    with page.expect_download() as download:
-        page.get_by_role("button", name=button, exact=True).click()
-    found: Download = download.value
-    return Path(found.path())
-
-
-def pixels(file: Path) -> np.ndarray:
-    return np.asarray(Image.open(file).convert("RGB"))
-
-
-def assert_makes_the_same_again(png: Path, record: Path, folder: Path) -> None:
-    """The command line draws the downloaded image again, pixel for pixel."""
-    out = folder / "again.png"
-    assert main(["sample", "--from", str(record), "--out", str(out)]) == 0
-    assert (pixels(out) == pixels(png)).all()
 
 
 def test_generate_scrub_and_play(open_page: Open) -> None:
@@ -220,89 +132,6 @@ def test_downloads_make_the_same_image_again(open_page: Open, tmp_path: Path) ->
     assert_makes_the_same_again(png, record, tmp_path)
 
 
-def test_inpaint_an_upload(open_page: Open, tmp_path: Path) -> None:
-    page = open_page("edit")
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(tmp_path / "mine.png")
-    page.get_by_label("Image file").set_input_files(tmp_path / "mine.png")
-    repaint = page.get_by_role("button", name="Repaint")
-    expect(page.locator("canvas.mask")).to_be_visible()
-    expect(repaint).to_be_disabled()
-    expect(page.locator(".obstacle")).to_contain_text("Brush over")
-
-    page.get_by_role("button", name="Rectangle").click()
-    box = page.locator("canvas.mask").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] * 0.51, box["y"] + box["height"] * 0.51)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.99, box["y"] + box["height"] * 0.99)
-    page.mouse.up()
-    page.get_by_label("as the tokenizer sees it").check()
-    page.get_by_label("Count", exact=True).fill("2")
-    repaint.click()
-    finished(page)
-    expect(page.locator(".result .thumb")).to_have_count(2)
-
-    before = shown(page.locator("canvas.sliding"))
-    page.get_by_label("Boundary between before and after").fill("90")
-    assert shown(page.locator("canvas.sliding")) != before
-    png, record = taken(page, "PNG"), taken(page, "JSON")
-    result, original = pixels(png), pixels(tmp_path / "mine.png")
-    assert (result[:8] == original[:8]).all()
-    assert (result[:, :10] == original[:, :10]).all()
-    assert (result[8:, 12:] != original[8:, 12:]).any()
-    assert_makes_the_same_again(png, record, tmp_path)
-
-
-def test_brush_undo_invert_and_use_the_result(open_page: Open) -> None:
-    page = open_page()
-    generate(page)
-    page.get_by_role("button", name="Edit this").click()
-    mask = page.locator("canvas.mask")
-    clean = shown(mask)
-    mask.click(position={"x": 60, "y": 120})
-    page.mouse.move(5, 5)
-    painted = shown(mask)
-    assert painted != clean
-    page.get_by_role("button", name="Undo").click()
-    assert shown(mask) == clean
-    expect(page.get_by_role("button", name="Repaint")).to_be_disabled()
-    page.get_by_label("Brush size").fill("8")
-    click_cell(mask, 1, 1)
-    page.get_by_role("button", name="Invert the mask").click()
-    page.get_by_label("Keep the original pixels").uncheck()
-    page.get_by_text("dog", exact=True).click()
-    page.get_by_role("button", name="Repaint").click()
-    finished(page)
-    page.get_by_role("button", name="Use result as the image").click()
-    expect(page.locator(".panel .name")).to_contain_text("drawn with seed 0")
-    assert shown(mask) != clean
-    page.get_by_role("button", name="The image before").click()
-    assert shown(mask) == clean
-
-
-def test_outpaint_places_the_image(open_page: Open, tmp_path: Path) -> None:
-    page = open_page()
-    generate(page)
-    inner = pixels(taken(page, "PNG"))
-    page.get_by_role("button", name="Edit this").click()
-    page.get_by_text("Out-paint").click()
-    page.get_by_label("Height", exact=True).fill("24")
-    page.get_by_label("Width", exact=True).fill("28")
-    page.get_by_label("Top", exact=True).fill("0")
-    page.locator("canvas.placing").focus()
-    page.keyboard.press("ArrowDown")
-    expect(page.get_by_label("Top", exact=True)).to_have_value("4")
-    page.get_by_label("Left", exact=True).fill("8")
-    page.get_by_role("button", name="Paint outside").click()
-    finished(page)
-    expect(page.locator(".notice.warning")).to_contain_text("size")
-    png = taken(page, "PNG")
-    assert pixels(png).shape == (24, 28, 3)
-    assert (pixels(png)[4:20, 8:28] == inner).all()
-    assert_makes_the_same_again(png, taken(page, "JSON"), tmp_path)
-
-
 def test_compare_two_settings(open_page: Open) -> None:
     page = open_page("compare?a.model=run&b.model=run&a.count=2")
     expect(page.locator(".difference")).to_contain_text("set alike")
@@ -327,7 +156,7 @@ def test_compare_two_settings(open_page: Open) -> None:
 def test_compare_two_models(open_page: Open) -> None:
     page = open_page("compare")
     expect(page.locator(".side-settings.b select").first).to_have_value("vectors")
-    page.locator(".side-settings.b").get_by_label("Steps").fill("5")
+    page.locator(".side-settings.b").get_by_label("Steps", exact=True).fill("5")
     page.get_by_label("Count").fill("3")
     page.get_by_role("button", name="Draw both").click()
     expect(page.locator(".summary.b p")).to_contain_text("5 steps in")
@@ -373,20 +202,6 @@ def test_everything_on_generate_by_keyboard(open_page: Open) -> None:
     finished(page)
 
 
-def test_the_mask_by_keyboard(open_page: Open) -> None:
-    page = open_page()
-    generate(page)
-    page.get_by_role("button", name="Edit this").click()
-    mask = page.locator("canvas.mask")
-    mask.focus()
-    for key in ("ArrowUp", "Space", "Shift+ArrowLeft", "Space"):
-        page.keyboard.press(key)
-    expect(page.get_by_role("button", name="Repaint")).to_be_enabled()
-    page.keyboard.press("Control+z")
-    page.keyboard.press("Control+z")
-    expect(page.get_by_role("button", name="Repaint")).to_be_disabled()
-
-
 @pytest.mark.parametrize("where", ["generate", "edit", "compare", "understand"])
 def test_a_phone_shows_every_page_in_its_width(open_page: Open, where: str) -> None:
     page = open_page(where, width=390, height=844)
@@ -422,10 +237,3 @@ def test_settings_survive_a_reload_and_problems_are_told_where_they_are(open_pag
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_label("Cells per step")).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".notice.problem")).to_contain_text("needs positive numbers with sum 20")
-
-
-def test_an_upload_that_is_no_image_is_refused_in_words(open_page: Open, tmp_path: Path) -> None:
-    page = open_page("edit", expected="415")
-    (tmp_path / "text.png").write_text("no image")
-    page.get_by_label("Image file").set_input_files(tmp_path / "text.png")
-    expect(page.locator(".upload .notice.problem")).to_be_visible()

@@ -120,6 +120,8 @@ export interface Limits {
   count: number;
   steps: number;
   side: number;
+  /** Of all images of a request together. */
+  cells: number;
   upload_bytes: number;
   upload_pixels: number;
   waiting: number;

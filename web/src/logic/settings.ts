@@ -1,6 +1,6 @@
 /** What a visitor sets on a form, its way into requests, and its way into the address and back. */
 
-import type { ModelInfo, Sampling } from "../api/types";
+import type { Limits, ModelInfo, Sampling } from "../api/types";
 
 /** Text of every field; empty means "as the model was saved with". */
 export interface Settings {
@@ -86,5 +86,9 @@ export function defaultOf(model: ModelInfo, name: SettingName): string {
   if (value == null) return name === "token_order" ? (model.token_order === "random" ? "random" : "raster") : "off";
   return Array.isArray(value) ? value.join(", ") : String(value);
 }
+
+/** How many images of a model's size a request may ask for. */
+export const mostImages = ({ grid }: ModelInfo, { count, cells }: Limits) =>
+  Math.max(1, Math.min(count, Math.floor(cells / (grid[0] * grid[1]))));
 
 export const randomSeed = () => Math.floor(Math.random() * 1e6);

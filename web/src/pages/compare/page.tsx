@@ -2,7 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import type { ModelInfo, Served } from "../../api/types";
-import { defaultOf, differences, type SettingName } from "../../logic/settings";
+import { defaultOf, differences, mostImages, type SettingName } from "../../logic/settings";
 import { forms, formA, formB, load, problem, run, runs, type Side, stop } from "../../store/comparing";
 import { ClassPicker } from "../../ui/class_picker";
 import { Notice, NumberField, SeedField, SelectField } from "../../ui/fields";
@@ -52,7 +52,7 @@ function Shared({ model, served }: { model: ModelInfo; served: Served }) {
         value={settings.count}
         onChange={(value) => formA.set("count", value)}
         min={1}
-        max={served.limits.count}
+        max={mostImages(model, served.limits)}
         step={1}
         required
       />

@@ -5,7 +5,7 @@ import type { GenerateRequest, ModelInfo, Served } from "../../api/types";
 import { outsideMask } from "../../logic/outpaint";
 import { problemsBySetting } from "../../logic/problems";
 import { inpaintRequest, maskProblem, outpaintRequest, type Source, type Wish } from "../../logic/repaint";
-import { labelOf, toSampling } from "../../logic/settings";
+import { labelOf, mostImages, toSampling } from "../../logic/settings";
 import { keepPixels, mask, mode, placement, result, resultIndex, resultTrace, source } from "../../store/editing";
 import { Form } from "../../store/form";
 import { Generation } from "../../store/generation";
@@ -78,7 +78,7 @@ function Settings({ model, served, image }: { model: ModelInfo; served: Served; 
             value={settings.count}
             onChange={(value) => form.set("count", value)}
             min={1}
-            max={limits.count}
+            max={mostImages(model, limits)}
             step={1}
             required
             problem={problems.count}

@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import type { Limits, ModelInfo } from "../../api/types";
 import { problemsBySetting } from "../../logic/problems";
-import { labelOf, toSampling } from "../../logic/settings";
+import { labelOf, mostImages, toSampling } from "../../logic/settings";
 import { current, start, trace } from "../../store/stage";
 import type { Form } from "../../store/form";
 import { NARROW } from "../../ui/canvas";
@@ -52,7 +52,7 @@ export function SettingsPanel({ form, model, limits }: Props) {
           value={settings.count}
           onChange={set("count")}
           min={1}
-          max={limits.count}
+          max={mostImages(model, limits)}
           step={1}
           required
           problem={problems.count}

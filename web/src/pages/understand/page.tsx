@@ -61,17 +61,19 @@ function About({ model }: { model: ModelInfo }) {
   );
 }
 
+function NoRun() {
+  return (
+    <Notice kind="info">
+      No run folder was given for this model, so there are no curves. Start the studio with the folder that heptapod train wrote.
+    </Notice>
+  );
+}
+
 const NAMES: Record<string, string> = { model: "The model", tokenizer: "Its tokenizer" };
 
 function Runs({ model }: { model: ModelInfo }) {
   const answer = answers.value[model.name];
-  if (!model.has_run) {
-    return (
-      <Notice kind="info">
-        No run folder was given for this model, so there are no curves. Start the studio with the folder that heptapod train wrote.
-      </Notice>
-    );
-  }
+  if (!model.has_run) return <NoRun />;
   if (!answer) return problem.value ? null : <p role="status">Loading …</p>;
   const run = answer.runs.find((one) => one.stage === stage.value) ?? answer.runs[0];
   return (
@@ -84,7 +86,7 @@ function Runs({ model }: { model: ModelInfo }) {
           onChange={(value) => (stage.value = value)}
         />
       )}
-      {run ? <Training key={run.stage} run={run} model={model} /> : <Notice kind="info">The run folder has no training figures.</Notice>}
+      {run ? <Training key={run.stage} run={run} model={model} /> : <NoRun />}
       <Evaluations evaluations={answer.evaluations} model={model} />
     </>
   );
