@@ -226,6 +226,17 @@ def test_generate_fits_a_small_laptop_without_scrolling(open_page: Open) -> None
     assert page.evaluate("document.documentElement.scrollHeight") <= 800
 
 
+def test_who_waits_is_told_so_and_whoever_stops_makes_room(open_page: Open) -> None:
+    slow, waiting = (open_page(f"generate?model={name}") for name in ("vectors&cell_steps=1000", "run"))
+    slow.get_by_role("button", name="Generate").click()
+    expect(slow.locator(".go .status > p")).to_have_text("Drawing …")
+    waiting.get_by_role("button", name="Generate").click()
+    expect(waiting.locator(".go .status > p")).to_have_text("Waiting: 1 request ahead.")
+    slow.get_by_role("button", name="Stop").click()
+    expect(slow.locator(".go .status > p")).to_have_text(re.compile(r"Stopped after \d+ of 20 steps\."))
+    finished(waiting)
+
+
 def test_settings_survive_a_reload_and_problems_are_told_where_they_are(open_page: Open) -> None:
     page = open_page(expected="422")
     page.get_by_label("Seed", exact=True).fill("123")

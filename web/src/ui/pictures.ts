@@ -5,8 +5,6 @@ import type { Size } from "../api/types";
 import { base64FromBytes } from "../logic/tokens";
 import type { Mask } from "../logic/mask";
 
-export const dataUrl = (png: string) => `data:image/png;base64,${png}`;
-
 export function toBlob(png: string): Blob {
   return new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
 }

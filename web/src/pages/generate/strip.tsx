@@ -10,7 +10,7 @@ export function Strip() {
   const shown = trace.value;
   const count = shown?.request.count ?? 0;
   return (
-    <section class="strip" aria-label="Images">
+    <section aria-label="Images">
       <h2>Images</h2>
       <div class="thumbs" role="radiogroup" aria-label="Which image is shown">
         {Array.from({ length: count }, (_, i) => (
