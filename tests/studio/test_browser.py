@@ -227,7 +227,7 @@ def test_generate_fits_a_small_laptop_without_scrolling(open_page: Open) -> None
 
 
 def test_who_waits_is_told_so_and_whoever_stops_makes_room(open_page: Open) -> None:
-    slow, waiting = (open_page(f"generate?model={name}") for name in ("vectors&cell_steps=1000", "run"))
+    slow, waiting = (open_page(f"generate?model={name}") for name in ("vectors&cell_steps=300", "run"))
     slow.get_by_role("button", name="Generate").click()
     expect(slow.locator(".go .status > p")).to_have_text("Drawing …")
     waiting.get_by_role("button", name="Generate").click()
