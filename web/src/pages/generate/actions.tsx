@@ -5,6 +5,7 @@ import { forkRequest, stepsLeft } from "../../logic/continue";
 import { randomSeed } from "../../logic/settings";
 import type { Trace } from "../../logic/trace";
 import { editGenerated } from "../../store/editing";
+import { model } from "../../store/models";
 import { image, start, step, trace } from "../../store/stage";
 import { Downloads } from "../../ui/downloads";
 import { IconButton } from "../../ui/fields";
@@ -28,7 +29,7 @@ function Fork({ trace }: { trace: Trace | null }) {
   const at = step.value;
   const left = trace ? stepsLeft(trace, at) : [];
   const possible = left.length > 0 && trace!.states.length > at;
-  const classes = trace?.model.class_names ?? [];
+  const { class_names: classes = [], needs_label } = trace?.model ?? model.value ?? {};
 
   const submit = (event: Event) => {
     event.preventDefault();
@@ -81,7 +82,7 @@ function Fork({ trace }: { trace: Trace | null }) {
                 {name}
               </option>
             ))}
-            {!trace?.model.needs_label && <option value="">none</option>}
+            {!needs_label && <option value="">none</option>}
           </select>
         </label>
       )}
