@@ -48,6 +48,7 @@ def test_generate_scrub_and_play(open_page: Open) -> None:
     expect(slider).to_have_value("3")
     page.get_by_role("button", name="First state").click()
     assert read_so_far(page) == "0 of 20 cells"
+    slider.fill("4")
     page.get_by_role("button", name="Play").click()
     expect(slider).to_have_value("6")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
