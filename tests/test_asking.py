@@ -9,6 +9,7 @@ import torch
 
 from heptapod.asking import ask_cell, cell_surroundings
 from heptapod.models import HeptapodModel
+from heptapod.sampling import Known
 from heptapod.tokenizers import GridSpec
 
 from .conftest import GRID, HEADS, VECTORS
@@ -62,13 +63,19 @@ def test_settings_narrow_it(make_model: Make) -> None:
 def test_images_show_the_candidates_among_what_is_believed(make_model: Make) -> None:
     heptapod = bundle(make_model("cross"))
     found = ask_cell(heptapod, 11, "dog", CELLS, VALUES, top=4)
-    *_, step = (one for one in heptapod.stream(["dog"], belief=True) if one.step == 0)
-    assert found.images.shape == (4, 3, 4, 5)
-    grey = heptapod.decode(torch.arange(7).repeat(20, 1).T[found.values])[:, :, 0, 0]
-    assert torch.equal(found.images[:, :, 11 // 5, 11 % 5], grey)
+    assert torch.equal(found.tokens[:, 11], found.values)
+    assert (found.tokens[:, CELLS] == VALUES).all()
     others = [cell for cell in range(20) if cell != 11]
-    assert (found.images.flatten(2)[:, :, others] == found.images[:1].flatten(2)[:, :, others]).all()
+    assert (found.tokens[:, others] == found.tokens[:1, others]).all()
+    known = Known(
+        found.tokens[:1],
+        torch.zeros(20, dtype=torch.bool).index_fill(0, torch.tensor(CELLS), True),
+        torch.tensor(CELLS),
+    )
+    step = next(iter(heptapod.stream(["dog"], belief=True, known=known)))
     assert step.believed is not None
+    assert torch.equal(step.prefix, torch.tensor([CELLS]))
+    assert torch.equal(step.believed[0, others], found.tokens[0, others])
 
 
 def test_vectors_have_a_mean_and_a_spread(make_model: Make) -> None:

@@ -157,6 +157,15 @@ def test_pictures_that_do_not_fit() -> None:
         read_composite(fine, (8, 5))
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "uneven": {"seeds": [1, 2]},
+    "far": {"labels": [9]},
+    "kind": {"labels": "cat"},
+    "mixed": {"labels": [-1, 1], "seeds": [1, 2]},
+    "odd": {"sampling": {"known": 1}},
+}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -165,6 +174,9 @@ def test_pictures_that_do_not_fit() -> None:
         (["--from", "image.png"], "damaged, not JSON"),
         (["--from", "first.json", "--seed", "3"], "seed: given beside --from first.json"),
         (["--from", "first.json", "--steps", "3"], "steps: given beside --from first.json"),
+        (["--from", "first.json", "--temperature", "0"], "temperature: given beside --from first.json"),
+        (["--from", "mixed.json"], "labels: [-1, 1] given, must be all -1 (no label) or all classes"),
+        (["--from", "odd.json"], "from: sampling: "),
         (["--from", "first.json", "--count", "1"], "count: given beside --from first.json"),
         (["other", "--from", "first.json"], "other: no such folder"),
         (["another", "--from", "first.json"], "made with other weights than those of another"),
@@ -174,20 +186,15 @@ def test_pictures_that_do_not_fit() -> None:
         ([], "model: none given"),
     ],
 )
+@pytest.mark.usefixtures("place")
 def test_mistakes(
-    place: Path,
-    make_model: Make,
-    heptapod: Heptapod,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
+    make_model: Make, heptapod: Heptapod, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["sample", "model", "--labels", "dog", "--count", "1", "--out", "first.png"]) == 0
-    Heptapod(make_model("cross", CODES, seed=1), heptapod.tokenizer, ["a", "b", "c"], "mixed").save_pretrained(
-        "another"
-    )
+    other = Heptapod(make_model("cross", CODES, seed=1), heptapod.tokenizer, ["a", "b", "c"], "mixed")
+    other.save_pretrained("another")
     record = json.loads(Path("first.json").read_text())
-    for name, change in (("uneven", {"seeds": [1, 2]}), ("far", {"labels": [9]}), ("kind", {"labels": "cat"})):
+    for name, change in CHANGES.items():
         Path(f"{name}.json").write_text(json.dumps({**record, **change}))
     capsys.readouterr()
     assert main(["sample", *arguments, "--out", "out.png"]) == 2

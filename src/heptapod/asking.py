@@ -1,6 +1,6 @@
 """Asking a model about one cell: what it could become, given what was read.
 
-Shape legend: N cells, t read cells, K candidates, C numbers per token, h × w pixels.
+Shape legend: N cells, t read cells, K candidates, C numbers per token.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class CellBelief:
     """(C,) float32 of vectors."""
     spread: Tensor | None
     """(C,) float32 of vectors: the standard deviation of each number."""
-    images: Tensor
-    """(K, 3, h, w) uint8: the whole image with each candidate, the other unread cells as believed."""
+    tokens: Tensor
+    """(K, N) int64 or (K, N, C) float32: the image with each candidate, the other unread cells as believed (0 where the
+    head cannot tell); :meth:`Heptapod.decode` shows them."""
 
     @property
     def rest(self) -> float | None:
@@ -72,7 +73,7 @@ def ask_cell(
         **settings: how a cell is drawn, as in :meth:`Heptapod.generate`: temperature, top_k, top_p, ...
 
     Returns:
-        Candidates, their probabilities or mean and spread, and what the image would be with each.
+        Candidates, their probabilities or mean and spread, and the image with each.
 
     Raises:
         ValueError: for a cell that is read already or not on the grid, or a label or setting out of range.
@@ -91,14 +92,15 @@ def ask_cell(
     found = _of_cell(heptapod, states, cell, top, seed, how)
     tokens = with_tokens_at(grid.empty_tokens(1), read, given).to(device)
     if heptapod.model.head.reaches_grid:
-        others = torch.tensor([[n for n in range(grid.num_cells) if n not in set(cells)]], device=device)
+        is_read = torch.zeros(grid.num_cells, dtype=torch.bool).index_fill(0, read[0], True)
+        others = (~is_read).nonzero().T.to(device)
         look = KeyedGenerator(Stream.BELIEF, [(seed, 1)])
         believed, _ = heptapod.model.distribution.belief(heptapod.model.predict(states, others), look, how)
         tokens = with_tokens_at(tokens, others, believed)
     count = len(found.values)
     place = torch.full((count, 1), cell, device=device)
     filled = with_tokens_at(tokens.expand(count, *tokens.shape[1:]), place, found.values.to(device).unsqueeze(1))
-    found.images = heptapod.decode(filled)
+    found.tokens = filled.cpu()
     return found
 
 
@@ -115,7 +117,7 @@ def check_question(cell: int, cells: Sequence[int], grid: GridSpec) -> None:
 
 
 def _of_cell(heptapod: Heptapod, states: ReadStates, cell: int, top: int, seed: int, how: CellSampling) -> CellBelief:
-    """The belief of a cell, without images."""
+    """The belief of a cell, without the rest of the image."""
     distribution, none = heptapod.model.distribution, torch.empty(0)
     features = heptapod.model.predict(states, torch.tensor([[cell]], device=states.hidden.device))
     generator = KeyedGenerator(Stream.BELIEF, [(seed, 0)])

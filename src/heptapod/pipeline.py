@@ -189,7 +189,7 @@ class Heptapod:
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else Silent() as bar:
             for rows, kept in _batches(len(indices), batch_size):
-                part_known = None if known is None else Known(known.tokens[rows], known.mask)
+                part_known = None if known is None else dataclasses.replace(known, tokens=known.tokens[rows])
                 part = sample_tokens(
                     self.model, torch.tensor([indices[i] for i in rows]), [seeds[i] for i in rows], config, part_known
                 )
@@ -343,7 +343,7 @@ class Heptapod:
         elif isinstance(defaults["schedule"], list) and ("steps" in changes or num_cells != trained):
             defaults |= {"steps": len(defaults["schedule"]), "schedule": "cosine"}
         if defaults["steps"] is not None and num_cells != trained:
-            defaults["steps"] = min(defaults["steps"], num_cells)
+            defaults["steps"] = max(1, min(defaults["steps"], num_cells))
         config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
         config = config.with_token_order(self.token_order)
         planned = self.model.distribution.plan(config.cell())
@@ -381,8 +381,10 @@ class Heptapod:
                 f"token_order: sampling in {config.token_order} order, but the model was trained on "
                 f"{self.token_order} order only"
             )
-        if known is not None and self.token_order == "raster" and bool((~known.mask[:-1] & known.mask[1:]).any()):
-            found.append("known: these cells are not the first in raster order, the only order trained")
+        if known is not None and self.token_order == "raster":
+            is_prefix = not bool((~known.mask[:-1] & known.mask[1:]).any())
+            if not is_prefix or (known.order is not None and bool((known.order.diff() < 0).any())):
+                found.append("known: these cells are not the first in raster order, the only order trained")
         if self.label_dropout == 0 and self.class_names and -1 in labels:
             found.append("labels: none given, but the model was never trained without a label")
         return found

@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.config import from_dict, settings
+from heptapod.config import from_dict, settings, to_dict
 from heptapod.files import read_json
 from heptapod.model_folder import model_sha256
 from heptapod.pictures import to_pil
 from heptapod.pipeline import Heptapod
-from heptapod.sampling import Known
+from heptapod.sampling import Known, SamplingConfig
 from heptapod.tokenizers import GridSpec
 
 WHITE = 128
@@ -36,9 +36,11 @@ class KnownCells:
     """Cells that are given, and their tokens."""
 
     cells: list[int]
-    """Row · columns + column of each, in reading order."""
+    """Row · columns + column of each."""
     values: list[int] | str
     """A code for each; or vectors: base64 of little-endian float32, C numbers for each."""
+    in_order: bool = False
+    """Whether they are read in this order, as in an image that is gone on with; else as the token order has them."""
 
 
 @settings
@@ -81,6 +83,8 @@ class Record:
     def __post_init__(self) -> None:
         if not self.seeds or len(self.labels) != len(self.seeds):
             raise ValueError(f"seeds: {len(self.seeds)} given beside {len(self.labels)} labels")
+        if min(self.labels) < 0 and set(self.labels) != {-1}:
+            raise ValueError(f"labels: {self.labels} given, must be all -1 (no label) or all classes")
 
 
 def read_record(path: Path) -> Record:
@@ -118,17 +122,19 @@ def reproduce(heptapod: Heptapod, record: Record, progress: bool = False) -> Ten
     if record.compiled:
         heptapod.model.compile_blocks()
     count, known = len(record.seeds), None
+    sampling = to_dict(from_dict(SamplingConfig, record.sampling, "from: sampling"))
+    labels = record.labels if min(record.labels) >= 0 else None
     if record.known is not None:
         known = known_cells(record.known, heptapod.model.grid, count)
     original = None if record.composite is None else read_composite(record.composite, heptapod.image_size)
     tokens = heptapod.generate_tokens(
-        record.labels if min(record.labels) >= 0 else None,
-        count=None if min(record.labels) >= 0 else count,
+        labels,
+        count=count,
         seed=record.seeds,
         batch_size=record.batch_size,
         progress=progress,
         known=known,
-        **record.sampling,
+        **sampling,
     )
     images = heptapod.decode(tokens, record.batch_size)
     return images if original is None else composited(images, *original)
@@ -202,7 +208,8 @@ def known_cells(given: KnownCells, grid: GridSpec, count: int) -> Known | None:
     values, cells = from_values(given.values, len(given.cells), grid), torch.tensor(given.cells, dtype=torch.int64)
     tokens, mask = grid.empty_tokens(1)[0], torch.zeros(grid.num_cells, dtype=torch.bool)
     tokens[cells], mask[cells] = values, True
-    return Known(tokens.expand(count, *tokens.shape), mask) if given.cells else None
+    order = cells if given.in_order else None
+    return Known(tokens.expand(count, *tokens.shape), mask, order) if given.cells else None
 
 
 def known_of(tokens: Tensor, mask: Tensor) -> KnownCells:
@@ -244,7 +251,7 @@ def _read_png(name: str, text: str, size: tuple[int, int]) -> Image.Image:
         picture = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",))
         if picture.size == (width, height):  # read before it is decoded
             picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever they like
         raise ValueError(f"{name}: not base64 of a PNG file ({error})") from None
     if picture.size != (width, height):
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from heptapod.studio import desk as desk_module
-from heptapod.studio.desk import Ahead, Desk, Failure, FullError, Models, Ticket
+from heptapod.studio.desk import Ahead, Desk, Failure, FullError, Models, RefusedError, Ticket
 
 Work = Callable[[Models], Iterator[bytes]]
 
@@ -105,7 +105,7 @@ def test_who_leaves_frees_the_worker_within_one_step() -> None:
             while True:
                 done.append("step")
                 time.sleep(0.01)
-                yield b""
+                yield None if len(done) > 3 else b""
         finally:
             closed.set()
 
@@ -147,7 +147,11 @@ def test_who_leaves_the_line_is_never_served() -> None:
 def test_failures_are_told_and_the_worker_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     def wrong(_: Models) -> Iterator[bytes]:
         yield b"begun"
-        raise ValueError("steps: 9 given")
+        raise RefusedError("steps: 9 given")
+
+    def wrong_by_itself(_: Models) -> Iterator[bytes]:
+        raise ValueError("not the client's doing")
+        yield b""
 
     def broken(_: Models) -> Iterator[bytes]:
         raise RuntimeError("a bug")
@@ -155,8 +159,9 @@ def test_failures_are_told_and_the_worker_goes_on(caplog: pytest.LogCaptureFixtu
 
     async def test(desk: Desk) -> None:
         assert await collected(desk.enter(wrong)) == [b"begun", Failure("steps: 9 given")]
-        (failure,) = await collected(desk.enter(broken))
-        assert failure == Failure("the server failed at this; its log says how", is_ours=True)
+        for work in (broken, wrong_by_itself):
+            (failure,) = await collected(desk.enter(work))
+            assert failure == Failure("the server failed at this; its log says how", is_ours=True)
         assert await collected(desk.enter(steps(1, [], "next"))) == [b"next0"]
 
     run(test)
@@ -165,6 +170,7 @@ def test_failures_are_told_and_the_worker_goes_on(caplog: pytest.LogCaptureFixtu
 
 def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "MOST_UNSENT", 1000)
+    monkeypatch.setattr(desk_module, "PATIENCE", 0.1)
 
     def much(_: Models) -> Iterator[bytes]:
         for _ in range(100):
@@ -176,6 +182,20 @@ def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch
             await asyncio.sleep(0.001)
         found = await collected(ticket)
         assert found[-1] == Failure("results are read too slowly")
-        assert len(found) == 12
+        assert len(found) == 11
+
+
+def test_the_worker_waits_for_a_client_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "MOST_UNSENT", 1000)
+
+    async def test(desk: Desk) -> None:
+        ticket = desk.enter(lambda _: (b"x" * 600 for _ in range(20)))
+        found = 0
+        async for result in ticket.results():
+            assert ticket.unsent <= 1200
+            assert result == b"x" * 600
+            found += 1
+            await asyncio.sleep(0.005)
+        assert found == 20
 
     run(test)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
+import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,30 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from heptapod import Heptapod, edit, outpaint
 from heptapod.asking import ask_cell
 from heptapod.cli import main
 from heptapod.record import from_values, png_base64
+from heptapod.sampling import SamplingConfig
 from heptapod.studio.models import Collection
 
 from .conftest import CODES, VECTORS, generated
 
 MODELS = ["run", "vectors"]
+
+
+def broken_png() -> str:
+    """16×20 pixels, with a chunk of one byte after them that no decoder expects."""
+    file = io.BytesIO()
+    Image.new("RGB", (20, 16)).save(file, format="PNG")
+    png, chunk = file.getvalue(), b"iCCPx"
+    odd = struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return base64.b64encode(png[:-12] + odd + png[-12:]).decode()
+
+
+BROKEN_PNG = broken_png()
 
 
 def pixels(png: str) -> np.ndarray:
@@ -91,6 +108,70 @@ def test_a_fork_keeps_what_was_read_and_its_pace(client: httpx.Client, tmp_path:
     assert (again == pixels(forks[0]["done"][0]["images"][0]["picture"])).all()
 
 
+def test_a_fork_goes_on_with_the_same_belief(client: httpx.Client) -> None:
+    """Known cells that are read in their order, as they were, leave the model believing what it believed."""
+    first = generated(client, seed=3, sampling={"steps": 6, "token_order": "random"})
+    cells, values = read_until(first, 3)
+    for in_order, same in ((True, True), (False, False)):
+        known = {"cells": cells, "values": values, "in_order": in_order}
+        fork = generated(client, seed=9, known=known, sampling={"token_order": "random"})
+        before = first["step"][3]["images"][0]["uncertainty"]
+        after = fork["step"][0]["images"][0]["uncertainty"]
+        assert (after == pytest.approx(before, abs=2e-4)) is same
+        record = fork["done"][0]["images"][0]["record"]
+        assert record["known"]["in_order"] is in_order
+
+
+def test_null_undoes_what_the_model_was_saved_with(client: httpx.Client, collection: Collection) -> None:
+    heptapod = collection.models["run"].heptapod
+    saved = heptapod.sampling
+    try:
+        heptapod.sampling = SamplingConfig(steps=4, top_k=2)
+        found = [
+            generated(client, sampling=sampling)["started"][0] for sampling in ({}, {"steps": None, "top_k": None})
+        ]
+    finally:
+        heptapod.sampling = saved
+    assert [len(one["steps"]) for one in found] == [4, 20]
+    assert [one["sampling"]["top_k"] for one in found] == [2, None]
+
+
+def test_half_a_character_is_refused(client: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (rb'{"model": "\ud800"}', rb'{"model": "run", "sampling": {"temperature": NaN}}', b"\xff", b"{", b""):
+        response = client.post("/api/generate", content=body, headers=headers)
+        assert response.status_code in (400, 422), body
+        assert response.json()["detail"]
+
+
+def test_long_lists_of_mistakes_are_refused_at_the_first(client: httpx.Client) -> None:
+    for values in ([-1] * 300_000, [0] * 300_000):
+        began = time.monotonic()
+        response = client.post("/api/generate", json={"model": "run", "known": {"cells": [0], "values": values}})
+        assert response.status_code == 422
+        assert len(response.content) < 2000
+        assert time.monotonic() - began < 1
+
+
+def test_numbers_that_are_too_large_for_a_model_are_refused(client: httpx.Client) -> None:
+    values = from_library(torch.full((1, 3), 3e38))
+    question = {"model": "vectors", "label": 0, "known": {"cells": [0], "values": values}, "cell": 3}
+    response = client.post("/api/cell", json=question)
+    assert response.status_code == 422
+    assert "known.values: numbers too large" in response.text
+
+
+def test_padding_of_a_composite_is_not_sent_back(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    text = PngInfo()
+    text.add_text("padding", "x" * 100_000)
+    Image.new("RGB", (20, 16)).save(file, format="PNG", pnginfo=text)
+    png = base64.b64encode(file.getvalue()).decode()
+    known = {"cells": [0], "values": [1]}
+    done = generated(client, count=4, known=known, composite={"image": png, "mask": png})["done"][0]
+    assert len(json.dumps(done)) < 20_000
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_cell_answers_as_the_library_does(client: httpx.Client, collection: Collection, name: str) -> None:
     heptapod = collection.models[name].heptapod
@@ -117,7 +198,7 @@ def test_a_cell_answers_as_the_library_does(client: httpx.Client, collection: Co
     top, left = answer["offset"]
     row, column = divmod(cell, 5)
     shown = pixels(answer["candidates"][1]["picture"])
-    whole = found.images[1].permute(1, 2, 0).numpy()
+    whole = heptapod.decode(found.tokens)[1].permute(1, 2, 0).numpy()
     part = whole[row * 4 : row * 4 + 4, column * 4 : column * 4 + 4]
     assert (shown[top : top + 4, left : left + 4] == part).all()
 
@@ -200,7 +281,7 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"count": 5}, 422, "count: 5 given, this server allows at most 4"),
         ({"size": [128, 16]}, 422, "size: 128×16 given, this server allows sides of at most 64 pixels"),
         ({"size": [15, 16]}, 422, "image size 15×16 is not divisible by the tokenizer's factor 4"),
-        ({"size": [64, 64], "count": 2}, 422, "count: 2 images of 256 cells given, this server allows 320 cells"),
+        ({"size": [64, 64], "count": 2}, 422, "size: 2 images of 256 cells asked for, this server allows 320 cells"),
         ({"size": [64, 64]}, 422, "steps: 256 given or taken, this server allows at most 64"),
         ({"sampling": {"steps": 21}}, 422, "steps: 21 given, must be between 1 and 20"),
         ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model draws codes"),
@@ -208,6 +289,14 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"sampling": {"schedule": [1, 2]}}, 422, "schedule: [1, 2] given, needs positive numbers with sum 20"),
         ({"known": {"cells": [20], "values": [0]}}, 422, "cells: 20 given, must be between 0 and 19"),
         ({"known": {"cells": [0], "values": [16]}}, 422, "values: 16 given, must be between 0 and 15"),
+        (
+            {"known": {"cells": [*range(20)], "values": [0] * 20}},
+            422,
+            "known: every cell is given, so there is nothing",
+        ),
+        ({"known": {"cells": [0], "values": [-1] * 1000}}, 422, "greater than or equal to 0"),
+        ({"sampling": {f"unknown{n}": 1 for n in range(65)}}, 422, "65 fields given, at most 64 are read"),
+        ({"composite": {"image": BROKEN_PNG, "mask": BROKEN_PNG}}, 422, "composite.image: not base64 of a PNG file"),
         ({"composite": {"image": "AAAA", "mask": "AAAA"}}, 422, "composite.image: not base64 of a PNG file"),
         ({"seed": 1 << 53}, 422, "less than"),
         ({"model": "vectors", "sampling": {"top_k": 3}}, 422, "top_k: 3 given, but this model draws vectors"),
@@ -224,6 +313,8 @@ def test_mistakes_are_told_before_anything_is_drawn(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"size": [64, 64], "cell": 3}, "size: 9 images of 256 cells asked for, this server allows 320 cells"),
+        ({"sampling": {"steps": 3}}, "Extra inputs are not permitted"),
         ({"cell": 0}, "cell: 0 given, but it is read already"),
         ({"cell": 20}, "cells: 20 given, must be between 0 and 19"),
         ({"known": {"cells": [0, 0], "values": [1, 1]}}, "cells: one is named twice"),

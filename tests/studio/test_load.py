@@ -17,6 +17,7 @@ import pytest
 import schemathesis
 from schemathesis.generation import GenerationMode
 
+from heptapod.studio import generating
 from heptapod.studio.app import create_app
 from heptapod.studio.models import Collection
 
@@ -70,6 +71,8 @@ def test_a_client_that_goes_away_frees_the_worker_within_a_step(
         return decode(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(heptapod.tokenizer, "decode", slow)
+    asked: list[object] = []
+    monkeypatch.setattr(generating, "answer", lambda *arguments: asked.append(arguments))
     app = create_app(collection, LIMITS)
     with serving(app) as address, httpx.Client(base_url=address, timeout=60) as client:
         request = {"model": "run", "label": "dog"}
@@ -92,8 +95,14 @@ def test_a_client_that_goes_away_frees_the_worker_within_a_step(
             question = {**request, "known": {"cells": [], "values": []}, "cell": 3}
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(f"{address}/api/cell", json=question, timeout=0.5)
+            before = len(steps)
             assert first.result() == 200
         assert app.state.desk.num_waiting == 0
+        until = time.monotonic() + 5
+        while not app.state.desk.is_idle and time.monotonic() < until:
+            time.sleep(0.005)
+        assert before < len(steps) <= before + 21, "of the first one only: the question was never looked at"
+        assert asked == []
 
 
 def test_a_full_line_is_told_to_come_again(collection: Collection) -> None:

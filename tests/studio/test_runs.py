@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from heptapod.studio.app import create_app
-from heptapod.studio.models import load_models
+from heptapod.studio.models import _names, load_models
 from heptapod.studio.runs import MOST_POINTS, find_run, read_evaluations, read_run
 
 from .conftest import LIMITS, serving
@@ -49,7 +50,7 @@ def test_models_say_what_they_are(client: httpx.Client) -> None:
     assert "confidence" in codes["token_orders"]
     assert vectors["sampling"]["cell_steps"] > 0
     assert client.get("/docs").status_code == 200
-    assert "//" not in client.get("/docs").text.replace("http://", ""), "no other host"
+    assert re.findall(r"(?:https?:)?//[^\s\"']+", client.get("/docs").text) == [], "no other host"
 
 
 def test_a_run_over_http(client: httpx.Client) -> None:
@@ -105,5 +106,6 @@ def test_evaluations_by_steps(tmp_path: Path, place: Path) -> None:
 def test_models_of_one_name_are_told_apart(place: Path) -> None:
     paths = [str(place / "run"), str(place / "run" / "best"), str(place / "vectors")]
     assert list(load_models(paths, [torch.device("cpu")]).models) == ["run", "run-2", "vectors"]
+    assert _names([Path("x-2"), Path("a/x"), Path("b/x"), Path("xy")]) == ["x-2", "x", "x-3", "xy"]
     with pytest.raises(FileNotFoundError, match="evaluations: nowhere is no folder"):
         load_models(paths, [torch.device("cpu")], ["nowhere"])

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,12 +27,12 @@ TOKEN = "open-sesame"
 @pytest.fixture(scope="module")
 def guarded(collection: Collection) -> Iterator[str]:
     """A listener that is not of this machine only."""
-    with serving(create_app(collection, LIMITS, TOKEN, only_local=False), "0.0.0.0") as where:
+    with serving(create_app(collection, LIMITS, TOKEN, names=None), "0.0.0.0") as where:
         yield where.replace("0.0.0.0", "127.0.0.1")
 
 
 WRONG: list[dict[str, str]] = [
-    {}, {"Authorization": "Bearer wrong"}, {"Cookie": "heptapod_token=wrong"}, {"Accept": "text/html"},
+    {}, {"Authorization": "Bearer wrong"}, {"Cookie": "heptapod_12345678=wrong"}, {"Accept": "text/html"},
 ]  # fmt: skip
 
 
@@ -53,12 +54,7 @@ def test_without_the_token_all_but_the_health_check_is_refused(guarded: str) -> 
     assert len(paths) >= 12
     for method, path in paths:
         expected = 200 if path == "/api/health" else 401
-        for headers in (
-            {},
-            {"Authorization": "Bearer wrong"},
-            {"Cookie": "heptapod_token=wrong"},
-            {"Accept": "text/html"},
-        ):
+        for headers in WRONG:
             response = httpx.request(method, guarded + path, headers=headers)
             assert response.status_code == expected, (method, path)
             if expected == 401:
@@ -74,6 +70,10 @@ def test_the_token_opens_by_header_by_cookie_and_once_by_address(guarded: str) -
         assert "HttpOnly" in first.headers["set-cookie"]
         assert "SameSite=strict" in first.headers["set-cookie"]
         assert browser.get("/api/models").status_code == 200
+        name, _, value = first.headers["set-cookie"].partition(";")[0].partition("=")
+    for others in ('theme={"a": 1}', "a b=c", "k[1]=2", ";;", "heptapod_00000000=another studio's"):
+        cookies = {"Cookie": f"{others}; {name}={value}"}
+        assert httpx.get(f"{guarded}/api/models", headers=cookies).status_code == 200, others
 
 
 def test_another_sites_page_and_a_foreign_name_are_refused(address: str, guarded: str) -> None:
@@ -88,8 +88,18 @@ def test_another_sites_page_and_a_foreign_name_are_refused(address: str, guarded
         response = httpx.post(f"{server}/api/generate", headers=headers, json={"model": "run"})
         assert response.status_code == 403
         assert "another site's page" in response.text
+    for odd in ("http://[", "null", "", "http://", "//"):
+        response = httpx.get(f"{guarded}/api/models", headers={**headers, "Origin": odd})
+        assert response.status_code == 403, odd
     own = {"Origin": guarded, "Authorization": f"Bearer {TOKEN}"}
     assert httpx.get(f"{guarded}/api/models", headers=own).status_code == 200
+
+
+def test_a_name_that_is_allowed(collection: Collection) -> None:
+    with serving(create_app(collection, LIMITS, TOKEN, names=["studio.example"])) as address:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Host": "studio.example", "Origin": "https://studio.example"}
+        assert httpx.get(f"{address}/api/models", headers=headers).status_code == 200
+        assert httpx.get(f"{address}/api/models", headers={**headers, "Host": "other.example"}).status_code == 403
 
 
 def test_which_addresses_are_local() -> None:
@@ -165,13 +175,14 @@ CLEAR = Image.new("RGBA", (20, 16), (0, 0, 0, 0))
         (file_of(NOISE, "PNG"), [], NOISE.getpixel((0, 0))),
         (file_of(NOISE, "BMP"), [], NOISE.getpixel((0, 0))),
         (ANIMATED, ["the first of several pictures in the GIF file"], (255, 0, 0)),
-        (file_of(DEEP, "TIFF"), ["16 bits per pixel brought to 8", "grey read as colour"], (0, 0, 0)),
-        (file_of(DEEP, "PNG"), ["16 bits per pixel brought to 8", "grey read as colour"], (0, 0, 0)),
+        (file_of(DEEP, "TIFF"), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
+        (file_of(DEEP, "PNG"), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
+        (file_of(DEEP, "PNG", transparency=0), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
         (file_of(CLEAR, "PNG"), ["transparency put on white"], (255, 255, 255)),
         (file_of(NOISE.resize((40, 64)), "PNG"), ["resized and cropped from 40×64 to 20×16 pixels"], None),
         (file_of(FRAMES[0].convert("CMYK"), "JPEG", quality=95), ["CMYK colours brought to RGB"], None),
     ],
-    ids=["png", "bmp", "animated gif", "16-bit tiff", "16-bit png", "transparent", "large", "cmyk"],
+    ids=["png", "bmp", "animated gif", "16-bit tiff", "16-bit png", "colour key", "transparent", "large", "cmyk"],
 )  # fmt: skip
 def test_what_is_converted_and_said(
     client: httpx.Client, content: bytes, converted: list[str], pixel: tuple[int, ...] | None
@@ -186,10 +197,30 @@ def test_what_is_converted_and_said(
         assert Image.open(io.BytesIO(base64.b64decode(found["picture"]))).getpixel((0, 0)) == pixel
 
 
-def test_16_bits_keep_their_order(client: httpx.Client) -> None:
-    found = send(client, file_of(DEEP, "TIFF")).json()
+@pytest.mark.parametrize("options", [{"format": "TIFF"}, {"format": "PNG"}, {"format": "PNG", "transparency": 0}])
+def test_16_bits_keep_their_order(client: httpx.Client, options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    DEEP.save(file, **options)
+    found = send(client, file.getvalue()).json()
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["picture"]))))[..., 0]
     assert (shown == (np.asarray(DEEP) >> 8)).all()
+
+
+def test_large_pictures_are_averaged_first_and_stay_upright(client: httpx.Client) -> None:
+    """1,000×600 pixels, the left half white; turned by its EXIF tag, the upper half is."""
+    image = Image.new("RGB", (1000, 600))
+    image.paste("white", (0, 0, 500, 600))
+    for orientation, wide in ((1, True), (6, False)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        found = send(client, file_of(image, "PNG", exif=exif)).json()
+        assert "resized and cropped from 1000×600 to 20×16 pixels" in found["converted"]
+        assert ("turned upright by its EXIF tag" in found["converted"]) is not wide
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["picture"]))))
+        half = shown[:, :8] if wide else shown[:6]
+        other = shown[:, 12:] if wide else shown[10:]
+        assert half.min() == 255
+        assert other.max() == 0
 
 
 def test_a_size_that_is_kept_must_fit_the_grid(client: httpx.Client) -> None:

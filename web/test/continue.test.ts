@@ -9,7 +9,7 @@ describe("a fork", () => {
       label: 1,
       count: 1,
       seed: 99,
-      known: { cells: [5, 0], values: [3, 7] },
+      known: { cells: [5, 0], values: [3, 7], in_order: true },
       sampling: { temperature: 0.5, schedule: [2, 2] },
     });
   });
@@ -35,7 +35,7 @@ describe("a pinned cell", () => {
     expect(pinRequest(trace, 1, 1, 3, [8])).toMatchObject({
       seed: 41,
       count: 1,
-      known: { cells: [5, 4, 3], values: [3, 1, 8] },
+      known: { cells: [5, 4, 3], values: [3, 1, 8], in_order: true },
       sampling: { schedule: [2, 1] },
     });
   });

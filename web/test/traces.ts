@@ -45,7 +45,7 @@ export const trace: Trace = {
     label: 1,
     count: 2,
     seed: 40,
-    known: { cells: [5], values: [3] },
+    known: { cells: [5], values: [3], in_order: true },
     sampling: { steps: 3, temperature: 0.5 },
   },
   origin: null,

@@ -76,8 +76,8 @@ def generate(
     """
     if from_ is not None:
         decided = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
-        decided |= {"count": count != COUNT, "seed": seed, "compile": compile, **sampling.given()}
-        if given := [name for name, value in decided.items() if value]:
+        decided |= {"count": count != COUNT, "seed": seed, "compile": compile}
+        if given := [*(name for name, value in decided.items() if value), *sampling.given()]:
             raise ValueError(f"{given[0]}: given beside --from {from_}, which decides it")
         reproduce_file(from_, model, device, *_targets(out, None, None))
         return

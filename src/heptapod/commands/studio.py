@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 LAST_PORT = 65535
+MOST_MEGAPIXELS = 178
 
 
 def studio(arguments: list[str]) -> None:
@@ -32,6 +33,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
+    allow_host: tuple[str, ...] = (),
     device: tuple[str, ...] = ("auto",),
     evaluations: tuple[str, ...] = (),
     max_count: int = 16,
@@ -54,6 +56,8 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         token: What clients must show. By default none is asked for on this machine, and one is made up for any other
             address and printed with it.
+        allow_host: Names that this machine's own listener is called by through a proxy, which must pass the Host header
+            on. Then, too, a token is asked for.
         device: auto, cpu, cuda, ... Several (cuda:0 cuda:1) serve side by side, each with all models.
         evaluations: Folders in which heptapod evaluate wrote, to be shown beside those in the runs.
         max_count: Images that a request may ask for.
@@ -79,7 +83,7 @@ def serve(
         raise ValueError(
             f"studio: needs {error.name}, which is not installed; pip install 'heptapod[studio]'"
         ) from None
-    if token is None and not is_local(host):
+    if token is None and (allow_host or not is_local(host)):
         token = secrets.token_urlsafe(16)
     with _listen(host, port) as listening:
         collection = load_models(models, [resolve_device(one) for one in device], evaluations)
@@ -87,7 +91,7 @@ def serve(
             count=max_count, steps=max_steps, side=max_side, cells=max_cells, waiting=max_waiting,
             upload_bytes=max_upload_mb * 1_000_000, upload_pixels=max_upload_megapixels * 1_000_000,
         )  # fmt: skip
-        app: FastAPI = create_app(collection, allowed, token, is_local(host))
+        app: FastAPI = create_app(collection, allowed, token, allow_host if is_local(host) else None)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
         print(
@@ -113,6 +117,9 @@ def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[s
     for name, value in limits.items():
         if value < 1:
             raise ValueError(f"max_{name}: {value} given, must be at least 1")
+    if limits["upload_megapixels"] > MOST_MEGAPIXELS:
+        given = limits["upload_megapixels"]
+        raise ValueError(f"max_upload_megapixels: {given} given, Pillow opens nothing above {MOST_MEGAPIXELS}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -298,12 +298,12 @@ def to_crops(image: Image.Image, image_size: int, scale: float) -> np.ndarray:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would clip these to 0..255
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(background, image)
-    elif image.mode.startswith("I;16"):  # Pillow would clip these to 0..255
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(
             f"pixels of mode {image.mode} have no fixed range; save the file with 8 or 16 bits per channel"

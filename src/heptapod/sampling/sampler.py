@@ -27,6 +27,8 @@ class Known:
     """(B, N) int64 or (B, N, C) float32; only the known cells are read."""
     mask: Tensor
     """(N,) bool: which cells are known."""
+    order: Tensor | None = None
+    """(k,) int64: the known cells in the order in which they are read; by default as the token order has them."""
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or self.mask.ndim != 1 or self.tokens.shape[1:2] != self.mask.shape:
@@ -34,6 +36,8 @@ class Known:
                 f"known: tokens {tuple(self.tokens.shape)}, mask {tuple(self.mask.shape)} of {self.mask.dtype} given; "
                 "they must be (B, N) or (B, N, C), and (N,) of bool"
             )
+        if self.order is not None and not torch.equal(self.order.sort().values, self.mask.nonzero().flatten()):
+            raise ValueError("known: the order must name every known cell once")
 
 
 @dataclass
@@ -180,6 +184,8 @@ def check_plan(
     model.distribution.plan(config.cell())
     order = fill_order(config.token_order or "raster", seeds, grid.height, grid.width, mask)
     num_known = 0 if mask is None else int(mask.sum())
+    if known is not None and known.order is not None:
+        order[:, :num_known] = known.order
     counts = cells_per_step(config, grid.num_cells - num_known)
     if not isinstance(belief, bool) and not all(0 <= step <= len(counts) for step in belief):
         raise ValueError(f"belief: steps {sorted(belief)} given, must be between 0 and {len(counts)}")

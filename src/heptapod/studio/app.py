@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
-from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from heptapod import __version__
 from heptapod.pipeline import Heptapod
@@ -23,11 +24,14 @@ from heptapod.studio import generating, runs, schemas
 from heptapod.studio.desk import Ahead, Desk, Failure, FullError, Models, Ticket
 from heptapod.studio.models import Collection, ServedModel
 from heptapod.studio.security import Doorkeeper
-from heptapod.studio.uploads import NotAnImageError, TooLargeError, fitted, read_upload
+from heptapod.studio.uploads import NotAnImageError, TooLargeError, read_upload
 
 STATIC = Path(__file__).parent / "static"
 LOOK_EVERY = 0.2
 """Seconds between looks at whether a client that waits for one answer is still there."""
+SECONDS_TO_READ = 60
+"""A client that takes nothing for so long is given up."""
+MOST_ERRORS = 10
 DESCRIPTION = """Draw images with a Heptapod model, see what it believes, ask it, edit with it.
 
 Nothing is kept between requests: to continue an image, send the cells that are to stay. Images are drawn in turn; a
@@ -46,7 +50,7 @@ STREAM = """Server-sent events: `queued` (while waiting), `started`, a `step` fo
 
 
 def create_app(
-    collection: Collection, limits: schemas.Limits, token: str | None = None, only_local: bool = True
+    collection: Collection, limits: schemas.Limits, token: str | None = None, names: Sequence[str] | None = ()
 ) -> FastAPI:
     """The server of a collection of models.
 
@@ -54,7 +58,7 @@ def create_app(
         collection: the models.
         limits: what a request may ask for.
         token: what clients must show; None for no such thing.
-        only_local: whether it listens on this machine only.
+        names: host names that it is called by, beside this machine's own; None for any.
     """
     desk = Desk(list(collection.devices), limits.waiting)
 
@@ -70,9 +74,8 @@ def create_app(
     app.state.desk = desk
     _add_models(app, collection, limits)
     _add_work(app, collection, limits, desk)
-    app.add_exception_handler(ValueError, _refused)
-    app.add_exception_handler(FullError, _refused)
-    app.add_middleware(Doorkeeper, token=token, only_local=only_local)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Doorkeeper, token=token, names=names)
     app.mount("/", StaticFiles(directory=STATIC, html=True, check_dir=False), name="page")
     return app
 
@@ -116,16 +119,20 @@ def _add_models(app: FastAPI, collection: Collection, limits: schemas.Limits) ->
 
 def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk: Desk) -> None:
     """What needs a device, and so a place in the line."""
+    decoder = ThreadPoolExecutor(1)  # uploads are decoded one at a time, for the memory they take
+    most_json = (8 << 20) + 8 * limits.side**2  # tokens of a large grid, and two pictures of the largest size in base64
 
     @app.post(
         "/api/generate",
         summary="Draw images, or continue them from known cells, state by state",
         response_class=Response,
+        max_body_size=most_json,
         responses={200: {"description": STREAM, "content": {"text/event-stream": {}}}},
     )
     async def generate(request: schemas.GenerateRequest) -> Response:
         model = _model(collection, request.model)
-        plan = generating.plan_generation(model.heptapod, request, limits)
+        with _refusals():
+            plan = generating.plan_generation(model.heptapod, request, limits)
 
         def work(models: Models) -> Iterator[bytes]:
             heptapod = models[request.model]
@@ -133,11 +140,13 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
             for state in generating.states(heptapod, plan, model.facts):
                 yield _event("done" if isinstance(state, schemas.Done) else "step", state)
 
-        return _Stream(desk.enter(work))
+        with _refusals():
+            return _Stream(desk.enter(work))
 
     @app.post("/api/cell", summary="What the model believes of one unread cell", response_model=schemas.CellAnswer)
     async def cell(request: Request, question: schemas.CellRequest) -> Response:
-        generating.check_request(_model(collection, question.model).heptapod, question, limits)
+        with _refusals():
+            generating.check_request(_model(collection, question.model).heptapod, question, limits)
         return await _one(desk, request, question.model, lambda one: generating.answer(one, question, limits))
 
     @app.post(
@@ -158,21 +167,25 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
         content = await file.read()
 
         def read() -> tuple[Any, list[str]]:
-            picture, converted = read_upload(content, limits)
-            picture, done = fitted(picture, heptapod, fit == "keep", limits)
-            return picture, converted + done
+            return read_upload(content, limits, heptapod, fit == "keep")
 
-        picture, converted = await run_in_threadpool(read)
-        return await _one(desk, request, model, lambda one: generating.encode(one, picture, converted))
+        with _refusals():
+            picture, converted = await asyncio.get_running_loop().run_in_executor(decoder, read)
+        return await _one(desk, request, model, lambda one: iter([generating.encode(one, picture, converted)]))
 
 
-async def _one(desk: Desk, request: Request, model: str, compute: Callable[[Heptapod], BaseModel]) -> Response:
+Compute = Callable[[Heptapod], Iterator[BaseModel | None]]
+
+
+async def _one(desk: Desk, request: Request, model: str, compute: Compute) -> Response:
     """Waits for one answer; leaves the line when the client goes away."""
 
-    def work(models: Models) -> Iterator[bytes]:
-        yield compute(models[model]).model_dump_json().encode()
+    def work(models: Models) -> Iterator[bytes | None]:
+        for answer in compute(models[model]):
+            yield None if answer is None else answer.model_dump_json().encode()
 
-    ticket = desk.enter(work)
+    with _refusals():
+        ticket = desk.enter(work)
     answer = asyncio.ensure_future(_first(ticket))
     try:
         while not answer.done():
@@ -203,8 +216,13 @@ class _Stream(EventSourceResponse):
         self.ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            await asyncio.wait_for(send(message), SECONDS_TO_READ)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, in_time)
+        except TimeoutError:
+            pass  # it does not read; the connection is closed
         finally:
             self.ticket.leave()
 
@@ -229,8 +247,23 @@ def _model(collection: Collection, name: str) -> ServedModel:
     return collection.models[name]
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    statuses = {TooLargeError: 413, NotAnImageError: 415, FullError: 429}
-    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 422)
-    headers = {"Retry-After": "5"} if status == 429 else None
-    return JSONResponse({"detail": str(error)}, status, headers)
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What a check refuses, as an answer."""
+    try:
+        yield
+    except TooLargeError as error:
+        raise HTTPException(413, str(error)) from None
+    except NotAnImageError as error:
+        raise HTTPException(415, str(error)) from None
+    except FullError as error:
+        raise HTTPException(429, str(error), {"Retry-After": "5"}) from None
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """The first of what is wrong with a request, without what was given: that may be anything, and long."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in error.errors()[:MOST_ERRORS]]
+    return JSONResponse({"detail": wrong}, 422)

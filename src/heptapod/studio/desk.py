@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +18,22 @@ from dataclasses import dataclass
 from heptapod.pipeline import Heptapod
 
 log = logging.getLogger(__name__)
-MOST_UNSENT = 64 << 20
-"""Bytes of results that may wait for a slow client."""
+MOST_UNSENT = 32 << 20
+"""Bytes of results that may wait for a slow client; before more is made for it, the worker waits too."""
+PATIENCE = 10.0
+"""Seconds that a worker waits for one client in all."""
 
 Models = Mapping[str, Heptapod]
-Work = Callable[[Models], Iterator[bytes]]
+Work = Callable[[Models], Iterator[bytes | None]]
+"""Results for the client; None between two of them is a moment at which it may be given up."""
 
 
 class FullError(Exception):
     """The line is full."""
+
+
+class RefusedError(ValueError):
+    """What was asked for turns out to be impossible while it is done."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Ticket:
         self.work = work
         self.has_left = threading.Event()
         self.unsent = 0
+        self.patience = PATIENCE
         self._loop = asyncio.get_running_loop()
         self._results: asyncio.Queue[bytes | Ahead | Failure | None] = asyncio.Queue()
 
@@ -156,13 +165,14 @@ class Desk:
         try:
             results = ticket.work(models)
             for result in results:
-                if ticket.has_left.is_set() or not self._is_open:
-                    break
-                if ticket.unsent > MOST_UNSENT:
+                if result is not None and not _waits_for(ticket, len(result)):
                     ticket.put(Failure("results are read too slowly"))
                     break
-                ticket.put(result)
-        except ValueError as error:
+                if ticket.has_left.is_set() or not self._is_open:
+                    break
+                if result is not None:
+                    ticket.put(result)
+        except RefusedError as error:
             ticket.put(Failure(str(error)))
         except Exception:
             log.exception("a request failed")
@@ -179,3 +189,14 @@ class Desk:
         must_end_first = self._being_served + place + 1 - len(self._workers)
         if must_end_first > 0:
             self._waiting[place].put(Ahead(must_end_first))
+
+
+def _waits_for(ticket: Ticket, size: int) -> bool:
+    """Waits until a client has read enough for so many bytes more; False if it takes too long."""
+    while ticket.unsent and ticket.unsent + size > MOST_UNSENT and not ticket.has_left.is_set():
+        if ticket.patience <= 0:
+            return False
+        began = time.monotonic()
+        ticket.has_left.wait(0.01)
+        ticket.patience -= time.monotonic() - began
+    return True

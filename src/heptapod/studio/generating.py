@@ -22,6 +22,7 @@ from heptapod.random import image_seeds
 from heptapod.record import (
     Composite,
     KnownCells,
+    composite_of,
     composited,
     from_values,
     known_cells,
@@ -29,10 +30,15 @@ from heptapod.record import (
     read_composite,
     to_values,
 )
-from heptapod.sampling import Known, SamplingConfig, SamplingStep, check_plan, sample_stream
+from heptapod.sampling import Known, SamplingConfig, SamplingStep, cells_per_step, check_plan, sample_stream
 from heptapod.studio import schemas
+from heptapod.studio.desk import RefusedError
 from heptapod.tokenizers.base import to_float, to_uint8
 from heptapod.trace import shown_steps
+
+DECODED_AT_ONCE = 4
+"""Images between two looks at whether the client is still there."""
+UNDONE_BY_NULL = ("steps", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
@@ -65,23 +71,30 @@ class Generation:
         )
 
 
-def sized(heptapod: Heptapod, size: list[int] | None, limits: schemas.Limits) -> Heptapod:
-    """The model on the grid of an image size (height, width).
+def sized(heptapod: Heptapod, size: list[int] | None, images: int, limits: schemas.Limits) -> Heptapod:
+    """The model on the grid of an image size (height, width), of which so many are to be made.
 
     Raises:
-        ValueError: if it is above the limit, or no multiple of the factor.
+        ValueError: if that is above a limit, or no multiple of the factor.
     """
-    if size is None:
-        return heptapod
-    if max(size) > limits.side:
-        raise ValueError(f"size: {size[0]}×{size[1]} given, this server allows sides of at most {limits.side} pixels")
-    grid = heptapod.tokenizer.grid(*size)
-    return heptapod.on_grid(grid.height, grid.width)
+    if size is not None:
+        height, width = size
+        if max(size) > limits.side:
+            raise ValueError(f"size: {height}×{width} given, this server allows sides of at most {limits.side} pixels")
+        grid = heptapod.tokenizer.grid(height, width)
+        heptapod = heptapod.on_grid(grid.height, grid.width)
+    cells = heptapod.model.grid.num_cells
+    if images * cells > limits.cells:
+        raise ValueError(
+            f"size: {images} images of {cells:,} cells asked for, this server allows {limits.cells:,} cells at once"
+        )
+    return heptapod
 
 
-def given_settings(sampling: schemas.Sampling) -> dict[str, Any]:
-    """The settings of sampling that were given."""
-    return sampling.model_dump(exclude_none=True)
+def given_settings(sampling: schemas.CellSampling) -> dict[str, Any]:
+    """The settings of sampling that were given; null undoes what the model was saved with, where that can be."""
+    given = sampling.model_dump(exclude_unset=True)
+    return {name: value for name, value in given.items() if value is not None or name in UNDONE_BY_NULL}
 
 
 def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits: schemas.Limits) -> Generation:
@@ -92,22 +105,22 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     """
     if request.count > limits.count:
         raise ValueError(f"count: {request.count} given, this server allows at most {limits.count}")
-    heptapod = sized(heptapod, request.size, limits)
-    grid, count = heptapod.model.grid, request.count
-    if count * grid.num_cells > limits.cells:
-        raise ValueError(
-            f"count: {count} images of {grid.num_cells} cells given, this server allows {limits.cells:,} cells at once"
-        )
+    count = request.count
+    heptapod = sized(heptapod, request.size, count, limits)
+    grid = heptapod.model.grid
     label = heptapod.label_indices(None if request.label is None else [request.label])[0]
     seeds = image_seeds(request.seed, count)
     known = None
     if request.known is not None:
-        known = known_cells(KnownCells(request.known.cells, request.known.values), grid, count)
+        known = known_cells(KnownCells(**request.known.model_dump()), grid, count)
+        if len(request.known.cells) == grid.num_cells:
+            raise ValueError("known: every cell is given, so there is nothing to draw")
     unread = grid.num_cells if known is None else int((~known.mask).sum())
     config = heptapod.sampling_config(unread, **given_settings(request.sampling))
-    _, _, steps = check_plan(heptapod.model, config, seeds, known)
+    steps = cells_per_step(config, unread)
     if len(steps) > limits.steps:
         raise ValueError(f"steps: {len(steps)} given or taken, this server allows at most {limits.steps}")
+    check_plan(heptapod.model, config, seeds, known)
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
@@ -164,7 +177,7 @@ def _image_states(step: SamplingStep, images: Tensor | None) -> list[schemas.Ima
 
 def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
     """What makes one of the images again."""
-    known, composite = plan.request.known, plan.request.composite
+    known = plan.request.known
     return {
         **facts,
         "labels": [plan.label],
@@ -174,7 +187,7 @@ def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, An
         "batch_size": len(plan.seeds),
         "guidance": None,
         "known": known.model_dump() if known and known.cells else None,
-        "composite": composite and composite.model_dump(),
+        "composite": plan.original and to_dict(composite_of(*plan.original)),
         "device": str(heptapod.model.token_embedding.weight.device),
     }
 
@@ -185,7 +198,7 @@ def check_request(heptapod: Heptapod, request: schemas.CellRequest, limits: sche
     Raises:
         ValueError: naming what does not fit.
     """
-    heptapod = sized(heptapod, request.size, limits)
+    heptapod = sized(heptapod, request.size, 1 + request.top, limits)
     grid = heptapod.model.grid
     check_question(request.cell, request.known.cells, grid)
     from_values(request.known.values, len(request.known.cells), grid)
@@ -194,9 +207,11 @@ def check_request(heptapod: Heptapod, request: schemas.CellRequest, limits: sche
     heptapod.model.distribution.plan(config.cell())
 
 
-def answer(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> schemas.CellAnswer:
-    """What is believed of a cell."""
-    heptapod = sized(heptapod, request.size, limits)
+def answer(
+    heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits
+) -> Iterator[schemas.CellAnswer | None]:
+    """What is believed of a cell; None while it is at it."""
+    heptapod = sized(heptapod, request.size, 1 + request.top, limits)
     known, grid = request.known, heptapod.model.grid
     values = from_values(known.values, len(known.cells), grid)
     found = ask_cell(
@@ -205,8 +220,13 @@ def answer(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Lim
     )  # fmt: skip
     rows, columns, offset = cell_surroundings(heptapod, request.cell)
     chances = [None] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
-    pictures = [png_base64(image) for image in found.images[:, :, rows, columns]]
-    return schemas.CellAnswer(
+    if found.mean is not None and not found.mean.isfinite().all():
+        raise RefusedError("known.values: numbers too large for this model, its answer is not finite")
+    pictures = []
+    for tokens in found.tokens.split(DECODED_AT_ONCE):
+        yield None
+        pictures += [png_base64(image) for image in heptapod.decode(tokens)[:, :, rows, columns]]
+    yield schemas.CellAnswer(
         cell=request.cell,
         candidates=[
             schemas.Candidate(values=to_values(value[None]), probability=chance, picture=picture)

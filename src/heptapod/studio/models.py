@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,5 +95,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         full = path.resolve()
         name = full.parent.name if full.name in ("best", "last") else full.name
-        names.append(name if name not in names else f"{name}-{1 + sum(one.startswith(name) for one in names)}")
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        names.append(name if name not in names else next(one for one in numbered if one not in names))
     return names

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from heptapod.distributions.base import Solver
 from heptapod.sampling.order import SamplingOrder
 
+MOST_CELLS = 1 << 16
+Cell = Annotated[int, Field(ge=0, lt=MOST_CELLS, description="Number of a cell: row · columns + column.")]
+Cells = Annotated[list[Cell], Field(max_length=MOST_CELLS, fail_fast=True)]
+Codes = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_CELLS, fail_fast=True)]
 Values = Annotated[
-    list[Annotated[int, Field(ge=0)]] | str,
+    Codes | str,
     Field(description="Codes, one per cell; or vectors: base64 of float32 (little-endian), C numbers per cell."),
 ]
+CellsPerStep = Annotated[list[Annotated[int, Field(ge=1, lt=MOST_CELLS)]], Field(max_length=MOST_CELLS, fail_fast=True)]
+MOST_FIELDS = 64
 Png = Annotated[str, Field(description="A PNG file, base64.")]
-Cell = Annotated[int, Field(ge=0, lt=1 << 16, description="Number of a cell: row · columns + column.")]
 Name = Annotated[str, Field(max_length=200)]
 
 
@@ -29,27 +34,48 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, values: object) -> object:
+        """Each unknown field would be an error of its own."""
+        if isinstance(values, dict) and len(values) > MOST_FIELDS:
+            raise ValueError(f"{len(values)} fields given, at most {MOST_FIELDS} are read")
+        return values
 
-class Sampling(Shape):
-    """How cells are drawn; what is left out is as the model was saved with. There is no guidance."""
 
-    steps: Annotated[int, Field(ge=1, lt=1 << 16)] | None = Field(None, description="Unset: one cell per step.")
-    token_order: SamplingOrder | None = None
-    schedule: Literal["cosine", "constant"] | list[Annotated[int, Field(ge=1, lt=1 << 16)]] | None = None
+class CellSampling(Shape):
+    """How one cell is drawn; what is left out is as the model was saved with. There is no guidance."""
+
     temperature: float | None = Field(None, ge=0, le=100)
     top_k: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
     top_p: float | None = Field(None, gt=0, le=1)
     preset: Literal["default", "fast"] | None = None
     cell_solver: Solver | None = None
     cell_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class Sampling(CellSampling):
+    """How images are drawn; what is left out is as the model was saved with."""
+
+    steps: Annotated[int, Field(ge=1, lt=MOST_CELLS)] | None = Field(None, description="null: one cell per step.")
+    token_order: SamplingOrder | None = None
+    schedule: Literal["cosine", "constant"] | CellsPerStep | None = None
     approximate_head: bool | None = None
 
 
-class Known(Shape):
-    """Cells that are given, in reading order, and their tokens."""
+class Tokens(Shape):
+    """Cells that are read, in reading order, and their tokens."""
 
-    cells: Annotated[list[Cell], Field(max_length=1 << 16)]
+    cells: Cells
     values: Values
+
+
+class Known(Tokens):
+    """Cells that are given, and their tokens."""
+
+    in_order: bool = Field(
+        False, description="Read them in this order, to go on with an image; else as the token order has them."
+    )
 
 
 class Composite(Shape):
@@ -63,16 +89,16 @@ class Subject(Shape):
     """What a request is about: a model, a class, a size."""
 
     model: Name = Field(description="Name of a model, as /api/models lists it.")
-    label: Annotated[int, Field(ge=0)] | Name | None = Field(None, description="A class; unset: no label.")
-    size: Annotated[list[Annotated[int, Field(ge=1, lt=1 << 16)]], Field(min_length=2, max_length=2)] | None = Field(
+    label: Annotated[int, Field(ge=0, lt=1 << 31)] | Name | None = Field(None, description="A class; unset: no label.")
+    size: Annotated[list[Annotated[int, Field(ge=1, lt=MOST_CELLS)]], Field(min_length=2, max_length=2)] | None = Field(
         None, description="Height and width in pixels, multiples of the tokenizer's factor; unset: the trained size."
     )
-    sampling: Sampling = Sampling()
 
 
 class GenerateRequest(Subject):
     """New images, or images continued from known cells (a fork, a pinned choice, in- and out-painting)."""
 
+    sampling: Sampling = Sampling()
     count: int = Field(1, ge=1, description="Image i is drawn with seed + i.")
     seed: int = Field(0, ge=0, lt=1 << 53)
     known: Known | None = Field(None, description="Cells that stay as they are, in every image.")
@@ -83,7 +109,8 @@ class GenerateRequest(Subject):
 class CellRequest(Subject):
     """What the model believes of one unread cell."""
 
-    known: Known
+    sampling: CellSampling = CellSampling()
+    known: Tokens
     cell: Cell
     top: int = Field(8, ge=1, le=32, description="So many of the likeliest codes, or draws of a vector.")
     seed: int = Field(0, ge=0, lt=1 << 53, description="Keys the draws of vectors.")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import secrets
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Collection
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-COOKIE = "heptapod_token"
 HEALTH = "/api/health"
 
 
@@ -31,13 +32,16 @@ class Doorkeeper:
     Args:
         app: what is behind.
         token: asked for as ``Authorization: Bearer``, as a cookie, or once as ``/?token=``; None lets everyone in.
-        only_local: the server listens on this machine only, so that any other host name is one made to point here.
+        names: the host names that it is called by, beside this machine's own; any other is one made to point here.
+            None for all.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, only_local: bool) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, names: Collection[str] | None) -> None:
         self.app = app
         self.token = token
-        self.only_local = only_local
+        self.names = names
+        # Cookies are shared by all ports of a host: each studio has its own.
+        self.cookie = f"heptapod_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
@@ -47,19 +51,20 @@ class Doorkeeper:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.only_local and not is_local(_host_name(host)):
-            return _error(403, f"host: {host[:100]!r} given, but this server answers to localhost and 127.0.0.1 only")
+        name = _host_name(host)
+        if self.names is not None and name not in self.names and not is_local(name):
+            return _error(403, f"host: {host[:100]!r} given, but this server answers to another name")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return _error(403, "origin: another site's page may not use this server")
         if self.token is None or scope["path"] == HEALTH:
             return None
         if scope["path"] == "/" and self._is_token(*parse_qs(scope["query_string"].decode("latin-1")).get("token", [])):
             answer = RedirectResponse("./", status_code=303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
-        given = [headers.get("authorization", "").removeprefix("Bearer ").strip(), _cookie(headers.get("cookie", ""))]
-        if any(self._is_token(one) for one in given):
+        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
+        if self._is_token(headers.get("authorization", "").removeprefix("Bearer ").strip()) or self._is_token(cookie):
             return None
         message = "token: missing or wrong; open the address that the server printed when it was started"
         if "text/html" in headers.get("accept", ""):
@@ -79,11 +84,3 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _cookie(header: str) -> str:
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value

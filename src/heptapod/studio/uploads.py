@@ -15,6 +15,10 @@ from heptapod.pipeline import Heptapod
 from heptapod.studio.schemas import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
+FINER = 3
+"""A picture above so many times the wanted size is first averaged over blocks, which takes far less memory."""
+ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 258
 
 
 class NotAnImageError(ValueError):
@@ -25,75 +29,87 @@ class TooLargeError(ValueError):
     """Too many bytes or pixels."""
 
 
-def read_upload(content: bytes, limits: Limits) -> tuple[Image.Image, list[str]]:
-    """An uploaded image in RGB, upright, and what was done to it. Pixels are counted before any is decoded.
+def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) -> tuple[Image.Image, list[str]]:
+    """An uploaded image in RGB at a size that the model can take, and what was done to it.
+
+    Args:
+        content: the file. Pixels are counted before any is decoded.
+        limits: of bytes, pixels and, for a size that is kept, the longest side.
+        heptapod: the model.
+        keep: take the size as it is; else resize and crop the centre to the model's own.
 
     Raises:
         TooLargeError: for too many bytes or pixels.
         NotAnImageError: for a file of another kind.
-        ValueError: for a damaged image, or pixels of no fixed range.
+        ValueError: for a damaged image, pixels of no fixed range, or a kept size that is no multiple of the factor.
     """
     if len(content) > limits.upload_bytes:
         raise TooLargeError(f"file: {len(content):,} bytes given, at most {limits.upload_bytes:,} are taken")
+    image = _opened(content)
+    size = f"{image.width}×{image.height}"
+    if image.width * image.height > limits.upload_pixels:
+        raise TooLargeError(f"file: {size} pixels given, at most {limits.upload_pixels:,} are taken")
+    if keep and max(image.size) > limits.side:
+        raise TooLargeError(f"file: {size} pixels to be kept, at most {limits.side} a side")
+    height, width = heptapod.image_size
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise TooLargeError(f"file: at most {limits.upload_pixels:,} pixels are taken ({error})") from None
+        said = _conversions(image, content)
+        pixels = to_rgb(image if keep else _reduced(image, FINER * max(width, height)), 0)
+    except Exception as error:  # decoders raise whatever they like
+        raise ValueError(f"file: a damaged {image.format} image ({error})") from None
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if keep:
+        heptapod.tokenizer.grid(picture.height, picture.width)
+    elif image.size != (width, height):
+        said.append(f"resized and cropped from {size} to {width}×{height} pixels")
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    return picture, said
+
+
+def _opened(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"file: too many pixels ({error})") from None
+    except UnidentifiedImageError:
         raise NotAnImageError(f"file: no image of a kind that is taken ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise whatever they like
         raise NotAnImageError(f"file: cannot be read ({error})") from None
-    if image.width * image.height > limits.upload_pixels:
-        raise TooLargeError(
-            f"file: {image.width}×{image.height} pixels given, at most {limits.upload_pixels:,} are taken"
-        )
-    try:
-        converted = _to_be_said(image)
-        pixels = to_rgb(image, 0)
-    except Exception as error:  # as above
-        raise ValueError(f"file: a damaged {image.format} image ({error})") from None
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))), converted
 
 
-def fitted(picture: Image.Image, heptapod: Heptapod, keep: bool, limits: Limits) -> tuple[Image.Image, list[str]]:
-    """An image at a size that the model can take, and what was done to it.
-
-    Args:
-        picture: of any size.
-        heptapod: the model.
-        keep: take the size as it is; else resize and crop the centre to the model's own.
-        limits: the longest side.
-
-    Raises:
-        ValueError: for a size that is kept and is no multiple of the tokenizer's factor, or above the limit.
-    """
-    if keep:
-        if max(picture.size) > limits.side:
-            raise TooLargeError(
-                f"file: {picture.width}×{picture.height} pixels to be kept, at most {limits.side} a side"
-            )
-        heptapod.tokenizer.grid(picture.height, picture.width)
-        return picture, []
-    height, width = heptapod.image_size
-    if picture.size == (width, height):
-        return picture, []
-    done = f"resized and cropped from {picture.width}×{picture.height} to {width}×{height} pixels"
-    return ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC), [done]
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    """The image with its short side at least ``side``, averaged over blocks as far as that allows."""
+    block = min(image.size) // side
+    if block < 2 or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    upright = image.getexif().get(ORIENTATION, 1)
+    smaller = image.reduce(block)
+    smaller.getexif()[ORIENTATION] = upright
+    return smaller
 
 
-def _to_be_said(image: Image.Image) -> list[str]:
+def _conversions(image: Image.Image, content: bytes) -> list[str]:
     """What reading an image as 8-bit RGB changes."""
     said = []
     if getattr(image, "is_animated", False):
         said.append(f"the first of several pictures in the {image.format} file")
-    if image.mode.startswith("I;16"):
-        said.append("16 bits per pixel brought to 8")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if _bits(image, content) == 16:
+        said.append("16 bits per channel brought to 8")
+    if image.mode in ("RGBA", "LA", "PA") or ("transparency" in image.info and not image.mode.startswith("I;16")):
         said.append("transparency put on white")
-    if image.getexif().get(0x0112, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         said.append("turned upright by its EXIF tag")
     if image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"):
         said.append("grey read as colour")
     elif image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         said.append(f"{image.mode} colours brought to RGB")
     return said
+
+
+def _bits(image: Image.Image, content: bytes) -> int:
+    """Bits per channel, where the file says it."""
+    if image.format == "PNG":
+        return content[24]  # of the first chunk
+    if image.format == "TIFF":
+        return int(max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))))
+    return 8

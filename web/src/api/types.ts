@@ -19,9 +19,15 @@ export interface Sampling {
   approximate_head?: boolean;
 }
 
-export interface Known {
+/** Cells that are read, in reading order. */
+export interface Tokens {
   cells: number[];
   values: Values;
+}
+
+export interface Known extends Tokens {
+  /** Read them in this order; else as the token order has them. */
+  in_order: boolean;
 }
 
 export interface Subject {
@@ -40,7 +46,7 @@ export interface GenerateRequest extends Subject {
 }
 
 export interface CellRequest extends Subject {
-  known: Known;
+  known: Tokens;
   cell: number;
   top: number;
   seed: number;

@@ -1,6 +1,6 @@
 /** Requests that go on from a state of a trace: with another seed or class, or with a cell's value chosen by hand. */
 
-import type { CellRequest, GenerateRequest, Values } from "../api/types";
+import type { CellRequest, GenerateRequest, Tokens, Values } from "../api/types";
 import { toTokens, toValues } from "./tokens";
 import { readAt, type Trace } from "./trace";
 
@@ -37,7 +37,7 @@ export function pinRequest(trace: Trace, image: number, step: number, cell: numb
 
 function continued(
   { request }: Trace,
-  known: { cells: number[]; values: Values },
+  known: Tokens,
   schedule: number[],
   seed: number,
   label: number | null,
@@ -49,7 +49,7 @@ function continued(
     label,
     count: 1,
     seed,
-    known,
+    known: { ...known, in_order: true },
     sampling: schedule.length ? { ...sampling, schedule } : sampling,
   };
 }
@@ -58,7 +58,7 @@ function continued(
 export function cellRequest(trace: Trace, image: number, step: number, cell: number, top: number): CellRequest {
   const { model, request } = trace;
   const { cells, tokens } = readAt(trace, image, step);
-  const { steps: _, schedule: __, ...sampling } = request.sampling;
+  const { steps: _, schedule: __, token_order: ___, approximate_head: ____, ...sampling } = request.sampling;
   return {
     model: model.name,
     label: request.label ?? null,

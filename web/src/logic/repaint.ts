@@ -51,5 +51,5 @@ export function outpaintRequest(source: Source, place: Placement, wish: Wish): G
 }
 
 function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): GenerateRequest {
-  return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels) }, ...wish };
+  return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels), in_order: true }, ...wish };
 }
