@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -38,7 +41,10 @@ PAGES = [
     "docs/claim.md",
     "docs/scale.md",
     "docs/studio.md",
+    "docs/index.md",
 ]
+COMMAND_LINE = ("heptapod.cli", "heptapod.commands", "heptapod.bench")
+"""Not in the reference: it explains itself (``--help``)."""
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
     "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
@@ -166,3 +172,31 @@ def test_links_and_pictures_exist() -> None:
 def test_paths_named_in_the_readme_exist() -> None:
     for path in re.findall(r"`(src/heptapod/[^`]*)`", (ROOT / "README.md").read_text()):
         assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_navigation_and_its_samples_are_run() -> None:
+    def files(entry: object) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inner in entry.values() if isinstance(entry, dict) else entry:  # type: ignore[attr-defined]
+                yield from files(inner)
+
+    shown = sorted(files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert shown == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+    assert {f"docs/{page}" for page in shown if "/" not in page} == {page for page in PAGES if page != "README.md"}
+
+
+def test_every_module_is_in_the_reference() -> None:
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))
+    package = ROOT / "src"
+    for file in package.rglob("*.py"):
+        module = ".".join(file.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+        names = [
+            node.name
+            for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        ]
+        if names and not module.startswith(COMMAND_LINE):
+            assert shown & {module, *(f"{module}.{name}" for name in names)}, module
