@@ -21,7 +21,7 @@ web:
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test && npm run build
 
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cached_sampling.py

@@ -10,14 +10,17 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
 from heptapod.cli import main
+from heptapod.files import read_json
 from heptapod.studio.schemas import GenerateRequest
 from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 
@@ -154,6 +157,18 @@ def test_requests_of_the_studios_page_are_taken() -> None:
     assert found
 
 
+def test_the_notebook_runs(after_commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(after_commands)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in read_json(ROOT / "docs" / "notebooks" / "studio.ipynb")["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "studio.ipynb", "exec"), names)
+    assert names["painted"].kept_cells_identical
+    assert torch.equal(names["again"], names["painted"].images)
+    assert main(["sample", "--from", "runs/notebook/three.json", "--out", "again.png"]) == 0
+    assert Image.open("again.png").tobytes() == Image.open("runs/notebook/three.png").tobytes()
+
+
 def test_make_targets_exist() -> None:
     for command in commands():
         if command.startswith("make "):
@@ -183,7 +198,8 @@ def test_every_page_is_in_the_navigation_and_its_samples_are_run() -> None:
                 yield from files(inner)
 
     shown = sorted(files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    assert shown == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+    pages = [page for suffix in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{suffix}")]
+    assert shown == sorted(str(page.relative_to(ROOT / "docs")) for page in pages)
     assert {f"docs/{page}" for page in shown if "/" not in page} == {page for page in PAGES if page != "README.md"}
 
 
