@@ -108,7 +108,12 @@ def after_commands(place: Path) -> Path:
     pytest.importorskip("mlxtend")
     uvicorn = pytest.importorskip("uvicorn")
     seen: list[list[str]] = []
-    with contextlib.chdir(place), pytest.MonkeyPatch.context() as patch:
+    with (
+        contextlib.chdir(place),
+        open("printed.txt", "w") as printed,
+        contextlib.redirect_stdout(printed),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
         for command in commands():
             program, *arguments = shlex.split(command)
@@ -131,6 +136,16 @@ def test_every_heptapod_command_runs(after_commands: Path) -> None:
         "runs/shards/tokenizer/best/model.safetensors",
     ):  # fmt: skip
         assert (after_commands / file).is_file(), file
+
+
+def test_the_demo_judges_what_it_made(after_commands: Path) -> None:
+    out = after_commands / "runs" / "demo"
+    metrics = read_json(out / "metrics.json")
+    assert metrics["judge_accuracy_on_real_held_out"] >= 0.96
+    assert [result["sampling"]["steps"] for result in metrics["results"]] == [49, 8]
+    assert all(result["accuracy"] < 0.5 for result in metrics["results"]), "an untrained model draws no digits"
+    assert {path.name for path in out.glob("*.png")} == {"samples.png", "belief.png"}
+    assert "recognised" in (after_commands / "printed.txt").read_text()
 
 
 def test_every_python_sample_runs(
