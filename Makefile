@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench web clean
+.PHONY: demo test lint bench web docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/heptapod demo
@@ -20,6 +20,9 @@ lint: $(VENV)/.dev
 web:
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test && npm run build
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cached_sampling.py
 
@@ -35,6 +38,10 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
 from heptapod.cli import main
+from heptapod.files import read_json
 from heptapod.studio.schemas import GenerateRequest
 from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 
@@ -38,7 +44,10 @@ PAGES = [
     "docs/claim.md",
     "docs/scale.md",
     "docs/studio.md",
+    "docs/index.md",
 ]
+COMMAND_LINE = ("heptapod.cli", "heptapod.commands", "heptapod.bench")
+"""Not in the reference: it explains itself (``--help``)."""
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
     "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
@@ -99,7 +108,12 @@ def after_commands(place: Path) -> Path:
     pytest.importorskip("mlxtend")
     uvicorn = pytest.importorskip("uvicorn")
     seen: list[list[str]] = []
-    with contextlib.chdir(place), pytest.MonkeyPatch.context() as patch:
+    with (
+        contextlib.chdir(place),
+        open("printed.txt", "w") as printed,
+        contextlib.redirect_stdout(printed),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
         for command in commands():
             program, *arguments = shlex.split(command)
@@ -122,6 +136,16 @@ def test_every_heptapod_command_runs(after_commands: Path) -> None:
         "runs/shards/tokenizer/best/model.safetensors",
     ):  # fmt: skip
         assert (after_commands / file).is_file(), file
+
+
+def test_the_demo_judges_what_it_made(after_commands: Path) -> None:
+    out = after_commands / "runs" / "demo"
+    metrics = read_json(out / "metrics.json")
+    assert metrics["judge_accuracy_on_real_held_out"] >= 0.96
+    assert [result["sampling"]["steps"] for result in metrics["results"]] == [49, 8]
+    assert all(result["accuracy"] < 0.5 for result in metrics["results"]), "an untrained model draws no digits"
+    assert {path.name for path in out.glob("*.png")} == {"samples.png", "belief.png"}
+    assert "recognised" in (after_commands / "printed.txt").read_text()
 
 
 def test_every_python_sample_runs(
@@ -148,6 +172,18 @@ def test_requests_of_the_studios_page_are_taken() -> None:
     assert found
 
 
+def test_the_notebook_runs(after_commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(after_commands)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in read_json(ROOT / "docs" / "notebooks" / "studio.ipynb")["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "studio.ipynb", "exec"), names)
+    assert names["painted"].kept_cells_identical
+    assert torch.equal(names["again"], names["painted"].images)
+    assert main(["sample", "--from", "runs/notebook/three.json", "--out", "again.png"]) == 0
+    assert Image.open("again.png").tobytes() == Image.open("runs/notebook/three.png").tobytes()
+
+
 def test_make_targets_exist() -> None:
     for command in commands():
         if command.startswith("make "):
@@ -166,3 +202,32 @@ def test_links_and_pictures_exist() -> None:
 def test_paths_named_in_the_readme_exist() -> None:
     for path in re.findall(r"`(src/heptapod/[^`]*)`", (ROOT / "README.md").read_text()):
         assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_navigation_and_its_samples_are_run() -> None:
+    def files(entry: object) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inner in entry.values() if isinstance(entry, dict) else entry:  # type: ignore[attr-defined]
+                yield from files(inner)
+
+    shown = sorted(files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    pages = [page for suffix in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{suffix}")]
+    assert shown == sorted(str(page.relative_to(ROOT / "docs")) for page in pages)
+    assert {f"docs/{page}" for page in shown if "/" not in page} == {page for page in PAGES if page != "README.md"}
+
+
+def test_every_module_is_in_the_reference() -> None:
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))
+    package = ROOT / "src"
+    for file in package.rglob("*.py"):
+        module = ".".join(file.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+        names = [
+            node.name
+            for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        ]
+        if names and not module.startswith(COMMAND_LINE):
+            assert shown & {module, *(f"{module}.{name}" for name in names)}, module

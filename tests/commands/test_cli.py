@@ -204,19 +204,6 @@ def test_info(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(json.dumps(facts))["shapes"]["token_embedding.weight"] == [8, 16]
 
 
-def test_demo_judges_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("mlxtend")
-    out = tmp_path / "demo"
-    short = ["--tokenizer.train.steps", "8", "--train.steps", "4", "--train.eval_every", "4", "--out", str(out)]
-    assert main(["demo", *short]) == 0
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["judge_accuracy_on_real_held_out"] >= 0.96
-    assert [result["sampling"]["steps"] for result in metrics["results"]] == [49, 8]
-    assert all(result["accuracy"] < 0.5 for result in metrics["results"]), "an untrained model draws no digits"
-    assert {path.name for path in out.glob("*.png")} == {"samples.png", "belief.png"}
-    assert "recognised" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,6 +29,7 @@ from .test_evaluate_command import colours
 
 ROOT = Path(__file__).parents[2]
 BATCH = ["--steps", "4", "--batch_size", "4", "--seed", "3"]
+TRAIN = ["train", "cifar10", "--data", "real", "--tokenizer.model.kind", "pixel", "--out", "run"]
 ALIKE = {
     "uneven": ["evaluate", "model", "--reference", "real", "--count", "13", *BATCH, "--npz", "{}/samples.npz"],
     "few": ["evaluate", "model", "--reference", "real", "--count", "7", "--steps", "4"],
@@ -49,6 +50,9 @@ FAILING: dict[str, dict[str, Any]] = {
     "device": {"arguments": [*ALIKE["uneven"], "--device", "cpu:0"]},
     "first": {"arguments": ALIKE["uneven"], "fails_in": 0, "how": "value"},
     "second": {"arguments": ALIKE["uneven"], "fails_in": 1, "how": "value"},
+    "batch": {"arguments": [*TRAIN, "--train.batch_size", "7"]},
+    "resume": {"arguments": [*TRAIN, "--train.resume", "123"]},
+    "setting": {"arguments": [*TRAIN, "--model.widht", "7"]},
     "one only": {"arguments": ["edit", "model", "image.png"]},
 }
 BLOCKS = [0, 1, 2, 5]
@@ -195,6 +199,9 @@ def errors(task: dict[str, Any]) -> list[str]:
         ),
         ("first", "heptapod: error: colours: cannot see"),
         ("second", "heptapod: error in process 1 of 2: colours: cannot see"),
+        ("batch", "heptapod: error: train.batch_size: 7 given, must be divisible by 2 processes"),
+        ("resume", "heptapod: error: train.resume: 123 given, but the steps with a checkpoint"),
+        ("setting", "heptapod: error: unknown setting 'model.widht'"),
     ],
 )
 def test_a_failure_ends_all_and_is_told_once(place: Path, together: Any, name: str, message: str) -> None:

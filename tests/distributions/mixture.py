@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -40,10 +42,11 @@ class Mixture:
         return (self.weights[conditions].log() + normal).logsumexp(-1)
 
 
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    """2 E|x − y| − E|x − x'| − E|y − y'| of two sets (M, C), pairs of a point with itself counted (as for scipy)."""
-
-    def mean_distance(a: Tensor, b: Tensor) -> float:
-        return float(torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").double().mean())
-
-    return 2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y)
+def energy_distances(sets: Sequence[Tensor]) -> Tensor:
+    """2 E|x − y| − E|x − x'| − E|y − y'| (K, K) of sets (M, C); a point and itself are a pair (as for scipy)."""
+    apart = torch.zeros(len(sets), len(sets), dtype=torch.float64)
+    for i, j in itertools.combinations_with_replacement(range(len(sets)), 2):
+        distance = torch.cdist(sets[i], sets[j], compute_mode="donot_use_mm_for_euclid_dist")
+        apart[i, j] = apart[j, i] = distance.double().mean()
+    own = apart.diag()
+    return 2 * apart - own - own.unsqueeze(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import os
 
@@ -24,10 +23,10 @@ from heptapod.distributions.diffusion import (
 from heptapod.distributions.flow import FlowDistribution
 from heptapod.random import KeyedGenerator, Stream, seeded_initialization
 
-from .mixture import CONDITIONS, FEATURES, Mixture, energy_distance
+from .mixture import CONDITIONS, FEATURES, Mixture, energy_distances
 
-BATCH, CELLS = 64, 12
-long = pytest.mark.skipif("HEPTAPOD_LONG_TESTS" not in os.environ, reason="a minute more each: HEPTAPOD_LONG_TESTS=1")
+CELLS = 12
+long = pytest.mark.skipif("HEPTAPOD_LONG_TESTS" not in os.environ, reason="minutes each: HEPTAPOD_LONG_TESTS=1")
 
 
 def build(kind: str, channels: int, modulation: str = "separable", width: int = 128) -> CellDistribution:
@@ -36,14 +35,15 @@ def build(kind: str, channels: int, modulation: str = "separable", width: int = 
         return build_distribution(config, FEATURES, channels=channels)
 
 
-def train(distribution: CellDistribution, truth: Mixture, steps: int, learning_rate: float = 3e-3) -> CellDistribution:
+def train(distribution: CellDistribution, truth: Mixture, steps: int, batch: int) -> CellDistribution:
     """AdamW on fresh samples, a cosine to zero; the average of the weights is returned."""
+    learning_rate = 3e-3
     average = copy.deepcopy(distribution)
     optimizer = torch.optim.AdamW(distribution.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     generator = torch.Generator().manual_seed(1)
     for step in range(steps):
-        conditions = torch.randint(CONDITIONS, (BATCH, CELLS), generator=generator)
-        noise = KeyedGenerator(Stream.LOSS, [(0, step, i) for i in range(BATCH)])
+        conditions = torch.randint(CONDITIONS, (batch, CELLS), generator=generator)
+        noise = KeyedGenerator(Stream.LOSS, [(0, step, i) for i in range(batch)])
         loss = distribution.loss(truth.features[conditions], truth.sample(conditions, generator), noise).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -58,33 +58,36 @@ def train(distribution: CellDistribution, truth: Mixture, steps: int, learning_r
     return average
 
 
-@pytest.mark.parametrize("channels", [pytest.param(2, marks=long), 16])
+@pytest.mark.parametrize(
+    ("channels", "steps", "batch"),
+    [(16, 700, 32), pytest.param(2, 1500, 64, marks=long), pytest.param(16, 1500, 64, marks=long)],
+)
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])
-def test_learns_a_mixture(kind: str, channels: int) -> None:
+def test_learns_a_mixture(kind: str, channels: int, steps: int, batch: int) -> None:
     """Samples as far from the truth as true samples are (energy distance, at most 1.5 times), and a true density.
 
     Distances are means over the conditions; that of a single one is noisy.
     """
     truth = Mixture(channels)
-    distribution = train(build(kind, channels), truth, steps=1500)
+    distribution = train(build(kind, channels), truth, steps, batch)
     distances = []
     for condition in range(CONDITIONS):
         conditions = torch.full((2048,), condition)
         true = [truth.sample(conditions, torch.Generator().manual_seed(100 + i)) for i in range(4)]
-        pairs = itertools.combinations(true, 2)
-        floor = np.mean([energy_distance(one, other) for one, other in pairs])
         generator = KeyedGenerator(Stream.SAMPLE, [(7,), (8,), (9,)])
         how = {"diffusion": CellSampling(solver="ancestral", steps=100), "flow": CellSampling(solver="heun", steps=20)}
         with torch.inference_mode():
             drawn = distribution.sample(truth.features[conditions].expand(3, -1, -1), generator, how[kind])
-        distance = np.mean([energy_distance(one, other) for one in drawn for other in true])
+        between = energy_distances([*true, *drawn])
+        floor = float(between[:4, :4].sum()) / 12  # the diagonal is 0
+        distance = float(between[4:, :4].mean())
         print(f"{kind}, R^{channels}, condition {condition}: {distance / floor:.2f} times")
         distances.append((distance, floor))
     drawn_apart, true_apart = np.mean(distances, axis=0)
     print(f"{kind}, R^{channels}: {drawn_apart / true_apart:.2f} times on the mean of the conditions")
     assert drawn_apart <= 1.5 * true_apart
     if isinstance(distribution, FlowDistribution):
-        conditions = torch.randint(CONDITIONS, (1500,), generator=torch.Generator().manual_seed(2))
+        conditions = torch.randint(CONDITIONS, (500,), generator=torch.Generator().manual_seed(2))
         x = truth.sample(conditions, torch.Generator().manual_seed(3))
         found = distribution.log_prob(truth.features[conditions], x)
         missing = float((truth.log_prob(conditions, x) - found).mean()) / channels

@@ -37,7 +37,7 @@ train: {{steps: {steps}, batch_size: 8, precision: float32, eval_every: 50, save
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "2"}
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def newest(out: Path) -> str:

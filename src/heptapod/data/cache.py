@@ -1,9 +1,12 @@
 """The latent cache: tokens of a whole set of images on disk, in shards that are whole or absent.
 
-CACHE/cache.json               how it is made, written first
-CACHE/tokenizer/               the tokenizer itself
-CACHE/shards/00000.safetensors tokens (m, views, N) or (m, views, N, C), labels, rows, held_out; names in the metadata
-CACHE/index.json               written last: counts, missing images, size and SHA-256 of every shard
+```text
+CACHE/cache.json                how it is made, written first
+CACHE/tokenizer/                the tokenizer itself
+CACHE/shards/00000.safetensors  tokens (m, views, N) or (m, views, N, C), labels, rows, held_out;
+                                names in the metadata
+CACHE/index.json                written last: counts, missing images, size and SHA-256 of every shard
+```
 
 A shard holds the images of a fixed range of the source's rows, those that cannot be read left out. A shard depends on
 nothing but the images and the settings, so a run that was killed goes on at the first shard that is absent, and two

@@ -1,9 +1,11 @@
 """One WebDataset shard: what a tar file holds, and how parts of it are read.
 
+```text
 train-000000.tar
   dogs/0001.jpg    an image: jpg, jpeg, png or webp
   dogs/0001.cls    its class number as text; or
   dogs/0001.json   an object with the number under "label"
+```
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Checkpoints, written by torch.distributed.checkpoint beside training: folders that are whole or absent.
 
+```text
 checkpoints/step-00000250/  shard-….safetensors: model, ema, optimizer, each process its share
                             state.json: step, place in the data, sizes and checksums of the files; written last
+```
 
 They can be read by any number of processes. All processes must see the folder.
 """

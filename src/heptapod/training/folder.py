@@ -1,5 +1,6 @@
 """Run folders: what a run starts from, and whether it is done. The same command again goes on where it stopped.
 
+```text
 OUT/config.yaml     the resolved recipe
 OUT/data.json       images used, held out, and unreadable ones by name
 OUT/tokenizer/      a run of its own, if the tokenizer is trained here
@@ -7,6 +8,7 @@ OUT/metrics.jsonl   figures during training; OUT/training.json the final ones
 OUT/samples/        sample grids
 OUT/checkpoints/    for resuming
 OUT/best, OUT/last  weights for use
+```
 """
 
 from __future__ import annotations
