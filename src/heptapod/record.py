@@ -10,7 +10,6 @@ import binascii
 import dataclasses
 import io
 from collections.abc import Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,6 @@ class Record:
     """Cells that were kept."""
     composite: Composite | None = None
     """Pixels that were put back."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Everything else that the file holds."""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.labels) != len(self.seeds):
@@ -97,7 +94,7 @@ def read_record(path: Path) -> Record:
     if not path.is_file():
         raise FileNotFoundError(f"from: {path} does not exist")
     values = read_json(path)
-    names = {one.name for one in dataclasses.fields(Record)} - {"notes"}
+    names = {one.name for one in dataclasses.fields(Record)}
     if missing := [name for name in ("labels", "seeds", "sampling", "image_size") if name not in values]:
         raise ValueError(f"from: {path} has no {missing[0]}; it is not what heptapod wrote beside a picture")
     return from_dict(Record, {name: value for name, value in values.items() if name in names}, f"from: {path}")

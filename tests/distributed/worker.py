@@ -66,8 +66,8 @@ def train(folder: Path, scenario: dict[str, Any]) -> dict[str, Any]:
     task = Recorded(model, tokens_of(IMAGES, 0), tokens_of(11, 1), objective, lambda module: picture, export)
     task.seen, task.stop_at = [], scenario.get("stop_at")
     config = TrainConfig(**{
-        "steps": 30, "batch_size": 8, "learning_rate": 6e-3, "warmup_steps": 5, "precision": "float32",
-        "ema_decay": 0.9, "log_every": 1, "eval_every": 15, "preview_every": 30, "save_every": 1000,
+        "steps": 50, "batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 5, "precision": "float32",
+        "ema_decay": 0.9, "log_every": 1, "eval_every": 25, "preview_every": 25, "save_every": 1000,
         **scenario.get("train", {}),
     })  # fmt: skip
     try:
