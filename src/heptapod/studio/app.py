@@ -143,7 +143,12 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
         with _refusals():
             return _Stream(desk.enter(work))
 
-    @app.post("/api/cell", summary="What the model believes of one unread cell", response_model=schemas.CellAnswer)
+    @app.post(
+        "/api/cell",
+        summary="What the model believes of one unread cell",
+        response_model=schemas.CellAnswer,
+        max_body_size=most_json,
+    )
     async def cell(request: Request, question: schemas.CellRequest) -> Response:
         with _refusals():
             generating.check_request(_model(collection, question.model).heptapod, question, limits)

@@ -58,15 +58,21 @@ class Ticket:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.has_left = threading.Event()
-        self.unsent = 0
+        self.made = 0
+        self.sent = 0
         self.patience = PATIENCE
         self._loop = asyncio.get_running_loop()
         self._results: asyncio.Queue[bytes | Ahead | Failure | None] = asyncio.Queue()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client. Each thread has a count of its own: the worker adds, the loop takes away."""
+        return self.made - self.sent
+
     def put(self, result: bytes | Ahead | Failure | None) -> None:
         """Hands a result over, from any thread; None ends."""
         if isinstance(result, bytes):
-            self.unsent += len(result)
+            self.made += len(result)
         with contextlib.suppress(RuntimeError):  # the server is being stopped, and nobody reads
             self._loop.call_soon_threadsafe(self._results.put_nowait, result)
 
@@ -74,7 +80,7 @@ class Ticket:
         """What comes of it, to the end."""
         while (result := await self._results.get()) is not None:
             if isinstance(result, bytes):
-                self.unsent -= len(result)
+                self.sent += len(result)
             yield result
 
     def leave(self) -> None:
