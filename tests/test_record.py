@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from heptapod import Heptapod, edit
 from heptapod.cli import main
 from heptapod.config import to_dict
 from heptapod.model_folder import model_sha256
-from heptapod.models import HeptapodModel
 from heptapod.record import (
     Composite,
     KnownCells,
@@ -31,21 +29,14 @@ from heptapod.record import (
     reproduce,
     to_values,
 )
-from heptapod.tokenizers import GridSpec, VQConfig
-from heptapod.tokenizers.store import build_trainable
+from heptapod.tokenizers import GridSpec
 
-from .conftest import VECTORS
-
-Make = Callable[..., HeptapodModel]
-CODES = GridSpec(4, 5, 16)
+from .small import CODES, VECTORS, small_model
 
 
 @pytest.fixture
-def heptapod(make_model: Make) -> Heptapod:
-    """16×20 pixels, 4×5 codes."""
-    tokenizer = build_trainable(VQConfig(width=8, codebook_size=16, code_width=4), 0)
-    tokenizer.codebook.vectors.copy_(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))  # type: ignore
-    return Heptapod(make_model("cross", CODES), tokenizer, ["cat", "dog", "owl"], "mixed", label_dropout=0.1)
+def heptapod() -> Heptapod:
+    return small_model(CODES)
 
 
 @pytest.fixture
@@ -187,12 +178,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     ],
 )
 @pytest.mark.usefixtures("place")
-def test_mistakes(
-    make_model: Make, heptapod: Heptapod, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert main(["sample", "model", "--labels", "dog", "--count", "1", "--out", "first.png"]) == 0
-    other = Heptapod(make_model("cross", CODES, seed=1), heptapod.tokenizer, ["a", "b", "c"], "mixed")
-    other.save_pretrained("another")
+    small_model(CODES, seed=1).save_pretrained("another")
     record = json.loads(Path("first.json").read_text())
     for name, change in CHANGES.items():
         Path(f"{name}.json").write_text(json.dumps({**record, **change}))

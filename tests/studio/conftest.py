@@ -19,42 +19,19 @@ import torch
 import uvicorn
 from PIL import Image
 
-from heptapod import Heptapod
-from heptapod.distributions import DistributionConfig
-from heptapod.models import HeadConfig, ModelConfig
-from heptapod.models.heptapod import build_model
 from heptapod.studio.app import create_app
 from heptapod.studio.models import Collection, load_models
 from heptapod.studio.schemas import Limits
-from heptapod.tokenizers import GridSpec, VAEConfig, VQConfig
-from heptapod.tokenizers.store import build_trainable
 
-from ..conftest import randomized
+from ..small import CODES, VECTORS, small_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
-CODES = GridSpec(4, 5, 16)
-VECTORS = GridSpec(4, 5, channels=3)
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                  "--disable-component-update", "--disable-sync"]  # fmt: skip
 LIMITS = Limits(count=4, steps=64, side=64, cells=320, upload_bytes=1_000_000, upload_pixels=2_000_000, waiting=32)
-
-
-def small_model(grid: GridSpec, head: str = "cross") -> Heptapod:
-    """16×20 pixels, 4×5 tokens, three classes; trained in both orders, as far as it knows."""
-    if grid.is_discrete:
-        tokenizer = build_trainable(VQConfig(width=8, codebook_size=16, code_width=4), 0)
-        vectors = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-        tokenizer.codebook.vectors.copy_(vectors)  # type: ignore[union-attr, operator]
-        cells = DistributionConfig("categorical")
-    else:
-        tokenizer = build_trainable(VAEConfig(width=8, latent_channels=3), 0)
-        cells = DistributionConfig("flow", mlp_depth=2, mlp_width=24)
-    config = ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(head, 2), distribution=cells)  # type: ignore[arg-type]
-    model = randomized(build_model(config, grid, 3, 0))
-    return Heptapod(model, tokenizer.eval(), ["cat", "dog", "owl"], "mixed", label_dropout=0.1)
 
 
 @pytest.fixture(scope="session")

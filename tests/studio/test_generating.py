@@ -25,7 +25,8 @@ from heptapod.record import from_values, png_base64
 from heptapod.sampling import SamplingConfig
 from heptapod.studio.models import Collection
 
-from .conftest import CODES, VECTORS, generated
+from ..small import CODES, VECTORS
+from .conftest import generated
 
 MODELS = ["run", "vectors"]
 
