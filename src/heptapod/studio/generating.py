@@ -169,7 +169,7 @@ def _image_states(step: SamplingStep, images: Tensor | None) -> list[schemas.Ima
             cells=step.cells[row].tolist(),
             values=to_values(step.values[row]),
             picture=None if images is None else png_base64(images[row]),
-            uncertainty=None if step.uncertainty is None else [round(float(u), 4) for u in step.uncertainty[row]],
+            uncertainty=None if step.uncertainty is None else [round(u, 4) for u in step.uncertainty[row].tolist()],
         )
         for row in range(len(step.cells))
     ]
