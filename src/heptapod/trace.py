@@ -24,11 +24,11 @@ SECONDS = 4.0
 
 
 def shown_steps(num_steps: int, most: int) -> list[int]:
-    """Evenly spaced states out of 0..``num_steps`` (the finished image), both ends included."""
+    """Evenly spaced states out of 0..``num_steps`` (the finished image), both ends included, which may be the same."""
     if most < 2:
         raise ValueError(f"most: {most} given, must be at least 2 (the beginning and the end)")
     count = min(most, num_steps + 1)
-    return sorted({round(i * num_steps / (count - 1)) for i in range(count)})
+    return sorted({round(i * num_steps / max(1, count - 1)) for i in range(count)})
 
 
 def trace_picture(heptapod: Heptapod, steps: Sequence[SamplingStep]) -> Image.Image:

@@ -264,6 +264,26 @@ def test_outpainting_is_that_of_the_library(client: httpx.Client, collection: Co
     assert "trained on 16×20" in larger["started"][0]["warnings"][0]
 
 
+@pytest.mark.parametrize("steps", [None, 6])
+def test_where_every_cell_is_given_the_image_is_made_of_them(
+    client: httpx.Client, collection: Collection, tmp_path: Path, steps: int | None
+) -> None:
+    """As after pinning the last cell; also with a model that was saved with steps."""
+    heptapod = collection.models["run"].heptapod
+    saved, heptapod.sampling = heptapod.sampling, SamplingConfig(steps=steps)
+    try:
+        found = generated(client, known={"cells": [*range(20)], "values": [3] * 20, "in_order": True})
+    finally:
+        heptapod.sampling = saved
+    assert found["started"][0]["steps"] == []
+    assert [event["step"] for event in found["step"]] == [0]
+    done = found["done"][0]["images"][0]
+    assert (pixels(done["picture"]) == heptapod.decode(torch.full((1, 20), 3))[0].permute(1, 2, 0).numpy()).all()
+    (tmp_path / "given.json").write_text(json.dumps(done["record"]))
+    assert main(["sample", "--from", str(tmp_path / "given.json"), "--out", str(tmp_path / "again.png")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "again.png")) == pixels(done["picture"])).all()
+
+
 def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client) -> None:
     found = generated(client, frames=3, count=1)
     pictured = [event["step"] for event in found["step"] if event["images"][0]["picture"] is not None]
@@ -290,11 +310,6 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"sampling": {"schedule": [1, 2]}}, 422, "schedule: [1, 2] given, needs positive numbers with sum 20"),
         ({"known": {"cells": [20], "values": [0]}}, 422, "cells: 20 given, must be between 0 and 19"),
         ({"known": {"cells": [0], "values": [16]}}, 422, "values: 16 given, must be between 0 and 15"),
-        (
-            {"known": {"cells": [*range(20)], "values": [0] * 20}},
-            422,
-            "known: every cell is given, so there is nothing",
-        ),
         ({"known": {"cells": [0], "values": [-1] * 1000}}, 422, "greater than or equal to 0"),
         ({"sampling": {f"unknown{n}": 1 for n in range(65)}}, 422, "65 fields given, at most 64 are read"),
         ({"composite": {"image": BROKEN_PNG, "mask": BROKEN_PNG}}, 422, "composite.image: not base64 of a PNG file"),

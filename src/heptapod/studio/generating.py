@@ -113,8 +113,6 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     known = None
     if request.known is not None:
         known = known_cells(KnownCells(**request.known.model_dump()), grid, count)
-        if len(request.known.cells) == grid.num_cells:
-            raise ValueError("known: every cell is given, so there is nothing to draw")
     unread = grid.num_cells if known is None else int((~known.mask).sum())
     config = heptapod.sampling_config(unread, **given_settings(request.sampling))
     steps = cells_per_step(config, unread)
