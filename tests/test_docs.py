@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from heptapod.cli import main
 from heptapod.files import read_json
-from heptapod.studio.schemas import GenerateRequest
+from heptapod.studio.schemas import CellRequest, GenerateRequest
 from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
 
 from .data.shards import write_shards
@@ -166,10 +166,12 @@ def test_every_python_sample_runs(
 def test_requests_of_the_studios_page_are_taken() -> None:
     """As the API describes them."""
     found = [shlex.split(command) for command in commands() if command.startswith("curl ")]
+    shapes = {"generate": GenerateRequest, "cell": CellRequest}
     for words in found:
-        request = GenerateRequest.model_validate_json(words[words.index("-d") + 1])
-        assert request.sampling.steps == 8
-    assert found
+        if "-d" in words:
+            name = next(word for word in words if word.startswith("http")).rpartition("/")[2]
+            assert shapes.pop(name).model_validate_json(words[words.index("-d") + 1]).model == "demo"
+    assert not shapes
 
 
 def test_the_notebook_runs(after_commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:

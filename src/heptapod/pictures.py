@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +54,23 @@ def image_grid(images: Tensor, columns: int, row_names: Sequence[str] | None = N
         row, column = divmod(number, columns)
         canvas.paste(to_pil(image), (left + GAP + column * width, GAP + row * height))
     return canvas
+
+
+def samples_picture(images: Tensor, labels: Sequence[int], class_names: Sequence[str]) -> Image.Image:
+    """Images (M, 3, h, w) uint8, a row for each class where all have as many; a single one as it is.
+
+    Args:
+        images: those of a class one after another.
+        labels: class index of each, -1 without a label.
+        class_names: written before the rows.
+    """
+    if len(images) == 1:
+        return to_pil(images[0])
+    rows = [(label, len(list(same))) for label, same in itertools.groupby(labels)]
+    if len({count for _, count in rows}) > 1:
+        return image_grid(images, math.ceil(len(images) ** 0.5))
+    names = [class_names[label] for label, _ in rows] if class_names and min(labels) >= 0 else None
+    return image_grid(images, rows[0][1], names)
 
 
 def hatched(image: Tensor, mask: Tensor) -> Tensor:

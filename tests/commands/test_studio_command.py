@@ -55,6 +55,7 @@ def test_beyond_this_machine_a_token_is_made_up_and_asked_for(model: Path) -> No
         (["m", "--max_upload_megapixels", "200"], "max_upload_megapixels: 200 given, Pillow opens nothing above 178"),
         (["m", "--max_waiting", "-1"], "max_waiting: -1 given, must be at least 1"),
         (["m", "--host", "nowhere.invalid"], "host: nowhere.invalid given, which is no address of this machine"),
+        (["m", "--host", "203.0.113.1"], "host: 203.0.113.1 given, which is no address of this machine"),
         (["m", "--device", "quantum", "--port", "0"], "device: quantum given"),
         (["m", "--evaluations", "nowhere", "--port", "0"], "evaluations: nowhere is no folder"),
     ],

@@ -139,7 +139,7 @@ def test_100_megapixels_are_refused_before_they_are_decoded(client: httpx.Client
     assert len(content) < LIMITS.upload_bytes
     response = send(client, content)
     assert response.status_code == 413
-    assert response.json()["detail"] == "file: 10000×10000 pixels given, at most 2,000,000 are taken"
+    assert response.json()["detail"] == "file: 10000×10000 pixels (height×width) given, at most 2,000,000 are taken"
     assert response.elapsed.total_seconds() < 1
 
 
@@ -152,7 +152,7 @@ def test_100_megapixels_are_refused_before_they_are_decoded(client: httpx.Client
         (b"%!PS-Adobe-3.0 EPSF-3.0", 415, "file: no image of a kind"),
         (file_of(NOISE, "JPEG")[:-100], 422, "file: a damaged JPEG image"),
         (file_of(NOISE, "PNG")[:300], 422, "file: a damaged PNG image"),
-        (file_of(NOISE.convert("F"), "TIFF"), 422, "pixels of mode F have no fixed range"),
+        (file_of(NOISE.convert("F"), "TIFF"), 422, "file: pixels of mode F have no fixed range"),
         (b"x" * (LIMITS.upload_bytes + 1), 413, "file: 1,000,001 bytes given, at most 1,000,000 are taken"),
         (b"x" * (3 * LIMITS.upload_bytes), 413, ""),
     ],
@@ -164,6 +164,7 @@ def test_what_is_refused(client: httpx.Client, content: bytes, status: int, mess
     assert message in response.text
 
 
+PIXELS = "pixels (height×width)"
 FRAMES = [Image.new("RGB", (20, 16), colour) for colour in ("red", "blue")]
 ANIMATED = file_of(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:])
 CLEAR = Image.new("RGBA", (20, 16), (0, 0, 0, 0))
@@ -179,7 +180,7 @@ CLEAR = Image.new("RGBA", (20, 16), (0, 0, 0, 0))
         (file_of(DEEP, "PNG"), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
         (file_of(DEEP, "PNG", transparency=0), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
         (file_of(CLEAR, "PNG"), ["transparency put on white"], (255, 255, 255)),
-        (file_of(NOISE.resize((40, 64)), "PNG"), ["resized and cropped from 40×64 to 20×16 pixels"], None),
+        (file_of(NOISE.resize((40, 64)), "PNG"), [f"resized and cropped from 64×40 {PIXELS} to 16×20"], None),
         (file_of(FRAMES[0].convert("CMYK"), "JPEG", quality=95), ["CMYK colours brought to RGB"], None),
     ],
     ids=["png", "bmp", "animated gif", "16-bit tiff", "16-bit png", "colour key", "transparent", "large", "cmyk"],
@@ -214,7 +215,7 @@ def test_large_pictures_are_averaged_first_and_stay_upright(client: httpx.Client
         exif = Image.Exif()
         exif[0x0112] = orientation
         found = send(client, file_of(image, "PNG", exif=exif)).json()
-        assert "resized and cropped from 1000×600 to 20×16 pixels" in found["converted"]
+        assert "resized and cropped from 600×1000 pixels (height×width) to 16×20" in found["converted"]
         assert ("turned upright by its EXIF tag" in found["converted"]) is not wide
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["picture"]))))
         half = shown[:, :8] if wide else shown[:6]
@@ -228,7 +229,7 @@ def test_a_size_that_is_kept_must_fit_the_grid(client: httpx.Client) -> None:
     odd = send(client, file_of(NOISE.resize((13, 8)), "PNG"), fit="keep")
     assert (odd.status_code, "is not divisible by the tokenizer's factor 4" in odd.text) == (422, True)
     wide = send(client, file_of(NOISE.resize((128, 8)), "PNG"), fit="keep")
-    assert (wide.status_code, "pixels to be kept, at most 64 a side" in wide.text) == (413, True)
+    assert (wide.status_code, "8×128 pixels (height×width) to be kept, at most 64 a side" in wide.text) == (413, True)
 
 
 def test_no_path_of_a_client_is_opened(client: httpx.Client, place: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import tyro
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from heptapod.commands.sampling_options import SamplingOptions, number_pair
+from heptapod.commands.sampling_options import ModelFolder, SamplingOptions, number_pair
 from heptapod.config import to_dict
 from heptapod.data.images import decode_one, to_rgb
 from heptapod.editing import Edit, outpaint, vary
@@ -31,8 +31,8 @@ def edit(arguments: list[str]) -> None:
 
 
 def edit_file(
-    model: tyro.conf.Positional[str],
-    image: tyro.conf.Positional[str],
+    model: tyro.conf.Positional[ModelFolder],
+    image: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="IMAGE")]],
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     mask: str | None = None,
     canvas: str | None = None,

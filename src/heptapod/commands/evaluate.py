@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heptapod import __version__, parallel
 from heptapod.commands.reference import open_extractor
-from heptapod.commands.sampling_options import SamplingOptions
+from heptapod.commands.sampling_options import OptionalModelFolder, SamplingOptions
 from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.evaluation.collect import See, collect_shared
 from heptapod.evaluation.generation import Metric, measure, plan_metrics
@@ -43,7 +43,7 @@ def evaluate(arguments: list[str]) -> None:
 def evaluate_generation(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     reference: str,
-    model: tyro.conf.Positional[str | None] = None,
+    model: tyro.conf.Positional[OptionalModelFolder] = None,
     samples: str | None = None,
     count: int | None = None,
     label_policy: LabelPolicy | None = None,

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod import parallel
+from heptapod.commands.sampling_options import ModelFolder
 from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.data import ImageSet
 from heptapod.data.selection import Split, split_images
@@ -49,7 +50,7 @@ def likelihood(arguments: list[str]) -> None:
 
 
 def measure(
-    model: tyro.conf.Positional[str],
+    model: tyro.conf.Positional[ModelFolder],
     data: str,
     split: Split = "held_out",
     image_size: int = 0,

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from heptapod.commands.probe_data import ProbeData, load_probe_data
+from heptapod.commands.sampling_options import ModelFolder
 from heptapod.config import from_dict
 from heptapod.data import DataConfig
 from heptapod.evaluation import probe as probes
@@ -39,7 +40,7 @@ def probe(arguments: list[str]) -> None:
 
 
 def probe_model(
-    model: tyro.conf.Positional[str],
+    model: tyro.conf.Positional[ModelFolder],
     data: str,
     test_data: str | None = None,
     image_size: int = 0,

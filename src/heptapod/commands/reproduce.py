@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from heptapod import parallel
-from heptapod.pictures import image_grid, save_png, to_pil
+from heptapod.pictures import samples_picture, save_png, to_pil
 from heptapod.pipeline import Heptapod
 from heptapod.recipe import resolve_device
 from heptapod.record import check_weights, read_record, reproduce
@@ -33,8 +33,7 @@ def reproduce_file(source: str, model: str | None, device: str, picture: Path, o
     check_weights(Path(folder), record)
     started = time.perf_counter()
     images = reproduce(heptapod, record, progress=True)
-    columns = max(1, round(len(images) ** 0.5))
-    save_png(to_pil(images[0]) if len(images) == 1 else image_grid(images, columns), picture)
+    save_png(samples_picture(images, record.labels, heptapod.class_names), picture)
     if one_each is not None:
         for number, image in enumerate(images):
             save_png(to_pil(image), one_each / f"{number:05d}.png")

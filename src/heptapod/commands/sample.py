@@ -13,14 +13,14 @@ from torch import Tensor
 
 from heptapod import parallel
 from heptapod.commands.reproduce import reproduce_file
-from heptapod.commands.sampling_options import SamplingOptions, number_pair
+from heptapod.commands.sampling_options import OptionalModelFolder, SamplingOptions, number_pair
 from heptapod.commands.together import run_together, warn_of_idle
 from heptapod.config import to_dict
 from heptapod.evaluation.samples import sample_batches
 from heptapod.exchange import in_order, meet
 from heptapod.files import write_json
 from heptapod.model_folder import find_pretrained, model_sha256
-from heptapod.pictures import image_grid, save_png, to_pil
+from heptapod.pictures import samples_picture, save_png, to_pil
 from heptapod.pipeline import DEFAULT_BATCH, Heptapod
 from heptapod.progress import Progress
 from heptapod.random import image_seeds
@@ -38,7 +38,7 @@ def sample(arguments: list[str]) -> None:
 
 def generate(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
-    model: tyro.conf.Positional[str | None] = None,
+    model: tyro.conf.Positional[OptionalModelFolder] = None,
     labels: tuple[str, ...] = (),
     count: int = COUNT,
     seed: int = 0,
@@ -53,8 +53,8 @@ def generate(
 ) -> None:
     """Generates images with a trained model, without guidance.
 
-    Writes a picture with a row for each class and a JSON file beside it that says how it was made. Several processes
-    (torchrun) share the work batch by batch.
+    Writes a picture with a row for each class (a single image as it is), and a JSON file beside it that says how it was
+    made and makes it again (--from). Several processes (torchrun) share the work batch by batch.
 
     Args:
         model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
@@ -64,8 +64,7 @@ def generate(
         seed: Image i is drawn with seed + i.
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
         from_: Make the images of this .json file again, which sample, edit or the studio wrote beside a picture. All
-            that decides them is in it: only model, device and out may be given besides. A single image is written as
-            it is.
+            that decides them is in it: only model, device and out may be given besides.
         batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
         compile: Compile the model first (a CPU needs a C++ compiler), which happens while the first images are drawn.
@@ -111,8 +110,7 @@ def generate(
     meet()
     if not parallel.is_main():
         return
-    names = [heptapod.class_names[i] for i in indices[::count]] if heptapod.class_names else None
-    save_png(image_grid(images, count, names), picture)
+    save_png(samples_picture(images, indices, heptapod.class_names), picture)
     record = {
         "model": str(find_pretrained(Path(model))),
         "model_sha256": model_sha256(Path(model)),

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from heptapod.distributions.base import Solver
 from heptapod.sampling.order import SamplingOrder
+
+ModelFolder = Annotated[str, tyro.conf.arg(metavar="MODEL")]
+"""The folder of a model, or of a run."""
+OptionalModelFolder = Annotated[str | None, tyro.conf.arg(metavar="[MODEL]")]
 
 
 @dataclass(frozen=True)

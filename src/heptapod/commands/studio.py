@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import secrets
 import socket
 import warnings
 import webbrowser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from PIL import Image
@@ -29,7 +30,7 @@ def studio(arguments: list[str]) -> None:
 
 
 def serve(
-    models: tyro.conf.Positional[tuple[str, ...]],
+    models: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...")]],
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
@@ -133,6 +134,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise ValueError(f"host: {host} given, which is no address of this machine") from None
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(f"host: {host} given, which is no address of this machine") from None
         raise ValueError(
             f"port: {host}:{port} cannot be listened on ({error.strerror}); choose another --port"
         ) from None

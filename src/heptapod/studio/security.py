@@ -10,10 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 HEALTH = "/api/health"
+ASK_FOR_TOKEN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Heptapod studio</title>
+<meta name="viewport" content="width=device-width"><style>body {{ font: 1rem system-ui; margin: 3rem 1rem }}</style>
+<p>{message}</p><form action="/"><label>Token <input name="token" type="password"></label> <button>Open</button></form>
+"""
 
 
 def is_local(host: str) -> bool:
@@ -68,7 +72,7 @@ class Doorkeeper:
             return None
         message = "token: missing or wrong; open the address that the server printed when it was started"
         if "text/html" in headers.get("accept", ""):
-            return PlainTextResponse(message, 401)
+            return HTMLResponse(ASK_FOR_TOKEN.format(message=message), 401)
         return _error(401, message)
 
     def _is_token(self, given: str = "", *_: str) -> bool:

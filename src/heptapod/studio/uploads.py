@@ -46,11 +46,13 @@ def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) 
     if len(content) > limits.upload_bytes:
         raise TooLargeError(f"file: {len(content):,} bytes given, at most {limits.upload_bytes:,} are taken")
     image = _opened(content)
-    size = f"{image.width}×{image.height}"
+    size = f"{image.height}×{image.width} pixels (height×width)"
     if image.width * image.height > limits.upload_pixels:
-        raise TooLargeError(f"file: {size} pixels given, at most {limits.upload_pixels:,} are taken")
+        raise TooLargeError(f"file: {size} given, at most {limits.upload_pixels:,} are taken")
     if keep and max(image.size) > limits.side:
-        raise TooLargeError(f"file: {size} pixels to be kept, at most {limits.side} a side")
+        raise TooLargeError(f"file: {size} to be kept, at most {limits.side} a side")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"file: pixels of mode {image.mode} have no fixed range; 8 or 16 bits per channel are taken")
     height, width = heptapod.image_size
     try:
         said = _conversions(image, content)
@@ -61,7 +63,7 @@ def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) 
     if keep:
         heptapod.tokenizer.grid(picture.height, picture.width)
     elif image.size != (width, height):
-        said.append(f"resized and cropped from {size} to {width}×{height} pixels")
+        said.append(f"resized and cropped from {size} to {height}×{width}")
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
     return picture, said
 

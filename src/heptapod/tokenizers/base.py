@@ -98,7 +98,7 @@ class Tokenizer(nn.Module, ABC):
                 near = f"{lower} or {lower + self.factor}" if lower else f"{self.factor}"
                 raise ValueError(
                     f"image size {image_height}×{image_width} is not divisible by the tokenizer's factor "
-                    f"{self.factor}; try {near} (data.image_size)"
+                    f"{self.factor}; try {near}"
                 )
         return GridSpec(image_height // self.factor, image_width // self.factor, self.vocabulary_size, self.channels)
 
