@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heptapod.cautions import cautions, size_caution
 from heptapod.config import from_dict, to_dict
 from heptapod.evaluation.likelihood import (
     check_likelihood,
@@ -28,7 +29,6 @@ from heptapod.pictures import to_pil
 from heptapod.progress import Progress, Silent
 from heptapod.random import image_seeds
 from heptapod.sampling import (
-    TRAINED_FOR,
     Known,
     SamplingConfig,
     SamplingStep,
@@ -130,7 +130,7 @@ class Heptapod:
         if grid.num_cells > MOST_CELLS:
             raise ValueError(f"size: {height}×{width} given, must have at most {MOST_CELLS:,} cells")
         other = self.on_grid(grid.height, grid.width)
-        if caution := other.size_caution:
+        if caution := size_caution(other):
             warnings.warn(caution, stacklevel=2)
         return other
 
@@ -355,40 +355,6 @@ class Heptapod:
         grid, factor = self.model.grid, self.tokenizer.factor
         return grid.height * factor, grid.width * factor
 
-    @property
-    def size_caution(self) -> str | None:
-        """What to know of a size that is not the trained one, in a line."""
-        grid, trained, factor = self.model.grid, self.model.trained_grid, self.tokenizer.factor
-        if (grid.height, grid.width) == (trained.height, trained.width):
-            return None
-        height, width = self.image_size
-        return (
-            f"size: {height}×{width} pixels ({grid.height}×{grid.width} cells), but the model was trained on "
-            f"{trained.height * factor}×{trained.width * factor} ({trained.height}×{trained.width} cells) only"
-        )
-
-    def cautions(self, labels: Sequence[int], config: SamplingConfig, known: Known | None = None) -> list[str]:
-        """What is asked for that the model was not trained for, each in a line; of its size see :attr:`size_caution`.
-
-        Args:
-            labels: class indices, -1 for no label.
-            config: with its token order filled in.
-            known: cells to keep.
-        """
-        found = []
-        if config.token_order not in TRAINED_FOR[self.token_order]:
-            found.append(
-                f"token_order: sampling in {config.token_order} order, but the model was trained on "
-                f"{self.token_order} order only"
-            )
-        if known is not None and self.token_order == "raster":
-            is_prefix = not bool((~known.mask[:-1] & known.mask[1:]).any())
-            if not is_prefix or (known.order is not None and bool((known.order.diff() < 0).any())):
-                found.append("known: these cells are not the first in raster order, the only order trained")
-        if self.label_dropout == 0 and self.class_names and -1 in labels:
-            found.append("labels: none given, but the model was never trained without a label")
-        return found
-
     def _checked(
         self,
         labels: Sequence[int | str] | None,
@@ -403,7 +369,7 @@ class Heptapod:
         seeds = image_seeds(seed, len(indices))
         config = self.sampling_config(None if known is None else int((~known.mask).sum()), **settings)
         check_plan(self.model, config, seeds, known, belief)
-        for caution in self.cautions(indices, config, known):
+        for caution in cautions(self, indices, config, known):
             warnings.warn(caution, stacklevel=3)
         return indices, seeds, config
 

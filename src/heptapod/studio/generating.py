@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.asking import ask_cell, cell_surroundings, check_question
+from heptapod.cautions import cautions, size_caution
 from heptapod.config import to_dict
 from heptapod.pipeline import Heptapod
 from heptapod.random import image_seeds
@@ -122,12 +123,9 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
-    cautions = [heptapod.size_caution] if heptapod.size_caution else []
-    cautions += heptapod.cautions([label], config, known)
+    told = [caution for caution in [size_caution(heptapod)] if caution] + cautions(heptapod, [label], config, known)
     frames = frozenset(shown_steps(len(steps), request.frames))
-    return Generation(
-        request, (grid.height, grid.width), label, seeds, known, original, config, steps, frames, cautions
-    )
+    return Generation(request, (grid.height, grid.width), label, seeds, known, original, config, steps, frames, told)
 
 
 def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Iterator[schemas.StepEvent | schemas.Done]:
