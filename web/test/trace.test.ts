@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { believedAt, filledAt, finishedTokens, highestUncertainty, isComplete, pictureAt, readAt } from "../src/logic/trace";
+import { believedAt, bytesOf, filledAt, finishedTokens, highestUncertainty, isComplete, pictureAt, readAt, thinned } from "../src/logic/trace";
 import { trace } from "./traces";
 
 describe("what was read at a state", () => {
@@ -38,5 +38,15 @@ describe("pictures", () => {
   it("share one scale of uncertainty", () => {
     expect(highestUncertainty(trace, 0)).toBe(5);
     expect(highestUncertainty(trace, 1)).toBe(9);
+  });
+
+  it("may be thinned out, and what was read is still all there", () => {
+    expect(bytesOf(trace)).toBe(2 * 3 * 2 + 8 * (6 * 4));
+    const thin = thinned(trace, 2);
+    expect(thin.states.map(({ images }) => images.map(({ picture }) => picture))).toEqual([["p0", "q0"], [null, null], [null, null], ["p3", "q3"]]);
+    expect(bytesOf(thin)).toBeLessThan(bytesOf(trace));
+    expect(readAt(thin, 1, 3)).toEqual(readAt(trace, 1, 3));
+    expect(pictureAt(thin, 0, 2)).toBe("p3");
+    expect(thinned(trace, 3)).toBe(trace);
   });
 });

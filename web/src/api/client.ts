@@ -55,13 +55,22 @@ export async function* generate(request: GenerateRequest, signal: AbortSignal): 
   if (!response.body) throw new ApiError("The server's answer has no content.", response.status);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const parser = new EventParser();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    for (const { event, data } of parser.push(value)) {
-      yield { event, data: JSON.parse(data) } as GenerateEvent;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch(lost);
+      if (done) return;
+      for (const { event, data } of parser.push(value)) {
+        yield { event, data: JSON.parse(data) } as GenerateEvent;
+      }
     }
+  } finally {
+    void reader.cancel().catch(() => undefined); // whoever reads no further lets the server know
   }
+}
+
+function lost(error: unknown): never {
+  if (isAbort(error)) throw error;
+  throw new ApiError("The connection to the server was lost before the image was complete.", 0);
 }
 
 const json = (body: unknown): RequestInit => ({
@@ -79,7 +88,7 @@ async function send(address: string, init?: RequestInit): Promise<Response> {
   try {
     response = await fetch(address, init);
   } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    if (isAbort(error)) throw error;
     throw new ApiError("The server does not answer. Is `heptapod studio` still running?", 0);
   }
   if (!response.ok) throw new ApiError(await problem(response), response.status);

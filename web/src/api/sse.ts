@@ -7,12 +7,17 @@ export interface ServerEvent {
 
 /** Collects text and gives back the events that are complete. */
 export class EventParser {
-  private rest = "";
+  /** What has come of an event that is not complete: joined once, as a picture comes in many pieces. */
+  private pieces: string[] = [];
 
   push(text: string): ServerEvent[] {
-    this.rest += text.replaceAll("\r", "");
-    const blocks = this.rest.split("\n\n");
-    this.rest = blocks.pop() ?? "";
+    const piece = text.replaceAll("\r", "");
+    if (!piece) return [];
+    const joint = (this.pieces.at(-1)?.at(-1) ?? "") + piece;
+    this.pieces.push(piece);
+    if (!joint.includes("\n\n")) return [];
+    const blocks = this.pieces.join("").split("\n\n");
+    this.pieces = [blocks.pop()!].filter(Boolean);
     return blocks.map(parseBlock).filter((event) => event !== null);
   }
 }

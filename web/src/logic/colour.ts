@@ -32,7 +32,7 @@ export const heat = (share: number) => css(between(HEAT, share));
 
 /** The colour of a share of the time, 0 to 1, and one that can be read on it. */
 export function time(share: number): { fill: string; ink: string } {
-  return { fill: css(between(TIME, share)), ink: share < 0.45 ? "#0b2430" : "#ffffff" };
+  return { fill: css(between(TIME, share)), ink: share < 0.65 ? "#000000" : "#ffffff" };
 }
 
 const gradient = (stops: Colour[]) => `linear-gradient(to right, ${stops.map(css).join(", ")})`;

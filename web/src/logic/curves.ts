@@ -28,7 +28,7 @@ export function toFigures(curves: Curve[]): Figure[] {
 export const words = (name: string) => name.replaceAll("_", " ");
 
 /** Steps of all lines, and each line's values at them, null where it has none: what uPlot draws. */
-export function aligned(lines: { xs: number[]; ys: number[] }[]): [number[], ...(number | null)[][]] {
+export function aligned(lines: { xs: number[]; ys: (number | null)[] }[]): [number[], ...(number | null)[][]] {
   const xs = [...new Set(lines.flatMap((line) => line.xs))].sort((a, b) => a - b);
   const place = new Map(xs.map((x, i) => [x, i]));
   const columns = lines.map((line) => {
@@ -40,7 +40,7 @@ export function aligned(lines: { xs: number[]; ys: number[] }[]): [number[], ...
 }
 
 /** Values that a logarithmic axis can show. */
-export const positive = (ys: number[]) => ys.map((y) => (y > 0 ? y : NaN));
+export const positive = (ys: number[]) => ys.map((y) => (y > 0 ? y : null));
 
 export interface QualityLine {
   name: string;

@@ -107,6 +107,22 @@ export function pictureAt(trace: Trace, image: number, step: number): string | n
   return believedAt(trace, image, step)?.state.picture ?? null;
 }
 
+/** Bytes that the pictures and maps of a trace take. */
+export function bytesOf({ states, done }: Trace): number {
+  const drawn = states.flatMap(({ images }) => images);
+  const maps = drawn.reduce((sum, { uncertainty }) => sum + 8 * (uncertainty?.length ?? 0), 0);
+  return [...drawn, ...(done?.images ?? [])].reduce((sum, { picture }) => sum + (picture?.length ?? 0), maps);
+}
+
+/** The same trace with so many pictured states at most, the first and the last among them; what was read all stays. */
+export function thinned(trace: Trace, most: number): Trace {
+  const pictured = trace.states.filter(({ images }) => images.some(({ picture }) => picture));
+  if (pictured.length <= most) return trace;
+  const kept = new Set(Array.from({ length: most }, (_, i) => pictured[Math.round((i * (pictured.length - 1)) / (most - 1))]));
+  const bare = (image: ImageState): ImageState => ({ ...image, picture: null, uncertainty: null });
+  return { ...trace, states: trace.states.map((state) => (kept.has(state) ? state : { ...state, images: state.images.map(bare) })) };
+}
+
 /** The tokens of all cells of a finished image in raster order. */
 export function finishedTokens(trace: Trace, image: number): Token[] {
   const { cells, tokens } = readAt(trace, image, trace.states.length);

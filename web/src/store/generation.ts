@@ -3,7 +3,7 @@
 import { batch, type Signal, signal } from "@preact/signals";
 import { type GenerateEvent, generate, isAbort } from "../api/client";
 import type { GenerateRequest, ModelInfo } from "../api/types";
-import type { Origin, Trace } from "../logic/trace";
+import { type Origin, thinned, type Trace } from "../logic/trace";
 
 let lastId = 0;
 
@@ -48,6 +48,11 @@ export class Generation {
   /** Ends the request, here and on the server; what has arrived stays. */
   stop(): void {
     if (this.isActive) this.abort.abort();
+  }
+
+  /** Lets go of pictures that are seen only on the way. */
+  thin(states: number): void {
+    this.trace.value = thinned(this.trace.peek(), states);
   }
 
   private take({ event, data }: GenerateEvent): void {

@@ -2,11 +2,14 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import type { GenerateRequest, ModelInfo } from "../api/types";
-import { lastStep, type Origin } from "../logic/trace";
+import { bytesOf, lastStep, type Origin } from "../logic/trace";
 import { Generation } from "./generation";
 
 /** So many generations are kept to go back to. */
 const KEPT = 40;
+/** So many bytes of pictures are kept of those that are not looked at; beyond, the oldest keep so many pictured states. */
+const BYTES = 96e6;
+const STATES = 8;
 
 export const generations = signal<Generation[]>([]);
 export const current = signal<Generation | null>(null);
@@ -43,11 +46,26 @@ export function show(generation: Generation, imageShown = 0): void {
     asked.value = null;
     cursor.value = null;
     playing.value = false;
+    thinOut();
   });
 }
 
+function thinOut(): void {
+  const others = generations.peek().filter((one) => one !== current.peek() && !one.isActive);
+  let bytes = others.reduce((sum, one) => sum + bytesOf(one.trace.peek()), 0);
+  for (const one of others) {
+    if (bytes <= BYTES) return;
+    bytes -= bytesOf(one.trace.peek());
+    one.thin(STATES);
+    bytes += bytesOf(one.trace.peek());
+  }
+}
+
+/** Ends whatever is being drawn. */
+export const stop = () => generations.peek().forEach((generation) => generation.stop());
+
 export function start(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null): Generation {
-  current.peek()?.stop();
+  stop();
   const generation = new Generation(model, request, origin);
   batch(() => {
     generations.value = [...generations.peek(), generation].slice(-KEPT);

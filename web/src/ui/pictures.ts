@@ -1,6 +1,6 @@
 /** PNG files in base64: decoded, kept for a while, saved, composed. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Size } from "../api/types";
 import { base64FromBytes } from "../logic/tokens";
 import type { Mask } from "../logic/mask";
@@ -9,30 +9,70 @@ export function toBlob(png: string): Blob {
   return new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
 }
 
-const KEPT = 256;
-const decoded = new Map<string, Promise<ImageBitmap>>();
+interface Decoded {
+  pixels: Promise<ImageBitmap>;
+  /** 0 until it is decoded. */
+  bytes: number;
+  users: number;
+}
 
-/** The pixels of a PNG; the last few are kept. */
-export function decodePng(png: string): Promise<ImageBitmap> {
-  let bitmap = decoded.get(png);
+/** So many bytes of pixels are kept for the case that they are shown again. */
+const BYTES = 64e6;
+const decoded = new Map<string, Decoded>();
+let total = 0;
+
+/** The pixels of a PNG, to be let go after use. */
+function take(png: string): Decoded {
+  const entry = decoded.get(png) ?? decode(png);
+  entry.users++;
   decoded.delete(png);
-  bitmap ??= createImageBitmap(toBlob(png));
-  decoded.set(png, bitmap);
-  if (decoded.size > KEPT) decoded.delete(decoded.keys().next().value as string);
-  return bitmap;
+  decoded.set(png, entry); // the last used is the last
+  return entry;
+}
+
+function decode(png: string): Decoded {
+  const entry: Decoded = { pixels: createImageBitmap(toBlob(png)), bytes: 0, users: 0 };
+  entry.pixels.then(
+    ({ width, height }) => (total += entry.bytes = 4 * width * height),
+    () => decoded.delete(png),
+  );
+  return entry;
+}
+
+function letGo(entry: Decoded | null): void {
+  if (entry) entry.users--;
+  for (const [png, { pixels, bytes, users }] of decoded) {
+    if (total <= BYTES) return;
+    if (users || !bytes) continue;
+    decoded.delete(png);
+    total -= bytes;
+    void pixels.then((bitmap) => bitmap.close());
+  }
 }
 
 /** The pixels of a PNG once they are there; until then those shown before. */
 export function useBitmap(png: string | null): ImageBitmap | null {
   const [bitmap, setBitmap] = useState<ImageBitmap | null>(null);
+  const shown = useRef<Decoded | null>(null);
   useEffect(() => {
-    let stale = false;
-    if (png === null) setBitmap(null);
-    else void decodePng(png).then((pixels) => !stale && setBitmap(pixels));
+    const entry = png === null ? null : take(png);
+    let [stale, taken] = [false, false];
+    const show = (pixels: ImageBitmap | null) => {
+      if (stale) return;
+      const before = shown.current;
+      shown.current = entry;
+      taken = true;
+      setBitmap(pixels);
+      letGo(before);
+    };
+    if (entry) void entry.pixels.then(show);
+    else show(null);
     return () => {
       stale = true;
+      if (!taken) letGo(entry);
     };
   }, [png]);
+  useEffect(() => () => letGo(shown.current), []);
   return bitmap;
 }
 
@@ -65,7 +105,12 @@ export async function placedPng(png: string, canvasSize: Size, [top, left]: [num
   const [canvas, context] = canvasOf(canvasSize);
   context.fillStyle = OUTSIDE;
   context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(await decodePng(png), left, top);
+  const entry = take(png);
+  try {
+    context.drawImage(await entry.pixels, left, top);
+  } finally {
+    letGo(entry);
+  }
   return toPng(canvas);
 }
 
