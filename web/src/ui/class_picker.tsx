@@ -1,6 +1,6 @@
 /** Chooses a class by name: all names when they are few, a search among many. */
 
-import { useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { ModelInfo } from "../api/types";
 
 const FEW = 16;
@@ -53,20 +53,24 @@ function Search({ model, value, onChange, label = "Class" }: Props) {
   const listed = matches.slice(0, LISTED);
   const open = typed !== null;
 
+  const openList = () => {
+    const at = all.findIndex(([choice]) => choice === value);
+    setTyped("");
+    setActive(at < LISTED ? at : -1); // none: Enter keeps the class that is chosen
+  };
   const choose = (choice: Choice | undefined) => {
     if (choice) onChange(choice[0]);
     setTyped(null);
   };
-  const move = (to: number) => {
-    const next = Math.min(Math.max(to, 0), listed.length - 1);
-    setActive(next);
-    list.current?.children[next]?.scrollIntoView({ block: "nearest" });
-  };
+  const move = (to: number) => setActive(Math.min(Math.max(to, 0), listed.length - 1));
+  useEffect(() => {
+    if (open) list.current?.children[active]?.scrollIntoView({ block: "nearest" });
+  }, [open, active]);
   const onKeyDown = (event: KeyboardEvent) => {
-    const moves: Record<string, number> = { ArrowDown: active + 1, ArrowUp: active - 1, Home: 0, End: listed.length - 1 };
+    const moves: Record<string, number> = { ArrowDown: active + 1, ArrowUp: active - 1 };
     if (event.key === "Escape") setTyped(null);
     else if (event.key === "Enter" && open) choose(listed[active]);
-    else if (!open && event.key === "ArrowDown") setTyped("");
+    else if (!open && event.key === "ArrowDown") openList();
     else if (open && event.key in moves) move(moves[event.key]!);
     else return;
     event.preventDefault();
@@ -81,13 +85,13 @@ function Search({ model, value, onChange, label = "Class" }: Props) {
         aria-expanded={open}
         aria-controls={`${id}-list`}
         aria-autocomplete="list"
-        {...(open && listed.length ? { "aria-activedescendant": `${id}-${active}` } : {})}
+        {...(open && listed[active] ? { "aria-activedescendant": `${id}-${active}` } : {})}
         autocomplete="off"
         spellcheck={false}
         placeholder={`Search ${model.class_names.length} classes`}
         value={typed ?? chosenName}
         onFocus={(event) => event.currentTarget.select()}
-        onClick={() => setTyped(typed ?? "")}
+        onClick={() => !open && openList()}
         onInput={(event) => {
           setTyped(event.currentTarget.value);
           setActive(0);

@@ -14,7 +14,7 @@ export function BeforeAfter({ before, after, aspect }: Props) {
   const [share, setShare] = useState(50);
   const [old, fresh] = [useBitmap(before), useBitmap(after)];
   const drag = (event: PointerEvent) => {
-    if (!event.buttons) return;
+    if (!event.isPrimary || event.buttons !== 1) return;
     const box = (event.currentTarget as Element).getBoundingClientRect();
     setShare(Math.round(Math.min(Math.max((100 * (event.clientX - box.left)) / box.width, 0), 100)));
   };

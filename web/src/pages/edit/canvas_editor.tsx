@@ -28,6 +28,7 @@ export function CanvasEditor({ source }: { source: Source }) {
 
   const move = (wanted: Placement) => (placement.value = fitted(wanted, source.size, factor, longestSide()));
   const onPointerDown = (event: PointerEvent) => {
+    if (!event.isPrimary || event.button !== 0) return;
     const element = event.currentTarget as Element;
     const box = element.getBoundingClientRect();
     const sizes = event.clientX > box.right - GRIP && event.clientY > box.bottom - GRIP;
@@ -35,12 +36,13 @@ export function CanvasEditor({ source }: { source: Source }) {
     drag.current = { from: place, x: event.clientX, y: event.clientY, scale: box.width / place.width, sizes };
   };
   const onPointerMove = (event: PointerEvent) => {
-    if (!drag.current) return;
+    if (!drag.current || !event.isPrimary) return;
     const { from, x, y, scale, sizes } = drag.current;
     const [down, right] = [(event.clientY - y) / scale, (event.clientX - x) / scale];
     if (sizes) move({ ...from, height: from.height + down, width: from.width + right });
     else move({ ...from, top: from.top + down, left: from.left + right });
   };
+  const letGo = () => (drag.current = null);
   const onKeyDown = (event: KeyboardEvent) => {
     const moves: Record<string, [number, number]> = {
       ArrowUp: [-factor, 0],
@@ -64,7 +66,9 @@ export function CanvasEditor({ source }: { source: Source }) {
       aria-label="The image on its canvas. Arrow keys move the image, with Shift they size the canvas."
       tabIndex={0}
       draw={(context, inks, unit) => drawPlacement(context, bitmap, place, source.size, factor, inks, unit)}
-      onPointerUp={() => (drag.current = null)}
+      onPointerUp={letGo}
+      onPointerCancel={letGo}
+      onLostPointerCapture={letGo}
       {...{ onPointerDown, onPointerMove, onKeyDown }}
     />
   );

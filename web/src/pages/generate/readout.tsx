@@ -8,8 +8,9 @@ import { uncertaintyName, unitOf } from "./panels";
 export function Readout({ model }: { model: ModelInfo }) {
   const shown = trace.value;
   const cell = cursor.value;
+  const byKeys = document.activeElement?.matches("canvas.interactive") ?? false; // else it would be read out under the mouse
   return (
-    <p class="readout" role="status">
+    <p class="readout" aria-live={byKeys ? "polite" : "off"}>
       {!shown?.states.length ? welcome(model) : cell === null ? hint(shown) : describe(shown, cell)}
     </p>
   );
