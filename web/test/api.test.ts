@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { describeProblem } from "../src/api/client";
 import { EventParser } from "../src/api/sse";
-import { settingOf } from "../src/logic/problems";
+import { problemsBySetting, settingOf } from "../src/logic/problems";
+import { EMPTY } from "../src/logic/settings";
+import { model, trace } from "./traces";
 
 describe("server-sent events", () => {
   it("may be cut anywhere", () => {
@@ -30,5 +32,18 @@ describe("problems", () => {
     expect(settingOf("sampling.top_p: too large")).toBe("top_p");
     expect(settingOf("known: cells 3 twice")).toBeNull();
     expect(settingOf("The server does not answer.")).toBeNull();
+  });
+
+  it("stay at a setting for as long as it is the one that was refused", () => {
+    const problem = "steps: 3 given, must be 2";
+    const refused = { ...trace, problem };
+    const settings = { ...EMPTY, steps: "3" };
+    expect(problemsBySetting(refused, model, settings)).toEqual({ steps: problem });
+    expect(problemsBySetting(refused, model, { ...settings, steps: "2" })).toEqual({});
+    expect(problemsBySetting(refused, { ...model, name: "other" }, settings)).toEqual({});
+    expect(problemsBySetting({ ...refused, origin: { trace: 1, image: 0, step: 1, how: "" } }, model, settings)).toEqual({});
+    const seed = { ...trace, problem: "seed: 40 given" };
+    expect(problemsBySetting(seed, model, { ...EMPTY, seed: "40" })).toEqual({ seed: "seed: 40 given" });
+    expect(problemsBySetting(seed, model, EMPTY)).toEqual({});
   });
 });

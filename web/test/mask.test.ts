@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { countPixels, emptyMask, invertMask, keptCells, paintDisc, paintRectangle, paintStroke, touchedCells } from "../src/logic/mask";
+import { emptyMask, invertMask, keptCells, type Mask, paintDisc, paintRectangle, paintStroke, touchedCells } from "../src/logic/mask";
+
+const countPixels = (mask: Mask) => mask.data.reduce((sum, pixel) => sum + pixel, 0);
 
 describe("the cells that stay", () => {
   it("are those without a pixel to repaint", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { aligned, axisLabels, qualityLines, toFigures } from "../src/logic/curves";
-import { defaultOf, differences, fromQuery, initialSettings, toQuery, toSampling } from "../src/logic/settings";
+import { time } from "../src/logic/colour";
+import { aligned, axisLabels, positive, qualityLines, toFigures } from "../src/logic/curves";
+import { defaultOf, differences, fromQuery, initialSettings, mostImages, toQuery, toSampling } from "../src/logic/settings";
 import { model } from "./traces";
 
 describe("settings", () => {
@@ -28,6 +29,11 @@ describe("settings", () => {
     expect([...differences(start, { ...start, seed: "9", steps: "8" })]).toEqual(["steps"]);
   });
 
+  it("allow fewer images of more cells", () => {
+    const limits = { count: 4, cells: 320, steps: 64, side: 64, upload_bytes: 1, upload_pixels: 1, waiting: 1 };
+    expect([20, 100, 400].map((cells) => mostImages(cells, limits))).toEqual([4, 3, 1]);
+  });
+
   it("say what a model does by itself", () => {
     expect(["steps", "token_order", "top_k", "schedule"].map((name) => defaultOf(model, name as "steps"))).toEqual([
       "6",
@@ -53,6 +59,10 @@ describe("charts", () => {
     expect(aligned([{ xs: [1, 3], ys: [10, 30] }, { xs: [2, 3], ys: [5, 6] }])).toEqual([[1, 2, 3], [10, null, 30], [null, 5, 6]]);
   });
 
+  it("leave out what a logarithmic axis cannot show", () => {
+    expect(positive([1, 0, -2, NaN])).toEqual([1, null, null, null]);
+  });
+
   it("have as many decimals along an axis as one label needs", () => {
     expect(axisLabels([2, 2.5, 3])).toEqual(["2.0", "2.5", "3.0"]);
     expect(axisLabels([0, 100, null])).toEqual(["0", "100", ""]);
@@ -72,4 +82,17 @@ describe("charts", () => {
       { name: "raster, temperature 0.5", xs: [2], ys: [3] },
     ]);
   });
+});
+
+it("numbers can be read on every colour of the fill order", () => {
+  const luminance = (colour: number[]) => {
+    const [red, green, blue] = colour.map((value) => (value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue!;
+  };
+  for (let share = 0; share <= 1; share += 0.01) {
+    const { fill, ink } = time(share);
+    const ground = luminance(fill.match(/\d+/g)!.map(Number));
+    const contrast = ink === "#000000" ? (ground + 0.05) / 0.05 : 1.05 / (ground + 0.05);
+    expect(contrast, `at ${share}`).toBeGreaterThan(4.5);
+  }
 });

@@ -12,8 +12,6 @@ export const emptyMask = ([height, width]: Size): Mask => ({ height, width, data
 
 export const copyMask = (mask: Mask): Mask => ({ ...mask, data: mask.data.slice() });
 
-export const countPixels = (mask: Mask): number => mask.data.reduce((sum, pixel) => sum + pixel, 0);
-
 export function invertMask(mask: Mask): Mask {
   return { ...mask, data: mask.data.map((pixel) => 1 - pixel) };
 }

@@ -30,12 +30,10 @@ export interface Wish {
   sampling: Sampling;
 }
 
-/** Why a mask cannot be repainted; null if it can. */
-export function maskProblem(mask: Mask, factor: number): string | null {
-  const kept = keptCells(mask, factor).length;
-  const cells = mask.data.length / (factor * factor);
-  if (kept === cells) return "Brush over what is to be repainted first.";
-  if (kept === 0) return "Every cell is to be repainted, so nothing is kept. Erase a part of the mask.";
+/** Why so many of the cells cannot be repainted; null if they can. */
+export function maskProblem(touched: number, cells: number): string | null {
+  if (touched === 0) return "Brush over what is to be repainted first.";
+  if (touched === cells) return "Every cell is to be repainted, so nothing is kept. Erase a part of the mask.";
   return null;
 }
 
@@ -51,5 +49,5 @@ export function outpaintRequest(source: Source, place: Placement, wish: Wish): G
 }
 
 function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): GenerateRequest {
-  return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels), in_order: true }, ...wish };
+  return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels), in_order: false }, ...wish };
 }

@@ -87,8 +87,10 @@ export function defaultOf(model: ModelInfo, name: SettingName): string {
   return Array.isArray(value) ? value.join(", ") : String(value);
 }
 
-/** How many images of a model's size a request may ask for. */
-export const mostImages = ({ grid }: ModelInfo, { count, cells }: Limits) =>
-  Math.max(1, Math.min(count, Math.floor(cells / (grid[0] * grid[1]))));
+export const cellsOf = ({ grid }: ModelInfo) => grid[0] * grid[1];
+
+/** How many images of so many cells a request may ask for. */
+export const mostImages = (cells: number, limits: Limits) =>
+  Math.max(1, Math.min(limits.count, Math.floor(limits.cells / cells)));
 
 export const randomSeed = () => Math.floor(Math.random() * 1e6);

@@ -47,6 +47,18 @@ export function labelFor(model: ModelInfo, other: ModelInfo, label: number | nul
   return at < 0 ? undefined : at;
 }
 
+/** Chooses a side's model; class, count and seeds stay. */
+export function choose(side: Side, name: string): void {
+  const [kept, before] = [formA.settings.peek(), formA.model.peek()];
+  forms[side].choose(name);
+  const model = formA.model.peek();
+  if (side === "b" || !before || !model) return;
+  formA.set("count", kept.count);
+  formA.set("seed", kept.seed);
+  const label = labelFor(before, model, labelOf(kept));
+  if (label !== undefined) formA.set("label", String(label ?? ""));
+}
+
 export function run(): void {
   const [a, b] = [formA.model.peek(), formB.model.peek()];
   if (!a || !b) return;

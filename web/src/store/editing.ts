@@ -2,13 +2,13 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import type { Encoded, ModelInfo, Size } from "../api/types";
-import { copyMask, emptyMask, type Mask } from "../logic/mask";
+import { copyMask, emptyMask, type Mask, touchedCells } from "../logic/mask";
 import { type Placement, suggested } from "../logic/outpaint";
-import type { Source } from "../logic/repaint";
+import { maskProblem, type Source } from "../logic/repaint";
 import { toTokens } from "../logic/tokens";
 import { finishedTokens, gridOf, type Trace } from "../logic/trace";
 import type { Generation } from "./generation";
-import { served } from "./models";
+import { chosen, model, served } from "./models";
 import { go } from "./route";
 
 export type Mode = "in" | "out";
@@ -29,38 +29,74 @@ export const placement = signal<Placement>({ height: 1, width: 1, top: 0, left: 
 export const result = signal<Generation | null>(null);
 export const resultIndex = signal(0);
 export const before = signal<Source[]>([]);
+/** The class that an image was drawn as, until the form has taken it. */
+export const pendingLabel = signal<number | null>(null);
 const undone = signal<Mask[]>([]);
+
+/** An image on its way to the server, to be read by a model. */
+export interface Upload {
+  model: ModelInfo;
+  file: Blob;
+  name: string;
+  /** The image on the page that is read again, by another model. */
+  again: Source | null;
+}
+
+export const pendingUpload = signal<Upload | null>(null);
 
 export const canUndo = computed(() => undone.value.length > 0);
 export const resultTrace = computed(() => result.value?.trace.value ?? null);
 
+/** Per cell of the image: whether the mask touches it. */
+export const touched = computed(() => (source.value ? touchedCells(mask.value, source.value.model.factor) : []));
+
+const area = ({ height, width }: { height: number; width: number }) => (height * width) / (source.value?.model.factor ?? 1) ** 2;
+/** Cells of what is drawn, and how many of them are to be filled. */
+export const canvasCells = computed(() => area(mode.value === "in" ? mask.value : placement.value));
+export const cellsToFill = computed(() =>
+  mode.value === "in" ? touched.value.filter(Boolean).length : canvasCells.value - area(mask.value),
+);
+
+/** Why nothing can be drawn now; null if it can. */
+export const obstacle = computed(() => {
+  if (!source.value || source.value.model.name !== model.value?.name) return "Open an image first.";
+  if (mode.value === "in") return maskProblem(cellsToFill.value, canvasCells.value);
+  return cellsToFill.value ? null : "The canvas is the image itself: make it larger.";
+});
+
 export const longestSide = () => served.value?.limits.side ?? 1024;
 
-export function setSource(next: Source): void {
+/** Ends what is drawn of the image before, on the server too. */
+function dropResult(): void {
+  result.peek()?.stop();
+  result.value = null;
+}
+
+/** Works on an image. The mask and the canvas may be kept where the image before had the same size in cells. */
+function setSource(next: Source, keeps: boolean): void {
   batch(() => {
     const { size, model } = next;
-    const same = source.peek()?.size.join() === size.join();
+    const now = source.peek();
+    const sameSize = now?.size.join() === size.join();
     source.value = next;
-    if (!same) {
+    pendingUpload.value = null;
+    if (!sameSize) brushSize.value = Math.max(1, Math.round(Math.min(...size) / 5));
+    if (!keeps || !sameSize || now?.model.factor !== model.factor) {
       mask.value = emptyMask(size);
       undone.value = [];
       placement.value = suggested(size, model.factor, longestSide());
-      brushSize.value = Math.max(1, Math.round(Math.min(...size) / 5));
     }
     showReconstruction.value = false;
+    dropResult();
   });
 }
 
-export function setUpload(model: ModelInfo, encoded: Encoded, name: string): void {
-  setSource({
-    model,
-    size: encoded.size,
-    tokens: toTokens(encoded.values, model.channels),
-    picture: encoded.picture,
-    reconstruction: encoded.reconstruction,
-    converted: encoded.converted,
-    label: null,
-    name,
+export function setUpload({ model, name, again }: Upload, encoded: Encoded): void {
+  const { size, values, picture, reconstruction, converted } = encoded;
+  const tokens = toTokens(values, model.channels);
+  batch(() => {
+    before.value = [];
+    setSource({ model, size, tokens, picture, reconstruction, converted, label: null, name }, again !== null);
   });
 }
 
@@ -86,9 +122,10 @@ export function editGenerated(trace: Trace, index: number): void {
   const next = fromTrace(trace, index);
   if (!next) return;
   batch(() => {
-    result.value = null;
+    chosen.value = trace.model.name;
+    pendingLabel.value = next.label;
     before.value = [];
-    setSource(next);
+    setSource(next, false);
   });
   go("edit");
 }
@@ -101,9 +138,8 @@ export function takeResult(): void {
   if (!next || !previous) return;
   batch(() => {
     before.value = [...before.peek(), previous];
-    setSource(next);
+    setSource(next, true);
     clear();
-    result.value = null;
   });
 }
 
@@ -112,8 +148,7 @@ export function takeBack(): void {
   if (!previous) return;
   batch(() => {
     before.value = before.peek().slice(0, -1);
-    setSource(previous);
-    result.value = null;
+    setSource(previous, true);
   });
 }
 

@@ -34,17 +34,24 @@ function Field({ label, hint, problem, changed, wide, children }: FieldProps) {
   );
 }
 
-type Common = Omit<FieldProps, "children"> & { value: string; onChange: (value: string) => void; disabled?: boolean };
+type Common = Omit<FieldProps, "children"> & {
+  value: string;
+  onChange: (value: string) => void;
+  disabled?: boolean;
+  required?: boolean | undefined;
+};
 
 export interface NumberProps extends Common {
   min?: number | undefined;
   max?: number | undefined;
   step?: number | "any" | undefined;
   placeholder?: string | undefined;
-  required?: boolean | undefined;
+  /** Takes the value when editing ends, where a half-typed one makes no sense. */
+  atTheEnd?: boolean;
 }
 
-export function NumberField({ value, onChange, min, max, step, placeholder, required, disabled, ...field }: NumberProps) {
+export function NumberField({ value, onChange, atTheEnd, min, max, step, placeholder, required, disabled, ...field }: NumberProps) {
+  const take = (event: Event) => onChange((event.currentTarget as HTMLInputElement).value);
   return (
     <Field {...field}>
       {(ids) => (
@@ -53,7 +60,7 @@ export function NumberField({ value, onChange, min, max, step, placeholder, requ
           type="number"
           inputMode="decimal"
           {...{ min, max, step, placeholder, required, disabled, value }}
-          onInput={(event) => onChange(event.currentTarget.value)}
+          {...(atTheEnd ? { onChange: take } : { onInput: take })}
         />
       )}
     </Field>
@@ -83,7 +90,7 @@ export function SeedField({ value, onChange, ...field }: Common) {
   );
 }
 
-export function TextField({ value, onChange, placeholder, ...field }: Common & { placeholder?: string }) {
+export function TextField({ value, onChange, required, ...field }: Common) {
   return (
     <Field {...field}>
       {(ids) => (
@@ -92,7 +99,7 @@ export function TextField({ value, onChange, placeholder, ...field }: Common & {
           type="text"
           autocomplete="off"
           spellcheck={false}
-          {...{ value, placeholder }}
+          {...{ value, required }}
           onInput={(event) => onChange(event.currentTarget.value)}
         />
       )}

@@ -1,24 +1,31 @@
 /** Fields of the sampling settings. Empty ones take the value that the model was saved with, shown in grey. */
 
+import { useState } from "preact/hooks";
 import type { Limits, ModelInfo } from "../api/types";
+import type { Problems } from "../logic/problems";
 import { defaultOf, type SettingName } from "../logic/settings";
 import type { Form } from "../store/form";
+import { Details } from "./details";
 import { NumberField, type Option, SelectField, TextField } from "./fields";
 
 interface Props {
   form: Form;
   model: ModelInfo;
   limits: Limits;
-  /** What the server found wrong, by setting. */
-  problems?: Partial<Record<SettingName, string>>;
+  /** How many are to be filled. */
+  cells: number;
+  /** What the server found wrong. */
+  problems?: Problems;
   changed?: ReadonlySet<SettingName>;
 }
 
+const RULES = ["", "cosine", "constant"];
+const UNDER_MORE: SettingName[] = ["top_k", "top_p", "preset", "cell_solver", "cell_steps"];
 const ORDERS = ["raster", "random", "spiral", "confidence"];
 
-export function SamplingFields({ form, model, limits, problems = {}, changed }: Props) {
+export function SamplingFields({ form, model, limits, cells, problems = {}, changed }: Props) {
   const settings = form.settings.value;
-  const cells = model.grid[0] * model.grid[1];
+  const [emptied, setEmptied] = useState(false); // own numbers that were deleted are about to be written anew
   const bind = (name: SettingName) => ({
     value: settings[name],
     onChange: (value: string) => form.set(name, value),
@@ -27,19 +34,26 @@ export function SamplingFields({ form, model, limits, problems = {}, changed }: 
   });
   const number = (name: SettingName) => ({ ...bind(name), placeholder: defaultOf(model, name) });
   const ownSchedule = defaultOf(model, "schedule");
-  const listed = !["", "cosine", "constant"].includes(settings.schedule);
-  const isOpen = ["top_k", "top_p", "schedule", "preset", "cell_solver", "cell_steps"].some(
-    (name) => settings[name as SettingName] !== "" || problems[name as SettingName],
-  );
+  const listed = !RULES.includes(settings.schedule) || (emptied && settings.schedule === "");
+  const setSchedule = (value: string, isEmptied: boolean) => {
+    setEmptied(isEmptied);
+    form.set("schedule", value);
+  };
+  const isUnderMore = UNDER_MORE.some((name) => settings[name] !== "");
+  const problemUnderMore = UNDER_MORE.map((name) => problems[name]).find(Boolean);
+  const reset = () => {
+    setEmptied(false);
+    form.reset();
+  };
   return (
     <>
-      <NumberField label="Steps" {...number("steps")} min={1} max={Math.min(limits.steps, cells)} step={1} />
+      <NumberField label="Steps" {...number("steps")} placeholder={ownSteps(model, cells)} min={1} max={Math.min(limits.steps, cells)} step={1} />
       <SelectField label="Order" {...bind("token_order")} options={orderOptions(model)} />
       <NumberField label="Temperature" {...number("temperature")} min={0} max={100} step="any" />
       <SelectField
         label="Schedule"
         value={listed ? "list" : settings.schedule}
-        onChange={(value) => form.set("schedule", value === "list" ? String(cells) : value)}
+        onChange={(value) => setSchedule(value === "list" ? String(cells) : value, false)}
         problem={listed ? null : problems.schedule}
         changed={changed?.has("schedule")}
         options={[["", ownSchedule], ...others(["cosine", "constant"], ownSchedule), ["list", "own numbers"]]}
@@ -47,14 +61,14 @@ export function SamplingFields({ form, model, limits, problems = {}, changed }: 
       {listed && (
         <TextField
           wide
+          required
           label="Cells per step"
           hint={`Numbers with sum ${cells}, such as 1, 2, 4, …`}
           {...bind("schedule")}
+          onChange={(value) => setSchedule(value, value === "")}
         />
       )}
-      <details class="more" open={isOpen}>
-        <summary>More</summary>
-        <div class="fields">
+      <Details summary="More" opens={problemUnderMore ?? isUnderMore}>
           {model.vocabulary_size > 0 ? (
             <>
               <NumberField label="Top k" {...number("top_k")} min={1} step={1} />
@@ -71,14 +85,16 @@ export function SamplingFields({ form, model, limits, problems = {}, changed }: 
               <NumberField label="Cell steps" {...number("cell_steps")} min={1} max={1000} step={1} />
             </>
           )}
-          <button type="button" class="quiet wide" onClick={() => form.reset()}>
+          <button type="button" class="quiet wide" onClick={reset}>
             Back to the model’s own settings
           </button>
-        </div>
-      </details>
+      </Details>
     </>
   );
 }
+
+/** The model's own number of steps, or as many as there are cells. */
+const ownSteps = (model: ModelInfo, cells: number) => String(Math.min(Number(model.sampling.steps ?? cells), cells));
 
 const others = (values: string[], own: string): Option[] =>
   values.filter((value) => value !== own).map((value) => [value, value]);

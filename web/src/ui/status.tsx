@@ -9,7 +9,7 @@ export function Status({ trace }: { trace: Trace | null }) {
   const share = trace?.status === "done" ? 1 : steps ? Math.max(0, lastStep(trace!)) / steps : 0;
   const named = trace?.problem ? settingOf(trace.problem) : null;
   return (
-    <div class="status">
+    <div class="status" data-trace={trace?.id}>
       <div class={`progress${trace?.status === "waiting" ? " waits" : ""}`} aria-hidden="true">
         <span style={{ width: `${100 * share}%` }} />
       </div>

@@ -2,9 +2,11 @@
 
 import { useEffect } from "preact/hooks";
 import type { ModelInfo, Served } from "../../api/types";
-import { defaultOf, differences, mostImages, type SettingName } from "../../logic/settings";
-import { forms, formA, formB, load, problem, run, runs, type Side, stop } from "../../store/comparing";
+import { cellsOf, defaultOf, differences, mostImages, type SettingName } from "../../logic/settings";
+import { choose, forms, formA, formB, load, problem, run, runs, type Side, stop } from "../../store/comparing";
+import { route } from "../../store/route";
 import { ClassPicker } from "../../ui/class_picker";
+import { reveal } from "../../ui/details";
 import { Notice, NumberField, SeedField, SelectField } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
 import { ModelFacts } from "../../ui/model_facts";
@@ -12,7 +14,8 @@ import { SamplingFields } from "../../ui/sampling_fields";
 import { Pairs } from "./pairs";
 
 export function ComparePage({ served }: { served: Served }) {
-  useEffect(load, []);
+  const here = route.value;
+  useEffect(load, [here]);
   const [a, b] = [formA.model.value, formB.model.value];
   if (!a || !b) return null;
   const changed = differences(formA.settings.value, formB.settings.value);
@@ -24,6 +27,7 @@ export function ComparePage({ served }: { served: Served }) {
           event.preventDefault();
           run();
         }}
+        onInvalidCapture={reveal}
         aria-label="Settings"
       >
         <div class="sides">
@@ -52,7 +56,7 @@ function Shared({ model, served }: { model: ModelInfo; served: Served }) {
         value={settings.count}
         onChange={(value) => formA.set("count", value)}
         min={1}
-        max={mostImages(model, served.limits)}
+        max={mostImages(cellsOf(model), served.limits)}
         step={1}
         required
       />
@@ -81,7 +85,7 @@ function Settings({ side, served, changed }: { side: Side; served: Served; chang
           <SelectField
             label="Model"
             value={model.name}
-            onChange={(name) => form.choose(name)}
+            onChange={(name) => choose(side, name)}
             changed={differ}
             options={served.models.map(({ name }) => [name, name])}
           />
@@ -91,7 +95,7 @@ function Settings({ side, served, changed }: { side: Side; served: Served; chang
         <ModelFacts model={model} />
       </header>
       <div class="fields">
-        <SamplingFields {...{ form, model, changed }} limits={served.limits} />
+        <SamplingFields key={model.name} {...{ form, model, changed }} limits={served.limits} cells={cellsOf(model)} />
       </div>
     </div>
   );

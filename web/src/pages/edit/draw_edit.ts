@@ -1,7 +1,7 @@
 /** Draws an image under its mask, and an image on its canvas. Sizes on screen are in device pixels. */
 
 import type { Size } from "../../api/types";
-import { type Mask, touchedCells } from "../../logic/mask";
+import type { Mask } from "../../logic/mask";
 import type { Placement } from "../../logic/outpaint";
 import { drawBitmap, type Inks } from "../../ui/draw";
 
@@ -10,6 +10,8 @@ export type Point = [y: number, x: number];
 export interface MaskView {
   bitmap: ImageBitmap | null;
   mask: Mask;
+  /** Per cell: whether the mask touches it. */
+  touched: boolean[];
   factor: number;
   /** Where the brush is, in pixels of the image. */
   cursor: Point | null;
@@ -22,7 +24,7 @@ export interface MaskView {
 
 export function drawMask(context: CanvasRenderingContext2D, view: MaskView, inks: Inks, unit: number): void {
   const { width, height } = context.canvas;
-  const { mask, factor } = view;
+  const { mask, touched, factor } = view;
   const scale = width / mask.width;
   context.clearRect(0, 0, width, height);
   if (view.bitmap) drawBitmap(context, view.bitmap);
@@ -33,16 +35,20 @@ export function drawMask(context: CanvasRenderingContext2D, view: MaskView, inks
   context.restore();
   context.strokeStyle = inks.accent;
   context.lineWidth = unit;
-  touchedCells(mask, factor).forEach((touched, cell) => {
+  touched.forEach((isTouched, cell) => {
     const columns = mask.width / factor;
     const [row, column] = [Math.floor(cell / columns), cell % columns];
     const side = factor * scale;
-    if (touched) context.strokeRect(column * side + unit / 2, row * side + unit / 2, side - unit, side - unit);
+    if (isTouched) context.strokeRect(column * side + unit / 2, row * side + unit / 2, side - unit, side - unit);
   });
   if (view.cursor) drawBrush(context, view, scale, unit);
 }
 
+/** The mask drawn last: the brush moves over it more often than it changes. */
+let drawn: { mask: Mask; colour: string; canvas: HTMLCanvasElement } | null = null;
+
 function maskPixels(mask: Mask, colour: string): HTMLCanvasElement {
+  if (drawn?.mask === mask && drawn.colour === colour) return drawn.canvas;
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width: mask.width, height: mask.height });
   const context = canvas.getContext("2d")!;
@@ -52,6 +58,7 @@ function maskPixels(mask: Mask, colour: string): HTMLCanvasElement {
   context.globalCompositeOperation = "source-in";
   context.fillStyle = colour;
   context.fillRect(0, 0, mask.width, mask.height);
+  drawn = { mask, colour, canvas };
   return canvas;
 }
 

@@ -3,7 +3,7 @@
 import { useRef, useState } from "preact/hooks";
 import { paintRectangle, paintStroke } from "../../logic/mask";
 import type { Source } from "../../logic/repaint";
-import { beginStroke, brushSize, changeMask, mask, showReconstruction, tool, undo } from "../../store/editing";
+import { beginStroke, brushSize, changeMask, mask, showReconstruction, tool, touched, undo } from "../../store/editing";
 import { Canvas } from "../../ui/canvas";
 import { useBitmap } from "../../ui/pictures";
 import { drawMask, type Point } from "./draw_edit";
@@ -19,7 +19,7 @@ export function MaskEditor({ source }: { source: Source }) {
   const isRectangle = tool.value === "rectangle";
   const value = tool.value === "eraser" ? 0 : 1;
   const radius = brushSize.value / 2;
-  const painted = mask.value;
+  const [painted, cells] = [mask.value, touched.value];
 
   const pointOf = (event: PointerEvent): Point => {
     const box = (event.currentTarget as Element).getBoundingClientRect();
@@ -33,7 +33,7 @@ export function MaskEditor({ source }: { source: Source }) {
   };
 
   const onPointerDown = (event: PointerEvent) => {
-    if (event.button !== 0) return;
+    if (!event.isPrimary || event.button !== 0) return;
     const at = pointOf(event);
     (event.currentTarget as Element).setPointerCapture(event.pointerId);
     last.current = at;
@@ -43,6 +43,7 @@ export function MaskEditor({ source }: { source: Source }) {
     stroke(at, at);
   };
   const onPointerMove = (event: PointerEvent) => {
+    if (!event.isPrimary) return;
     const at = pointOf(event);
     setCursor(at);
     if (!last.current || isRectangle) return;
@@ -50,7 +51,12 @@ export function MaskEditor({ source }: { source: Source }) {
     last.current = at;
   };
   const onPointerUp = (event: PointerEvent) => {
+    if (!event.isPrimary) return;
     if (isRectangle && last.current) rectangle(last.current, pointOf(event));
+    last.current = null;
+  };
+  const letGo = () => {
+    if (last.current) setCorner(null);
     last.current = null;
   };
   const onKeyDown = (event: KeyboardEvent) => {
@@ -81,10 +87,12 @@ export function MaskEditor({ source }: { source: Source }) {
       aria-label="The image and its mask. Arrow keys move the brush, with Shift by a pixel; Space paints; Control Z takes back."
       tabIndex={0}
       draw={(context, inks, unit) =>
-        drawMask(context, { bitmap, mask: painted, factor, cursor, radius, corner, isRectangle }, inks, unit)
+        drawMask(context, { bitmap, mask: painted, touched: cells, factor, cursor, radius, corner, isRectangle }, inks, unit)
       }
       onPointerLeave={() => !last.current && setCursor(null)}
       onBlur={() => setCursor(null)}
+      onPointerCancel={letGo}
+      onLostPointerCapture={letGo}
       {...{ onPointerDown, onPointerMove, onPointerUp, onKeyDown }}
     />
   );

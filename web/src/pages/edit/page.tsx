@@ -1,41 +1,39 @@
 /** Edit: repaint a part of an image, continue it beyond its borders, change its class. */
 
 import { useEffect } from "preact/hooks";
-import type { GenerateRequest, ModelInfo, Served } from "../../api/types";
-import { outsideMask } from "../../logic/outpaint";
+import type { ModelInfo, Served } from "../../api/types";
 import { problemsBySetting } from "../../logic/problems";
-import { inpaintRequest, maskProblem, outpaintRequest, type Source, type Wish } from "../../logic/repaint";
-import { labelOf, mostImages, toSampling } from "../../logic/settings";
-import { keepPixels, mask, mode, placement, result, resultIndex, resultTrace, source } from "../../store/editing";
+import type { Source } from "../../logic/repaint";
+import { cellsOf, mostImages } from "../../logic/settings";
+import { canvasCells, cellsToFill, keepPixels, mode, obstacle, pendingLabel, result, resultTrace, source } from "../../store/editing";
 import { Form } from "../../store/form";
-import { Generation } from "../../store/generation";
 import { chosen } from "../../store/models";
+import { route } from "../../store/route";
 import { ClassPicker } from "../../ui/class_picker";
-import { CheckBox, NumberField, SeedField, Segments } from "../../ui/fields";
+import { Details, reveal } from "../../ui/details";
+import { CheckBox, Notice, NumberField, SeedField, Segments } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
-import { maskPng, placedPng, toBlob } from "../../ui/pictures";
 import { SamplingFields } from "../../ui/sampling_fields";
 import { Status } from "../../ui/status";
 import { CanvasEditor } from "./canvas_editor";
 import { MaskEditor } from "./mask_editor";
+import { composeProblem, repaint } from "./repaint";
 import { Result } from "./result";
 import { CanvasTools, MaskTools } from "./tools";
-import { Upload, upload, useDropAndPaste } from "./upload";
+import { Upload, useDropAndPaste, useModelsTokens } from "./upload";
 
 export const form = new Form("edit", chosen);
 
 export function EditPage({ served }: { served: Served }) {
   const model = form.model.value;
   const over = useDropAndPaste(model);
+  const here = route.value;
   useEffect(() => {
     form.load();
-    const label = source.peek()?.label;
-    if (label != null) form.set("label", String(label));
-  }, []);
-  useEffect(() => {
-    const now = source.peek(); // another model has other tokens for the same image
-    if (model && now && now.model.name !== model.name) void upload(model, toBlob(now.picture), now.name);
-  }, [model?.name]);
+    if (pendingLabel.peek() !== null) form.set("label", String(pendingLabel.peek()));
+    pendingLabel.value = null;
+  }, [here]);
+  useModelsTokens(model);
   if (!model) return null;
   const image = source.value?.model.name === model.name ? source.value : null;
   return (
@@ -51,16 +49,17 @@ function Settings({ model, served, image }: { model: ModelInfo; served: Served; 
   const settings = form.settings.value;
   const trace = resultTrace.value;
   const active = result.value?.isActive ?? false;
-  const problems = problemsBySetting(trace?.problem ?? null);
+  const problems = problemsBySetting(trace, model, settings);
   const limits = served.limits;
-  const obstacle = !image ? "Open an image first." : mode.value === "in" ? maskProblem(mask.value, model.factor) : canvasProblem(image);
+  const cells = image ? canvasCells.value : cellsOf(model);
+  const unread = (image && cellsToFill.value) || cells;
   const submit = (event: Event) => {
     event.preventDefault();
-    if (image && !obstacle) void repaint(image);
+    if (image && !obstacle.peek() && !active) void repaint(image, settings);
   };
   return (
     <div class="side">
-      <form class="settings" onSubmit={submit} aria-label="Settings">
+      <form class="settings" onSubmit={submit} onInvalidCapture={reveal} aria-label="Settings">
         <Upload model={model} />
         <Segments
           label="What to paint"
@@ -78,7 +77,7 @@ function Settings({ model, served, image }: { model: ModelInfo; served: Served; 
             value={settings.count}
             onChange={(value) => form.set("count", value)}
             min={1}
-            max={mostImages(model, limits)}
+            max={mostImages(cells, limits)}
             step={1}
             required
             problem={problems.count}
@@ -91,15 +90,12 @@ function Settings({ model, served, image }: { model: ModelInfo; served: Served; 
               onChange={(checked) => (keepPixels.value = checked)}
             />
           </div>
-          <details class="more" open={Object.keys(problems).length > 0}>
-            <summary>Sampling</summary>
-            <div class="fields">
-              <SamplingFields {...{ form, model, limits, problems }} />
-            </div>
-          </details>
+          <Details summary="Sampling" opens={Object.values(problems)[0] ?? false}>
+            <SamplingFields key={model.name} {...{ form, model, limits, problems }} cells={unread} />
+          </Details>
         </div>
         <div class="go">
-          <button type="submit" class="primary" disabled={!!obstacle || active}>
+          <button type="submit" class="primary" aria-disabled={!!obstacle.value || active}>
             {mode.value === "in" ? "Repaint" : "Paint outside"}
           </button>
           {active && (
@@ -107,52 +103,12 @@ function Settings({ model, served, image }: { model: ModelInfo; served: Served; 
               <Icon name="stop" /> Stop
             </button>
           )}
-          {obstacle ? <p class="quiet obstacle">{obstacle}</p> : <Status trace={trace} />}
+          {obstacle.value ? <p class="quiet obstacle">{obstacle}</p> : <Status trace={trace} />}
+          {composeProblem.value && <Notice kind="problem">{composeProblem.value}</Notice>}
         </div>
       </form>
     </div>
   );
-}
-
-function canvasProblem({ size }: Source): string | null {
-  const { height, width } = placement.value;
-  return height === size[0] && width === size[1] ? "The canvas is the image itself: make it larger." : null;
-}
-
-async function repaint(image: Source): Promise<void> {
-  const settings = form.settings.peek();
-  const wish: Wish = {
-    label: labelOf(settings),
-    count: Number(settings.count),
-    seed: Number(settings.seed),
-    sampling: toSampling(settings),
-  };
-  const request = mode.peek() === "in" ? await inpaint(image, wish) : await outpaint(image, wish);
-  result.peek()?.stop();
-  const generation = new Generation(image.model, request);
-  resultIndex.value = 0;
-  result.value = generation;
-  void generation.run();
-}
-
-async function inpaint(image: Source, wish: Wish): Promise<GenerateRequest> {
-  const request = inpaintRequest(image, mask.peek(), wish);
-  if (!keepPixels.peek()) return request;
-  return { ...request, composite: { image: image.picture, mask: await maskPng(mask.peek()) } };
-}
-
-async function outpaint(image: Source, wish: Wish): Promise<GenerateRequest> {
-  const place = placement.peek();
-  const request = outpaintRequest(image, place, wish);
-  if (!keepPixels.peek()) return request;
-  const { height, width, top, left } = place;
-  return {
-    ...request,
-    composite: {
-      image: await placedPng(image.picture, [height, width], [top, left]),
-      mask: await maskPng(outsideMask(place, image.size)),
-    },
-  };
 }
 
 function Workbench({ source: image }: { source: Source }) {

@@ -96,7 +96,10 @@ function useOriginal(trace: Trace, source: Source): string | null {
     const columns = canvas[1] / factor;
     const [top, left] = [Math.floor(first / columns) * factor, (first % columns) * factor];
     if (canvas.join() === source.size.join()) setOriginal(source.picture);
-    else void placedPng(source.picture, canvas, [top, left]).then((png) => !stale && setOriginal(png));
+    else {
+      const show = (png: string | null) => !stale && setOriginal(png);
+      void placedPng(source.picture, canvas, [top, left]).then(show, () => show(null)); // then the result stands alone
+    }
     return () => {
       stale = true;
     };

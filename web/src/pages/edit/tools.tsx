@@ -1,16 +1,16 @@
 /** What the brush does, or how large the canvas is. */
 
-import { countPixels, invertMask } from "../../logic/mask";
+import { invertMask } from "../../logic/mask";
 import { centred, fitted, type Placement } from "../../logic/outpaint";
 import type { Source } from "../../logic/repaint";
 import {
   beginStroke,
   brushSize,
   canUndo,
+  cellsToFill,
   changeMask,
   clear,
   longestSide,
-  mask,
   placement,
   showReconstruction,
   type Tool,
@@ -32,7 +32,6 @@ export function MaskTools({ source }: { source: Source }) {
     beginStroke();
     changeMask(invertMask);
   };
-  const isEmpty = countPixels(mask.value) === 0;
   return (
     <div class="tools" role="toolbar" aria-label="Mask">
       {TOOLS.map(([name, icon, label]) => (
@@ -54,7 +53,7 @@ export function MaskTools({ source }: { source: Source }) {
       </label>
       <IconButton icon="undo" label="Undo" onClick={undo} disabled={!canUndo.value} />
       <IconButton icon="invert" label="Invert the mask" onClick={invert} />
-      <IconButton icon="clear" label="Clear the mask" onClick={clear} disabled={isEmpty} />
+      <IconButton icon="clear" label="Clear the mask" onClick={clear} disabled={cellsToFill.value === 0} />
       {source.reconstruction && (
         <CheckBox
           label="as the tokenizer sees it"
@@ -71,11 +70,11 @@ export function CanvasTools({ source }: { source: Source }) {
   const place = placement.value;
   const side = longestSide();
   const set = (name: keyof Placement) => (text: string) => {
-    const value = Number(text);
-    if (text !== "" && value % factor === 0) placement.value = fitted({ ...place, [name]: value }, source.size, factor, side);
+    const value = text === "" ? place[name] : Number(text);
+    placement.value = fitted({ ...place, [name]: value }, source.size, factor, side);
   };
   const field = (label: string, name: keyof Placement, min: number, max: number) => (
-    <NumberField key={name} label={label} value={String(place[name])} onChange={set(name)} min={min} max={max} step={factor} />
+    <NumberField key={name} atTheEnd label={label} value={String(place[name])} onChange={set(name)} min={min} max={max} step={factor} />
   );
   return (
     <div class="tools canvas-size">

@@ -1,37 +1,54 @@
 /** Takes an image from outside: by file, by drop, by paste. The server checks it and tells the model's tokens of it. */
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { encode } from "../../api/client";
 import type { ModelInfo } from "../../api/types";
-import { before, result, setUpload } from "../../store/editing";
+import type { Source } from "../../logic/repaint";
+import { pendingUpload, setUpload, source } from "../../store/editing";
 import { served } from "../../store/models";
 import { Notice, SelectField } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
+import { toBlob } from "../../ui/pictures";
 
 type Fit = "crop" | "keep";
 
-export const uploading = signal(false);
-export const uploadProblem = signal<string | null>(null);
+const uploading = computed(() => pendingUpload.value !== null);
+const uploadProblem = signal<string | null>(null);
 const fit = signal<Fit>("crop");
 
-export async function upload(model: ModelInfo, file: Blob, name: string): Promise<void> {
+/** Has an image read by a model; an answer that another upload has overtaken is dropped. */
+async function upload(model: ModelInfo, file: Blob, name: string, again: Source | null = null): Promise<void> {
   const most = served.peek()?.limits.upload_bytes ?? Infinity;
   if (file.size > most) {
     uploadProblem.value = `${name}: ${megabytes(file.size)} MB, but this server takes at most ${megabytes(most)} MB.`;
     return;
   }
-  uploading.value = true;
+  const own = { model, file, name, again };
+  pendingUpload.value = own;
   uploadProblem.value = null;
   try {
-    setUpload(model, await encode(model.name, file, fit.peek()), name);
-    result.value = null;
-    before.value = [];
+    const encoded = await encode(model.name, file, fit.peek());
+    if (pendingUpload.peek() === own) setUpload(own, encoded);
   } catch (error) {
-    uploadProblem.value = (error as Error).message;
-  } finally {
-    uploading.value = false;
+    if (pendingUpload.peek() === own) {
+      pendingUpload.value = null;
+      uploadProblem.value = (error as Error).message;
+    }
   }
+}
+
+/** Has the image, or the one on its way, read by the model that is chosen: another model has other tokens for it. */
+export function useModelsTokens(model: ModelInfo | null): void {
+  const now = source.value;
+  useEffect(() => {
+    const pending = pendingUpload.peek();
+    if (!model) return;
+    if (pending && !pending.again) {
+      if (pending.model.name !== model.name) void upload(model, pending.file, pending.name);
+    } else if (now?.model.name === model.name) pendingUpload.value = null;
+    else if (now) void upload(model, toBlob(now.picture), now.name, now);
+  }, [model?.name, now]);
 }
 
 const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);

@@ -15,7 +15,7 @@ export function Actions() {
   const shown = trace.value;
   return (
     <div class="actions">
-      <Fork trace={shown} />
+      <Fork key={shown?.model.name} trace={shown} />
       <Finished trace={shown} />
     </div>
   );
@@ -47,7 +47,7 @@ function Fork({ trace }: { trace: Trace | null }) {
 
   return (
     <form class="fork" onSubmit={submit} aria-label="Continue from here">
-      <button type="submit" disabled={!possible} title={possible ? "" : "Go back to a step before the last one"}>
+      <button type="submit" aria-disabled={!possible} title={possible ? "" : "Go back to a step before the last one"}>
         <Icon name="branch" /> Continue from here
       </button>
       <label class="inline">

@@ -1,22 +1,29 @@
 /** Ask a cell: what it could become, how likely each choice is, and what would follow from it. */
 
-import { signal } from "@preact/signals";
+import { batch, signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { askCell, isAbort } from "../../api/client";
-import type { Candidate, CellAnswer } from "../../api/types";
-import { cellRequest, pinRequest } from "../../logic/continue";
+import { askCell } from "../../api/client";
+import type { CellAnswer } from "../../api/types";
+import { cellRequest } from "../../logic/continue";
 import { filledAt, gridOf, type Trace } from "../../logic/trace";
-import { asked, image, showStep, start, step, trace } from "../../store/stage";
+import { asked, image, showStep, step, trace } from "../../store/stage";
 import { IconButton, Notice } from "../../ui/fields";
-import { Icon } from "../../ui/icons";
 import { NARROW } from "../../ui/canvas";
-import { PatchView } from "../../ui/patch_view";
-import { uncertaintyName, unitOf } from "./panels";
+import { Answer, picked } from "./answer";
+import { focusImage } from "./panels";
 
 const TOP = 8;
-const answer = signal<CellAnswer | null>(null);
-const problem = signal<string | null>(null);
-const picked = signal<number | null>(null);
+
+/** What the server said, and to which question: the trace, the image and the cell, and the state. */
+interface Reply {
+  about: string;
+  at: number;
+  answer: CellAnswer | null;
+  problem: string | null;
+}
+
+const reply = signal<Reply | null>(null);
+const subject = (trace: Trace, index: number, cell: number) => `${trace.id} ${index} ${cell}`;
 
 export function AskPanel() {
   const cell = asked.value;
@@ -37,6 +44,8 @@ export function AskPanel() {
 
   if (cell === null || !shown || !filled) return null;
   const [, columns] = gridOf(shown);
+  const found = reply.value?.about === subject(shown, image.value, cell) ? reply.value : null;
+  const isFresh = found?.at === step.value;
   return (
     <section class="ask" aria-labelledby="ask-title">
       <header>
@@ -47,10 +56,10 @@ export function AskPanel() {
       </header>
       {isRead ? (
         <WasRead filledIn={filled.step[cell]!} />
-      ) : problem.value ? (
-        <Notice kind="problem">{problem.value}</Notice>
-      ) : answer.value?.cell === cell ? (
-        <Answer trace={shown} answer={answer.value} />
+      ) : isFresh && found.problem ? (
+        <Notice kind="problem">{found.problem}</Notice>
+      ) : found?.answer ? (
+        <Answer trace={shown} at={found.at} answer={found.answer} isFresh={isFresh} />
       ) : (
         <p class="quiet">Asking the model …</p>
       )}
@@ -63,25 +72,24 @@ function close(): void {
   focusImage();
 }
 
-const focusImage = () => document.querySelector<HTMLElement>(".stage canvas.interactive")?.focus({ preventScroll: true });
-
 /** Asks again whenever the cell, the image or the state changes; an answer that is overtaken is dropped. */
 function useAnswer(shown: Trace | null, cell: number | null): void {
   const [at, index] = [step.value, image.value];
   useEffect(() => {
     if (!shown || cell === null) return;
     const abort = new AbortController();
-    const timer = setTimeout(async () => {
-      try {
-        const request = cellRequest(shown, index, at, cell, TOP);
-        const found = await askCell(request, abort.signal);
+    const about = subject(shown, index, cell);
+    const take = (answer: CellAnswer | null, problem: string | null) =>
+      batch(() => {
         if (abort.signal.aborted) return;
-        problem.value = null;
         picked.value = null;
-        answer.value = found;
-      } catch (error) {
-        if (!isAbort(error)) problem.value = (error as Error).message;
-      }
+        reply.value = { about, at, answer, problem };
+      });
+    const timer = setTimeout(() => {
+      askCell(cellRequest(shown, index, at, cell, TOP), abort.signal).then(
+        (answer) => take(answer, null),
+        (error: Error) => take(null, error.message),
+      );
     }, 120);
     return () => {
       clearTimeout(timer);
@@ -99,110 +107,5 @@ function WasRead({ filledIn }: { filledIn: number }) {
         Go back to before step {filledIn + 1}
       </button>
     </>
-  );
-}
-
-function Answer({ trace, answer: found }: { trace: Trace; answer: CellAnswer }) {
-  const { uncertainty_name: name } = found;
-  const isVector = found.mean !== null;
-  const choice = picked.value === null ? undefined : found.candidates[picked.value];
-  const highest = Math.max(...found.candidates.map(({ probability }) => probability ?? 0), found.rest ?? 0, 1e-9);
-
-  const pin = (event: Event) => {
-    event.preventDefault();
-    if (!choice) return;
-    const at = step.peek();
-    const [, columns] = gridOf(trace);
-    const place = `${Math.floor(found.cell / columns) + 1},${(found.cell % columns) + 1}`;
-    start(trace.model, pinRequest(trace, image.peek(), at, found.cell, choice.values), {
-      trace: trace.id,
-      image: image.peek(),
-      step: at,
-      how: `step ${at}, cell ${place} pinned`,
-    });
-    focusImage();
-  };
-
-  return (
-    <form onSubmit={pin}>
-      <p class="facts">
-        {uncertaintyName(name)} {found.uncertainty.toFixed(2)} {unitOf(name)} before step {step.value + 1}. Around the outlined cell: what
-        is believed.
-      </p>
-      <fieldset class={isVector ? "candidates draws" : "candidates"}>
-        <legend class="unseen">What it could become</legend>
-        {found.candidates.map((candidate, i) => (
-          <label key={i} class="candidate">
-            <input type="radio" name="candidate" checked={picked.value === i} onChange={() => (picked.value = i)} />
-            <PatchView png={candidate.picture} offset={found.offset} factor={found.factor} label={named(candidate, i, isVector)} />
-            {candidate.probability === null ? (
-              <span>{named(candidate, i, isVector)}</span>
-            ) : (
-              <Bar name={named(candidate, i, isVector)} share={candidate.probability} highest={highest} />
-            )}
-          </label>
-        ))}
-        {found.rest !== null && (
-          <div class="candidate rest">
-            <span class="patch" aria-hidden="true">
-              …
-            </span>
-            <Bar name="all others" share={found.rest} highest={highest} />
-          </div>
-        )}
-      </fieldset>
-      {found.mean && found.spread && <Channels mean={found.mean} spread={found.spread} />}
-      <div class="pin">
-        <button type="submit" class="primary" disabled={!choice}>
-          <Icon name="pin" /> Pin and continue
-        </button>
-      </div>
-    </form>
-  );
-}
-
-function named({ values }: Candidate, i: number, isVector: boolean): string {
-  if (isVector) return i === 0 ? "mean" : `draw ${i}`;
-  return `code ${(values as number[])[0]}`;
-}
-
-function Bar({ name, share, highest }: { name: string; share: number; highest: number }) {
-  return (
-    <span class="probability">
-      <span>{name}</span>
-      <span class="number">{percent(share)}</span>
-      <span class="bar" aria-hidden="true">
-        <span style={{ width: `${(100 * share) / highest}%` }} />
-      </span>
-    </span>
-  );
-}
-
-const percent = (share: number) => (share > 0 && share < 0.001 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`);
-
-/** Mean and spread of a vector's channels: a dot and a bar of one spread on either side. */
-function Channels({ mean, spread }: { mean: number[]; spread: number[] }) {
-  const reach = Math.max(...mean.map((value, i) => Math.abs(value) + spread[i]!), 1e-9);
-  const at = (value: number) => 50 + (50 * value) / reach;
-  return (
-    <table class="channels">
-      <caption>Mean ± spread of each channel, from {(-reach).toFixed(2)} to {reach.toFixed(2)}</caption>
-      <tbody>
-        {mean.map((value, i) => (
-          <tr key={i}>
-            <th scope="row">{i}</th>
-            <td>
-              <span class="range" aria-hidden="true">
-                <span style={{ left: `${at(value - spread[i]!)}%`, width: `${(100 * spread[i]!) / reach}%` }} />
-                <i style={{ left: `${at(value)}%` }} />
-              </span>
-            </td>
-            <td class="number">
-              {value.toFixed(2)} ± {spread[i]!.toFixed(2)}
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
   );
 }

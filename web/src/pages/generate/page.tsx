@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import type { Served } from "../../api/types";
 import { Form } from "../../store/form";
 import { chosen } from "../../store/models";
+import { route } from "../../store/route";
 import { asked } from "../../store/stage";
 import { Actions } from "./actions";
 import { AskPanel } from "./ask";
@@ -15,7 +16,8 @@ import { Transport } from "./transport";
 export const form = new Form("generate", chosen);
 
 export function GeneratePage({ served }: { served: Served }) {
-  useEffect(() => form.load(), []);
+  const here = route.value;
+  useEffect(() => form.load(), [here]);
   const model = form.model.value;
   if (!model) return null;
   return (

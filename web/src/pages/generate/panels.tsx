@@ -9,13 +9,15 @@ import { GridView } from "../../ui/grid_view";
 import { Panel } from "../../ui/panel";
 import { Readout } from "./readout";
 
+export const focusImage = () => document.querySelector<HTMLElement>(".stage canvas.interactive")?.focus({ preventScroll: true });
+
 const point = (cell: number | null) => (cursor.value = cell);
 
 export function Panels({ model }: { model: ModelInfo }) {
   const shown = trace.value;
   return (
     <>
-      {shown?.states.length ? <Filled trace={shown} /> : <Empty model={shown?.model ?? model} />}
+      {shown ? <Filled trace={shown} /> : <Empty model={model} />}
       <Readout model={shown?.model ?? model} />
     </>
   );
@@ -23,8 +25,7 @@ export function Panels({ model }: { model: ModelInfo }) {
 
 /** Before anything is drawn: what will be seen where. */
 function Empty({ model }: { model: ModelInfo }) {
-  const shown = trace.value;
-  const [rows, columns] = shown ? gridOf(shown) : model.grid;
+  const [rows, columns] = model.grid;
   const blank = { rows, columns, png: null, covered: () => true };
   const name = uncertaintyName(model.uncertainty_name);
   return (
@@ -60,7 +61,7 @@ function Filled({ trace }: { trace: Trace }) {
   const fresh = new Set(state?.cells ?? []);
   const common = { rows, columns, cursor: cursor.value, selected: asked.value, onPoint: point };
   const onChoose = (cell: number) => (asked.value = cell);
-  const unread = (cell: number) => filled.rank[cell]! < 0;
+  const unread = (cell: number) => !state || filled.rank[cell]! < 0;
   const shown = { ...common, onChoose };
   return (
     <div class={trace.model.believes ? "panels" : "panels simple"}>
@@ -106,7 +107,7 @@ function Belief({ trace, at, index, shown, unread }: BeliefProps) {
   return (
     <>
       <Panel title="Believed" aside={stale} className="main">
-        <GridView {...shown} png={believed?.state.picture ?? null} label="The most likely whole picture, given what was read" />
+        <GridView {...shown} png={believed?.state.picture ?? null} covered={() => !believed} label="The most likely whole picture, given what was read" />
       </Panel>
       <Panel title={name} legend={<Legend gradient={HEAT_GRADIENT} low="0" high={`${highest.toFixed(2)} ${unit.length > 6 ? "" : unit}`} />}>
         <GridView

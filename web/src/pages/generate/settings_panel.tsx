@@ -3,11 +3,12 @@
 import { useEffect, useRef } from "preact/hooks";
 import type { Limits, ModelInfo } from "../../api/types";
 import { problemsBySetting } from "../../logic/problems";
-import { labelOf, mostImages, toSampling } from "../../logic/settings";
-import { current, start, trace } from "../../store/stage";
+import { cellsOf, labelOf, mostImages, toSampling } from "../../logic/settings";
+import { generations, start, stop, trace } from "../../store/stage";
 import type { Form } from "../../store/form";
 import { NARROW } from "../../ui/canvas";
 import { ClassPicker } from "../../ui/class_picker";
+import { reveal } from "../../ui/details";
 import { NumberField, SeedField } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
 import { ModelFacts } from "../../ui/model_facts";
@@ -23,8 +24,8 @@ interface Props {
 export function SettingsPanel({ form, model, limits }: Props) {
   const settings = form.settings.value;
   const button = useRef<HTMLButtonElement>(null);
-  const active = current.value?.isActive ?? false;
-  const problems = problemsBySetting(trace.value?.problem ?? null);
+  const active = generations.value.some((generation) => generation.isActive);
+  const problems = problemsBySetting(trace.value, model, settings);
   const set = (name: "count" | "seed") => (value: string) => form.set(name, value);
 
   useEffect(() => button.current?.focus({ preventScroll: true }), []);
@@ -43,7 +44,7 @@ export function SettingsPanel({ form, model, limits }: Props) {
   };
 
   return (
-    <form class="settings" onSubmit={submit} aria-label="Settings">
+    <form class="settings" onSubmit={submit} onInvalidCapture={reveal} aria-label="Settings">
       <ModelFacts model={model} />
       <ClassPicker model={model} value={settings.label} onChange={(value) => form.set("label", value)} />
       <div class="fields">
@@ -52,20 +53,20 @@ export function SettingsPanel({ form, model, limits }: Props) {
           value={settings.count}
           onChange={set("count")}
           min={1}
-          max={mostImages(model, limits)}
+          max={mostImages(cellsOf(model), limits)}
           step={1}
           required
           problem={problems.count}
         />
         <SeedField label="Seed" value={settings.seed} onChange={set("seed")} problem={problems.seed} />
-        <SamplingFields {...{ form, model, limits, problems }} />
+        <SamplingFields key={model.name} {...{ form, model, limits, problems }} cells={cellsOf(model)} />
       </div>
       <div class="go">
         <button ref={button} type="submit" class="primary">
           Generate
         </button>
         {active && (
-          <button type="button" onClick={() => current.peek()?.stop()}>
+          <button type="button" onClick={stop}>
             <Icon name="stop" /> Stop
           </button>
         )}

@@ -17,10 +17,11 @@ const problem = signal<string | null>(null);
 const stage = signal("model");
 
 export function UnderstandPage() {
+  const here = route.value;
   useEffect(() => {
-    const name = route.peek().query.get("model");
+    const name = here.query.get("model");
     if (name) chosen.value = name;
-  }, []);
+  }, [here]);
   const shown = model.value;
   useEffect(() => {
     if (!shown) return;
@@ -29,9 +30,11 @@ export function UnderstandPage() {
     if (!shown.has_run) return;
     getRun(shown.name).then(
       (answer) => (answers.value = { ...answers.peek(), [shown.name]: answer }),
-      (error: Error) => (problem.value = error.message),
+      (error: Error) => {
+        if (model.peek()?.name === shown.name) problem.value = error.message;
+      },
     );
-  }, [shown?.name]);
+  }, [shown?.name, here]);
   if (!shown) return null;
   return (
     <main class="understand">
@@ -86,7 +89,7 @@ function Runs({ model }: { model: ModelInfo }) {
           onChange={(value) => (stage.value = value)}
         />
       )}
-      {run ? <Training key={run.stage} run={run} model={model} /> : <NoRun />}
+      {run ? <Training key={`${model.name}/${run.stage}`} run={run} model={model} /> : <NoRun />}
       <Evaluations evaluations={answer.evaluations} model={model} />
     </>
   );
