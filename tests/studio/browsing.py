@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import base64
+import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from heptapod.cli import main
 from .conftest import CHROMIUM
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 Open = Callable[..., Page]
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
@@ -31,7 +33,13 @@ def generate(page: Page, **settings: str) -> None:
 
 
 def finished(page: Page) -> None:
-    expect(page.locator(".go .status > p")).to_have_text(re.compile(r"\d+ steps? in [\d.]+ s\."))
+    """Waits for images other than those it waited for before."""
+    page.wait_for_function("""() => {
+        const status = document.querySelector(".go .status"), trace = status?.dataset.trace;
+        if (trace === window.waitedFor || !/\\d+ steps? in [\\d.]+ s\\./.test(status.textContent)) return false;
+        window.waitedFor = trace;
+        return true;
+    }""")
 
 
 def read_so_far(page: Page) -> str:
@@ -54,6 +62,35 @@ def click_cell(canvas: Locator, row: int, column: int) -> None:
     box = canvas.bounding_box()
     assert box is not None
     canvas.click(position={"x": (column + 0.5) * box["width"] / 5, "y": (row + 0.5) * box["height"] / 4})
+
+
+def colour_of(canvas: Locator, row: int, column: int) -> tuple[int, ...]:
+    """Red, green and blue near the corner of a cell of a grid of 4×5, where no text is."""
+    png = base64.b64decode(shown(canvas).split(",")[1])
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    pixel: tuple[int, ...] = image.getpixel(
+        (int((column + 0.12) * image.width / 5), int((row + 0.12) * image.height / 4))
+    )
+    return pixel
+
+
+class Held:
+    """Requests that match a pattern, held back until they are let go."""
+
+    def __init__(self, page: Page, pattern: str) -> None:
+        self.routes: list[Route] = []
+        page.route(pattern, lambda route: self.routes.append(route))
+        self.page, self.pattern = page, pattern
+
+    def let_go(self, at: int) -> None:
+        with self.page.expect_response(self.pattern):
+            self.routes[at].continue_()
+
+    def wait_for(self, count: int) -> None:
+        until = time.monotonic() + 20
+        while len(self.routes) < count and time.monotonic() < until:
+            self.page.wait_for_timeout(10)
+        assert len(self.routes) == count
 
 
 def taken(page: Page, button: str) -> Path:

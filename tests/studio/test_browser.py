@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from heptapod.studio.app import create_app
+from heptapod.studio.models import Collection
+
 from .browsing import (
     Open,
+    Route,
     assert_makes_the_same_again,
     click_cell,
+    colour_of,
     expect,
     finished,
     generate,
@@ -20,9 +25,11 @@ from .browsing import (
     shown,
     taken,
 )
+from .conftest import LIMITS, serving
 
 pytestmark = needs_chromium
 CELLS = 20
+GIVEN = (0x9B, 0x95, 0xA6)
 
 
 def test_generate_scrub_and_play(open_page: Open) -> None:
@@ -72,7 +79,8 @@ def test_a_fork_keeps_what_was_read_and_can_be_left_again(open_page: Open) -> No
     generate(page)
     first = shown(page.locator(".panel canvas").first)
     page.get_by_role("slider", name="Step", exact=True).fill("8")
-    kept = shown(page.locator(".panel canvas").nth(3))
+    order = page.locator(".panel canvas").nth(3)
+    assert GIVEN != colour_of(order, 0, 0) != colour_of(order, 2, 0)
     page.get_by_label("Seed to continue with", exact=True).fill("77")
     page.get_by_role("button", name="Continue from here").click()
     finished(page)
@@ -82,7 +90,8 @@ def test_a_fork_keeps_what_was_read_and_can_be_left_again(open_page: Open) -> No
     page.get_by_role("button", name="First state").click()
     assert read_so_far(page) == "8 of 20 cells"
     assert page.locator(".transport output").inner_text() == "0 / 12"
-    assert shown(page.locator(".panel canvas").nth(3)) != kept  # what was given has another colour
+    assert colour_of(order, 0, 0) == colour_of(order, 1, 2) == GIVEN
+    assert colour_of(order, 2, 0) != GIVEN
     page.locator(".history .entry").first.click()
     expect(page.locator(".transport output")).to_have_text("20 / 20")
     assert shown(page.locator(".panel canvas").first) == first
@@ -162,6 +171,10 @@ def test_compare_two_models(open_page: Open) -> None:
     page.get_by_role("button", name="Draw both").click()
     expect(page.locator(".summary.b p")).to_contain_text("5 steps in")
     expect(page.locator(".pair")).to_have_count(3)
+    page.get_by_text("owl", exact=True).click()
+    page.locator(".side-settings.a select").first.select_option("vectors")
+    expect(page.get_by_label("Count")).to_have_value("3")
+    expect(page.get_by_role("radio", name="owl")).to_be_checked()
 
 
 def test_understand_a_run(open_page: Open) -> None:
@@ -201,6 +214,11 @@ def test_everything_on_generate_by_keyboard(open_page: Open) -> None:
         page.keyboard.press(key)
     expect(page.locator(".history ul ul .entry")).to_contain_text("cell 3,2 pinned")
     finished(page)
+    expect(page.locator(".panel canvas").first).to_be_focused()
+    page.get_by_role("slider", name="Step", exact=True).fill("4")
+    page.get_by_role("button", name="Continue from here").press("Enter")
+    finished(page)
+    expect(page.get_by_role("button", name="Continue from here")).to_be_focused()
 
 
 @pytest.mark.parametrize("where", ["generate", "edit", "compare", "understand"])
@@ -221,10 +239,19 @@ def test_a_phone_shows_every_page_in_its_width(open_page: Open, where: str) -> N
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_generate_fits_a_small_laptop_without_scrolling(open_page: Open) -> None:
+def test_generate_fits_a_small_laptop_without_scrolling(open_page: Open, collection: Collection) -> None:
     page = open_page()
-    generate(page, Count="4")
-    assert page.evaluate("document.documentElement.scrollHeight") <= 800
+    with serving(create_app(collection, LIMITS.model_copy(update={"count": 16}))) as address:
+        page.goto(f"{address}/#/generate")
+        generate(page, Count="16", Steps="2")
+        assert page.evaluate("document.documentElement.scrollHeight") <= 800
+        page.locator(".thumb input").first.focus()
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator(".thumb").last).to_be_in_viewport(ratio=1)
+        page.set_viewport_size({"width": 1000, "height": 360})
+        box = page.locator(".panel canvas").first.bounding_box()
+        assert box is not None
+        assert box["width"] >= 200
 
 
 def test_who_waits_is_told_so_and_whoever_stops_makes_room(open_page: Open) -> None:
@@ -249,3 +276,45 @@ def test_settings_survive_a_reload_and_problems_are_told_where_they_are(open_pag
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_label("Cells per step")).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".notice.problem")).to_contain_text("needs positive numbers with sum 20")
+    numbers = page.get_by_label("Cells per step")
+    numbers.press("Control+a")
+    numbers.press("Delete")
+    expect(numbers).to_be_focused()
+    numbers.press_sequentially("5, 15")
+    expect(numbers).not_to_have_attribute("aria-invalid", "true")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Top k").press_sequentially("5")
+    page.get_by_label("Top k").press("Backspace")
+    expect(page.get_by_label("Top k")).to_be_focused()
+
+
+def test_a_link_opened_in_the_same_tab_is_taken(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_label("Steps", exact=True).fill("7")
+    page.evaluate("location.hash = '#/generate?seed=9&steps=5'")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("9")
+    expect(page.get_by_label("Steps", exact=True)).to_have_value("5")
+    page.get_by_role("link", name="Generate").click()
+    expect(page).to_have_url(re.compile("seed=9&steps=5"))
+
+
+def test_a_class_among_many_stays_unless_another_is_chosen(open_page: Open) -> None:
+    page = open_page()
+
+    def many(route: Route) -> None:
+        served = route.fetch().json()
+        for model in served["models"]:
+            model["class_names"] = [f"class {i}" for i in range(100)]
+        route.fulfill(json=served)
+
+    page.route("**/api/models", many)
+    page.goto(f"{page.url.split('#')[0]}?#/generate?label=30")
+    search = page.get_by_role("combobox", name="Class", exact=True)
+    for chosen, wanted in (("class 30", "class 99"), ("class 99", "class 7")):
+        expect(search).to_have_value(chosen)
+        search.click()
+        search.press("Enter")
+        expect(search).to_have_value(chosen)
+        search.fill(wanted)
+        search.press("Enter")
+    expect(search).to_have_value("class 7")
