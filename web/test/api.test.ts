@@ -25,6 +25,9 @@ describe("problems", () => {
     expect(describeProblem("steps: 99 given")).toBe("steps: 99 given");
     expect(describeProblem([{ loc: ["body", "sampling", "top_p"], msg: "too large" }, { msg: "no" }])).toBe("sampling.top_p: too large; no");
     expect(describeProblem(undefined)).toBeNull();
+    const kinds = ["literal['cosine','constant']", "list[constrained-int]"].map((kind) => ({ loc: ["body", "sampling", "schedule", kind, 0] }));
+    const wrong = [{ ...kinds[0], msg: "not a rule" }, { ...kinds[1], msg: "not above 0" }, { ...kinds[1], msg: "not above 0" }];
+    expect(describeProblem(wrong)).toBe("sampling.schedule: not a rule, or not above 0");
   });
 
   it("are shown at the setting they name", () => {

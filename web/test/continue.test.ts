@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { cellRequest, forkRequest, pinRequest, stepsLeft, withoutOne } from "../src/logic/continue";
+import { cellRequest, forkRequest, pinRequest, placeOf, stepsLeft, withoutOne } from "../src/logic/continue";
 import { trace } from "./traces";
 
 describe("a fork", () => {
@@ -22,6 +22,11 @@ describe("a fork", () => {
   it("of a composite is about the whole image", () => {
     const composite = { image: "i", mask: "m" };
     expect(forkRequest({ ...trace, request: { ...trace.request, composite } }, 0, 1, 99)).not.toHaveProperty("composite");
+  });
+
+  it("says of which image it is", () => {
+    expect(placeOf(trace, 1, 2)).toBe("step 2 of seed 41");
+    expect(placeOf({ ...trace, request: { ...trace.request, count: 1 } }, 0, 2)).toBe("step 2");
   });
 
   it("has the steps that are left", () => {

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { generations, start, stop } from "../src/store/stage";
+import { current, generations, refused, show, showStep, start, step, stop } from "../src/store/stage";
 import { model, trace } from "./traces";
 
 const LOST = "The connection to the server was lost before the image was complete.";
@@ -63,4 +63,21 @@ it("whatever is started stops all that is still drawn", async () => {
   stop();
   await vi.waitUntil(() => generations.value.every((one) => !one.isActive), { interval: 1 });
   expect(second.trace.value).toMatchObject({ status: "stopped", problem: null });
+});
+
+it("a request that is not accepted leaves what was there before, and says why", async () => {
+  serverSends([event("started", trace.started), ...trace.states.map((state) => event("step", state)), event("done", { images: [], seconds: 1 })], "ends");
+  expect((await outcome()).status).toBe("done");
+  const good = current.value;
+  showStep(2);
+  const kept = generations.value;
+  vi.stubGlobal("fetch", async () => new Response('{"detail": "steps: 9 given"}', { status: 422 }));
+  expect((await outcome()).problem).toBe("steps: 9 given");
+  await vi.waitUntil(() => refused.value, { interval: 1 });
+  expect(refused.value?.problem).toBe("steps: 9 given");
+  expect(current.value).toBe(good);
+  expect(step.value).toBe(2);
+  expect(generations.value).toEqual(kept);
+  show(good);
+  expect(refused.value).toBeNull();
 });

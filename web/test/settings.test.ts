@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { time } from "../src/logic/colour";
-import { aligned, axisLabels, positive, qualityLines, toFigures } from "../src/logic/curves";
+import { aligned, axisLabels, goal, positive, qualityLines, toFigures } from "../src/logic/curves";
 import { defaultOf, differences, fromQuery, initialSettings, mostImages, toQuery, toSampling } from "../src/logic/settings";
 import { model } from "./traces";
 
@@ -57,6 +57,15 @@ describe("charts", () => {
 
   it("share their steps", () => {
     expect(aligned([{ xs: [1, 3], ys: [10, 30] }, { xs: [2, 3], ys: [5, 6] }])).toEqual([[1, 2, 3], [10, null, 30], [null, 5, 6]]);
+  });
+
+  it("say which way is better", () => {
+    expect(["kernel_distance[x]", "val_loss", "classifier_score", "lr"].map(goal)).toEqual([
+      "lower is better",
+      "lower is better",
+      "higher is better",
+      "",
+    ]);
   });
 
   it("leave out what a logarithmic axis cannot show", () => {

@@ -112,12 +112,13 @@ async function problem(response: Response): Promise<string> {
 export function describeProblem(detail: string | FieldProblem[] | undefined): string | null {
   if (typeof detail === "string") return detail;
   if (!Array.isArray(detail) || !detail.length) return null;
-  return detail
-    .map(({ loc = [], msg = "not valid" }) => {
-      const field = loc.filter((part) => part !== "body").join(".");
-      return field ? `${field}: ${msg}` : msg;
-    })
-    .join("; ");
+  const found = new Map<string, Set<string>>();
+  for (const { loc = [], msg = "not valid" } of detail) {
+    const variant = loc.findIndex((part) => /^\w+\[/.test(String(part))); // list[…]: one of the kinds that a value may have
+    const field = loc.slice(0, variant < 0 ? undefined : variant).filter((part) => part !== "body").join(".");
+    found.set(field, (found.get(field) ?? new Set()).add(msg));
+  }
+  return [...found].map(([field, words]) => (field ? `${field}: ` : "") + [...words].join(", or ")).join("; ");
 }
 
 export const isAbort = (error: unknown) => error instanceof DOMException && error.name === "AbortError";

@@ -7,6 +7,10 @@ import { readAt, type Trace } from "./trace";
 /** Cells per step that are left at a state. */
 export const stepsLeft = (trace: Trace, step: number): number[] => trace.started?.steps.slice(step) ?? [];
 
+/** "step 8", and of which image where there are several. */
+export const placeOf = ({ request, started }: Trace, image: number, step: number) =>
+  request.count > 1 ? `step ${step} of seed ${started?.seeds[image] ?? request.seed + image}` : `step ${step}`;
+
 /** The same steps when one cell fewer is left to fill: the last one loses it. */
 export function withoutOne(steps: number[]): number[] {
   const last = steps.at(-1);

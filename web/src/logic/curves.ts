@@ -42,6 +42,12 @@ export function aligned(lines: { xs: number[]; ys: (number | null)[] }[]): [numb
 /** Values that a logarithmic axis can show. */
 export const positive = (ys: number[]) => ys.map((y) => (y > 0 ? y : null));
 
+/** Whether low or high values of a metric are good, in words. */
+export function goal(metric: string): string {
+  if (/distance|loss|error/.test(metric)) return "lower is better";
+  return /precision|recall|density|coverage|score|psnr/.test(metric) ? "higher is better" : "";
+}
+
 export interface QualityLine {
   name: string;
   xs: number[];

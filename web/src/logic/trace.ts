@@ -9,6 +9,8 @@ export interface Origin {
   image: number;
   step: number;
   how: string;
+  /** The cell whose value was chosen by hand. */
+  pinned?: number;
 }
 
 export type TraceStatus = "waiting" | "running" | "done" | "stopped" | "failed";

@@ -28,6 +28,8 @@ export const mask = signal<Mask>(emptyMask([1, 1]));
 export const placement = signal<Placement>({ height: 1, width: 1, top: 0, left: 0 });
 export const result = signal<Generation | null>(null);
 export const resultIndex = signal(0);
+/** The last request, if it was not accepted: the result before is shown on. */
+export const refused = signal<Trace | null>(null);
 export const before = signal<Source[]>([]);
 /** The class that an image was drawn as, until the form has taken it. */
 export const pendingLabel = signal<number | null>(null);
@@ -70,6 +72,7 @@ export const longestSide = () => served.value?.limits.side ?? 1024;
 function dropResult(): void {
   result.peek()?.stop();
   result.value = null;
+  refused.value = null;
 }
 
 /** Works on an image. The mask and the canvas may be kept where the image before had the same size in cells. */

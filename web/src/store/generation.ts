@@ -9,6 +9,8 @@ let lastId = 0;
 
 export class Generation {
   readonly trace: Signal<Trace>;
+  /** The image of it that was looked at last. */
+  image = 0;
   private readonly abort = new AbortController();
 
   constructor(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null) {
@@ -32,6 +34,12 @@ export class Generation {
 
   get isActive(): boolean {
     return ["waiting", "running"].includes(this.trace.value.status);
+  }
+
+  /** Whether nothing was drawn, as the request was not accepted. */
+  get isRefused(): boolean {
+    const { status, started } = this.trace.value;
+    return status === "failed" && !started;
   }
 
   /** Follows the request to its end; failures end up in the trace. */

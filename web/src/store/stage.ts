@@ -2,7 +2,7 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import type { GenerateRequest, ModelInfo } from "../api/types";
-import { bytesOf, lastStep, type Origin } from "../logic/trace";
+import { bytesOf, lastStep, type Origin, type Trace } from "../logic/trace";
 import { Generation } from "./generation";
 
 /** So many generations are kept to go back to. */
@@ -14,6 +14,8 @@ const STATES = 8;
 export const generations = signal<Generation[]>([]);
 export const current = signal<Generation | null>(null);
 export const image = signal(0);
+/** The last request, if it was not accepted: what was there before is shown on. */
+export const refused = signal<Trace | null>(null);
 /** The cell pointed at, in all maps at once. */
 export const cursor = signal<number | null>(null);
 /** The cell whose distribution is shown. */
@@ -38,10 +40,13 @@ export function showStep(at: number): void {
   chosenStep.value = at >= last && running ? null : Math.max(0, Math.min(at, last));
 }
 
-export function show(generation: Generation, imageShown = 0): void {
+export function show(generation: Generation | null): void {
+  const before = current.peek();
+  if (before) before.image = image.peek();
   batch(() => {
     current.value = generation;
-    image.value = imageShown;
+    image.value = generation?.image ?? 0;
+    refused.value = null;
     chosenStep.value = null;
     asked.value = null;
     cursor.value = null;
@@ -66,11 +71,23 @@ export const stop = () => generations.peek().forEach((generation) => generation.
 
 export function start(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null): Generation {
   stop();
+  const [before, at] = [current.peek(), chosenStep.peek()];
   const generation = new Generation(model, request, origin);
   batch(() => {
     generations.value = [...generations.peek(), generation].slice(-KEPT);
     show(generation);
   });
-  void generation.run();
+  void generation.run().then(() => generation.isRefused && takeBack(generation, before, at));
   return generation;
+}
+
+/** Shows again what was there before a request that was not accepted, and says why it was not. */
+function takeBack(generation: Generation, before: Generation | null, at: number | null): void {
+  batch(() => {
+    generations.value = generations.peek().filter((one) => one !== generation);
+    if (current.peek() !== generation) return;
+    show(before);
+    chosenStep.value = at;
+    refused.value = generation.trace.peek();
+  });
 }

@@ -1,7 +1,7 @@
 /** Labelled controls. */
 
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 import { randomSeed } from "../logic/settings";
 import { Icon, type IconName } from "./icons";
 
@@ -17,13 +17,18 @@ interface FieldProps {
 function Field({ label, hint, problem, changed, wide, children }: FieldProps) {
   const id = useId();
   const note = problem ?? hint;
-  const described = note ? { "aria-describedby": `${id}-note` } : {};
+  const about = [changed && `${id}-tag`, note && `${id}-note`].filter(Boolean).join(" ");
+  const described = about ? { "aria-describedby": about } : {};
   return (
     <div class={`field${changed ? " changed" : ""}${wide ? " wide" : ""}`}>
-      <label for={id}>
-        {label}
-        {changed && <span class="tag">differs</span>}
-      </label>
+      <div class="head">
+        <label for={id}>{label}</label>
+        {changed && (
+          <span id={`${id}-tag`} class="tag">
+            differs
+          </span>
+        )}
+      </div>
       {children({ id, ...described, ...(problem ? { "aria-invalid": true } : {}) })}
       {note && (
         <p id={`${id}-note`} class={problem ? "note problem" : "note"}>
@@ -90,7 +95,7 @@ export function SeedField({ value, onChange, ...field }: Common) {
   );
 }
 
-export function TextField({ value, onChange, required, ...field }: Common) {
+export function TextField({ value, onChange, required, pattern, title, ...field }: Common & { pattern?: string; title?: string }) {
   return (
     <Field {...field}>
       {(ids) => (
@@ -99,7 +104,7 @@ export function TextField({ value, onChange, required, ...field }: Common) {
           type="text"
           autocomplete="off"
           spellcheck={false}
-          {...{ value, required }}
+          {...{ value, required, pattern, title }}
           onInput={(event) => onChange(event.currentTarget.value)}
         />
       )}
@@ -180,8 +185,12 @@ export function Segments<T extends string>({ label, value, options, onChange }: 
 }
 
 export function Notice({ kind, children }: { kind: "problem" | "warning" | "info"; children: ComponentChildren }) {
+  const element = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (kind === "problem") element.current?.scrollIntoView({ block: "nearest" });
+  }, [kind]);
   return (
-    <div class={`notice ${kind}`} role={kind === "problem" ? "alert" : "status"}>
+    <div ref={element} class={`notice ${kind}`} role={kind === "problem" ? "alert" : "status"}>
       {children}
     </div>
   );

@@ -50,29 +50,31 @@ function letGo(entry: Decoded | null): void {
   }
 }
 
-/** The pixels of a PNG once they are there; until then those shown before. */
+/** The pixels of a PNG once they are there; until then the last ones that are, so that something is seen of a fast stream. */
 export function useBitmap(png: string | null): ImageBitmap | null {
   const [bitmap, setBitmap] = useState<ImageBitmap | null>(null);
-  const shown = useRef<Decoded | null>(null);
+  const asked = useRef(0);
+  const shown = useRef<{ entry: Decoded | null; turn: number }>({ entry: null, turn: 0 });
   useEffect(() => {
     const entry = png === null ? null : take(png);
-    let [stale, taken] = [false, false];
+    const turn = ++asked.current;
     const show = (pixels: ImageBitmap | null) => {
-      if (stale) return;
-      const before = shown.current;
-      shown.current = entry;
-      taken = true;
+      if (turn < shown.current.turn) return letGo(entry); // a newer one is shown, or nothing any more
+      const before = shown.current.entry;
+      shown.current = { entry, turn };
       setBitmap(pixels);
       letGo(before);
     };
     if (entry) void entry.pixels.then(show);
     else show(null);
-    return () => {
-      stale = true;
-      if (!taken) letGo(entry);
-    };
   }, [png]);
-  useEffect(() => () => letGo(shown.current), []);
+  useEffect(
+    () => () => {
+      letGo(shown.current.entry);
+      shown.current = { entry: null, turn: Infinity };
+    },
+    [],
+  );
   return bitmap;
 }
 

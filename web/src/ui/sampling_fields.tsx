@@ -21,6 +21,7 @@ interface Props {
 
 const RULES = ["", "cosine", "constant"];
 const UNDER_MORE: SettingName[] = ["top_k", "top_p", "preset", "cell_solver", "cell_steps"];
+const NUMBERS = String.raw`\s*[1-9]\d*([\s,]+[1-9]\d*)*[\s,]*`;
 const ORDERS = ["raster", "random", "spiral", "confidence"];
 
 export function SamplingFields({ form, model, limits, cells, problems = {}, changed }: Props) {
@@ -62,6 +63,8 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
         <TextField
           wide
           required
+          pattern={NUMBERS}
+          title="Numbers above 0 with commas between them"
           label="Cells per step"
           hint={`Numbers with sum ${cells}, such as 1, 2, 4, …`}
           {...bind("schedule")}

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { HEAT_GRADIENT, heat } from "../../logic/colour";
 import { believedAt, filledAt, gridOf, highestUncertainty, lastStep, pictureAt, type Trace } from "../../logic/trace";
 import { runs, share, type Side } from "../../store/comparing";
+import { Downloads } from "../../ui/downloads";
 import { Segments } from "../../ui/fields";
 import { GridView } from "../../ui/grid_view";
 import { Status } from "../../ui/status";
@@ -64,6 +65,11 @@ export function Pairs() {
           <figure key={i} class="pair">
             <Picture side="a" trace={traces.a} index={i} />
             <Picture side="b" trace={traces.b} index={i} />
+            {(["a", "b"] as const).map((side) => (
+              <div key={side} class="files">
+                <Downloads trace={traces[side]} index={i} of={`${side.toUpperCase()}, seed ${seedOf(traces[side], i)}`} />
+              </div>
+            ))}
             <figcaption>seed {seedOf(traces.a, i)}</figcaption>
           </figure>
         ))}
@@ -72,7 +78,7 @@ export function Pairs() {
         <p class="legend">
           <span>0</span>
           <span class="bar" style={{ background: HEAT_GRADIENT }} />
-          <span>the highest of A and of B, each in its own unit: {[traces.a, traces.b].map((trace) => trace.model.uncertainty_name).join("; ")}</span>
+          <span>the highest of A and of B, each in its own unit: {[...new Set([traces.a, traces.b].map((trace) => trace.model.uncertainty_name))].join("; ")}</span>
         </p>
       )}
     </section>

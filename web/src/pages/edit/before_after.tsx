@@ -42,7 +42,6 @@ export function BeforeAfter({ before, after, aspect }: Props) {
         />
       </div>
       <label class="inline wipe">
-        <span>before</span>
         <input
           type="range"
           aria-label="Boundary between before and after"
@@ -53,7 +52,6 @@ export function BeforeAfter({ before, after, aspect }: Props) {
           style={{ "--share": `${share}%` }}
           onInput={(event) => setShare(Number(event.currentTarget.value))}
         />
-        <span>after</span>
       </label>
     </>
   );

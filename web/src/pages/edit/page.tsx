@@ -5,7 +5,7 @@ import type { ModelInfo, Served } from "../../api/types";
 import { problemsBySetting } from "../../logic/problems";
 import type { Source } from "../../logic/repaint";
 import { cellsOf, mostImages } from "../../logic/settings";
-import { canvasCells, cellsToFill, keepPixels, mode, obstacle, pendingLabel, result, resultTrace, source } from "../../store/editing";
+import { canvasCells, cellsToFill, keepPixels, mode, obstacle, pendingLabel, refused, result, resultTrace, source } from "../../store/editing";
 import { Form } from "../../store/form";
 import { chosen } from "../../store/models";
 import { route } from "../../store/route";
@@ -47,7 +47,7 @@ export function EditPage({ served }: { served: Served }) {
 
 function Settings({ model, served, image }: { model: ModelInfo; served: Served; image: Source | null }) {
   const settings = form.settings.value;
-  const trace = resultTrace.value;
+  const trace = refused.value ?? resultTrace.value;
   const active = result.value?.isActive ?? false;
   const problems = problemsBySetting(trace, model, settings);
   const limits = served.limits;
@@ -70,7 +70,12 @@ function Settings({ model, served, image }: { model: ModelInfo; served: Served; 
           ]}
           onChange={(value) => (mode.value = value)}
         />
-        <ClassPicker model={model} value={settings.label} onChange={(value) => form.set("label", value)} />
+        <ClassPicker
+          model={model}
+          value={settings.label}
+          onChange={(value) => form.set("label", value)}
+          label={image?.reconstruction ? "Class: what the image shows" : "Class"}
+        />
         <div class="fields">
           <NumberField
             label="Count"
@@ -135,13 +140,14 @@ function Workbench({ source: image }: { source: Source }) {
 }
 
 function Notes({ source: { converted, reconstruction } }: { source: Source }) {
-  if (!converted.length && !reconstruction) return null;
+  const differs = reconstruction !== null && mode.value === "in";
+  if (!converted.length && !differs) return null;
   return (
     <ul class="notes">
       {converted.map((note) => (
         <li key={note}>{note}</li>
       ))}
-      {reconstruction && (
+      {differs && (
         <li>
           The model sees the image through its tokenizer, which loses a little: “as the tokenizer sees it” shows what is left.
         </li>

@@ -1,11 +1,12 @@
 /** Sends an image with its mask or its canvas, and follows the result. */
 
-import { signal } from "@preact/signals";
+import { batch, signal } from "@preact/signals";
 import type { GenerateRequest } from "../../api/types";
 import { outsideMask } from "../../logic/outpaint";
 import { inpaintRequest, outpaintRequest, type Source, type Wish } from "../../logic/repaint";
 import { labelOf, type Settings, toSampling } from "../../logic/settings";
-import { keepPixels, mask, mode, placement, result, resultIndex, source } from "../../store/editing";
+import type { Trace } from "../../logic/trace";
+import { keepPixels, mask, mode, placement, refused, result, resultIndex, source } from "../../store/editing";
 import { Generation } from "../../store/generation";
 import { maskPng, placedPng } from "../../ui/pictures";
 
@@ -29,11 +30,18 @@ export async function repaint(image: Source, settings: Settings): Promise<void> 
     return;
   }
   if (source.peek() !== image) return; // another image came while the pixels were put together
-  result.peek()?.stop();
+  const [before, index] = [result.peek(), resultIndex.peek()];
+  before?.stop();
   const generation = new Generation(image.model, request);
-  resultIndex.value = 0;
-  result.value = generation;
-  void generation.run();
+  const show = (shown: Generation | null, at: number, problem: Trace | null) =>
+    batch(() => {
+      result.value = shown;
+      resultIndex.value = at;
+      refused.value = problem;
+    });
+  show(generation, 0, null);
+  await generation.run();
+  if (generation.isRefused && result.peek() === generation) show(before, index, generation.trace.peek());
 }
 
 async function inpaint(image: Source, wish: Wish): Promise<GenerateRequest> {

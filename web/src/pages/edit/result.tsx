@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { Size } from "../../api/types";
 import type { Source } from "../../logic/repaint";
 import { filledAt, gridOf, lastStep, pictureAt, type Trace } from "../../logic/trace";
-import { before, resultIndex, resultTrace, takeBack, takeResult } from "../../store/editing";
+import { before, resultIndex, resultTrace, takeBack } from "../../store/editing";
 import { Downloads } from "../../ui/downloads";
 import { GridView } from "../../ui/grid_view";
 import { Icon } from "../../ui/icons";
@@ -12,6 +12,7 @@ import { placedPng } from "../../ui/pictures";
 import { Panel } from "../../ui/panel";
 import { Thumb, seedOf } from "../../ui/thumb";
 import { BeforeAfter } from "./before_after";
+import { workOnWithResult } from "./upload";
 
 export function Result({ source }: { source: Source }) {
   const trace = resultTrace.value;
@@ -32,7 +33,7 @@ export function Result({ source }: { source: Source }) {
       )}
       <div class="downloads">
         <Downloads trace={trace} index={resultIndex.value} />
-        <button type="button" disabled={!trace?.done} onClick={takeResult}>
+        <button type="button" disabled={!trace?.done} onClick={() => void workOnWithResult()}>
           <Icon name="edit" /> Use result as the image
         </button>
         {before.value.length > 0 && (
@@ -65,7 +66,7 @@ function Picture({ trace, source }: { trace: Trace; source: Source }) {
       <figure class="panel">
         <figcaption>
           <strong>Result</strong>
-          <span>seed {finished.seed}</span>
+          <span>seed {finished.seed}, right of the line</span>
         </figcaption>
         <BeforeAfter before={original} after={finished.picture} aspect={columns / rows} />
       </figure>

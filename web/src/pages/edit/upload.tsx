@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { encode } from "../../api/client";
 import type { ModelInfo } from "../../api/types";
 import type { Source } from "../../logic/repaint";
-import { pendingUpload, setUpload, source } from "../../store/editing";
+import { pendingUpload, resultTrace, setUpload, source, takeResult } from "../../store/editing";
 import { served } from "../../store/models";
 import { Notice, SelectField } from "../../ui/fields";
 import { Icon } from "../../ui/icons";
@@ -35,6 +35,20 @@ async function upload(model: ModelInfo, file: Blob, name: string, again: Source 
       pendingUpload.value = null;
       uploadProblem.value = (error as Error).message;
     }
+  }
+}
+
+/** Works on with a result. Where it has pixels of the image before, the tokenizer is asked what it sees of them. */
+export async function workOnWithResult(): Promise<void> {
+  const isComposite = resultTrace.peek()?.request.composite !== undefined;
+  takeResult();
+  const image = source.peek();
+  if (!isComposite || !image) return;
+  try {
+    const { reconstruction } = await encode(image.model.name, toBlob(image.picture), "keep");
+    if (source.peek() === image) source.value = { ...image, reconstruction };
+  } catch (error) {
+    if (source.peek() === image) uploadProblem.value = (error as Error).message;
   }
 }
 
@@ -95,6 +109,7 @@ export function Upload({ model }: { model: ModelInfo }) {
 /** Images dropped on the page or pasted into it; tells whether one is being dragged over it. */
 export function useDropAndPaste(model: ModelInfo | null): boolean {
   const [over, setOver] = useState(false);
+  useEffect(() => () => void (uploadProblem.value = null), []);
   useEffect(() => {
     if (!model) return;
     const take = (data: DataTransfer | null) => {

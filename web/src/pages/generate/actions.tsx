@@ -1,7 +1,7 @@
 /** What can be done with the state and the image shown. */
 
 import { useState } from "preact/hooks";
-import { forkRequest, stepsLeft } from "../../logic/continue";
+import { forkRequest, placeOf, stepsLeft } from "../../logic/continue";
 import { randomSeed } from "../../logic/settings";
 import type { Trace } from "../../logic/trace";
 import { editGenerated } from "../../store/editing";
@@ -40,9 +40,10 @@ function Fork({ trace }: { trace: Trace | null }) {
       trace: trace.id,
       image: image.value,
       step: at,
-      how: `step ${at}, seed ${seed}${otherClass}`,
+      how: `${placeOf(trace, image.value, at)}, seed ${seed}${otherClass}`,
     });
     setSeed(String(randomSeed()));
+    setLabel(SAME);
   };
 
   return (

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { Candidate, CellAnswer } from "../../api/types";
-import { pinRequest } from "../../logic/continue";
+import { pinRequest, placeOf } from "../../logic/continue";
 import { gridOf, type Trace } from "../../logic/trace";
 import { image, start } from "../../store/stage";
 import { Icon } from "../../ui/icons";
@@ -25,6 +25,7 @@ export function Answer({ trace, at, answer: found, isFresh }: Props) {
   const { uncertainty_name: name } = found;
   const isVector = found.mean !== null;
   const choice = picked.value === null ? undefined : found.candidates[picked.value];
+  const temperature = trace.request.sampling.temperature ?? trace.model.sampling["temperature"] ?? 1;
   const highest = Math.max(...found.candidates.map(({ probability }) => probability ?? 0), found.rest ?? 0, 1e-9);
 
   const pin = (event: Event) => {
@@ -36,7 +37,8 @@ export function Answer({ trace, at, answer: found, isFresh }: Props) {
       trace: trace.id,
       image: image.peek(),
       step: at,
-      how: `step ${at}, cell ${place} pinned`,
+      how: `${placeOf(trace, image.peek(), at)}, cell ${place} pinned`,
+      pinned: found.cell,
     });
     focusImage();
   };
@@ -44,7 +46,8 @@ export function Answer({ trace, at, answer: found, isFresh }: Props) {
   return (
     <form onSubmit={pin} aria-busy={!isFresh}>
       <p class="facts">
-        {uncertaintyName(name)} {found.uncertainty.toFixed(2)} {unitOf(name)} before step {at + 1}. Around the outlined cell: what
+        {uncertaintyName(name)} {found.uncertainty.toFixed(2)} {unitOf(name)} before step {at + 1}
+        {isVector || temperature === 1 ? "" : `, at temperature 1; the bars are at ${temperature}`}. Around the outlined cell: what
         is believed.
       </p>
       <fieldset class={isVector ? "candidates draws" : "candidates"}>

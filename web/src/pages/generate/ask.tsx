@@ -55,7 +55,7 @@ export function AskPanel() {
         <IconButton icon="close" label="Close" onClick={close} />
       </header>
       {isRead ? (
-        <WasRead filledIn={filled.step[cell]!} />
+        <WasRead filledIn={filled.step[cell]!} isPinned={shown.origin?.pinned === cell} />
       ) : isFresh && found.problem ? (
         <Notice kind="problem">{found.problem}</Notice>
       ) : found?.answer ? (
@@ -98,7 +98,8 @@ function useAnswer(shown: Trace | null, cell: number | null): void {
   }, [shown?.id, index, at, cell]);
 }
 
-function WasRead({ filledIn }: { filledIn: number }) {
+function WasRead({ filledIn, isPinned }: { filledIn: number; isPinned: boolean }) {
+  if (isPinned) return <p>You pinned this cell: its value was chosen by hand.</p>;
   if (filledIn < 0) return <p>This cell was given, so there is nothing to ask: it was not drawn.</p>;
   return (
     <>

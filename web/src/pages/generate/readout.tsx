@@ -25,8 +25,8 @@ function hint(trace: Trace): string {
   if (isComplete(trace) && step.value === lastStep(trace)) {
     return "Finished. Move the slider back to ask about a cell, or to continue differently from there.";
   }
-  const click = "Click a cell that is not read yet to ask what it could become.";
-  return trace.model.believes ? `Point at a cell to read its numbers. ${click}` : click;
+  const click = "Outlined cells are filled next. Click a cell that is not read yet to ask what it could become.";
+  return trace.model.believes ? `${click} Point at one to read its numbers.` : click;
 }
 
 function describe(trace: Trace, cell: number): string {

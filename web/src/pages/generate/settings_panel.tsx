@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Limits, ModelInfo } from "../../api/types";
 import { problemsBySetting } from "../../logic/problems";
 import { cellsOf, labelOf, mostImages, toSampling } from "../../logic/settings";
-import { generations, start, stop, trace } from "../../store/stage";
+import { generations, refused, start, stop, trace } from "../../store/stage";
 import type { Form } from "../../store/form";
 import { NARROW } from "../../ui/canvas";
 import { ClassPicker } from "../../ui/class_picker";
@@ -25,7 +25,8 @@ export function SettingsPanel({ form, model, limits }: Props) {
   const settings = form.settings.value;
   const button = useRef<HTMLButtonElement>(null);
   const active = generations.value.some((generation) => generation.isActive);
-  const problems = problemsBySetting(trace.value, model, settings);
+  const told = refused.value ?? trace.value;
+  const problems = problemsBySetting(told, model, settings);
   const set = (name: "count" | "seed") => (value: string) => form.set(name, value);
 
   useEffect(() => button.current?.focus({ preventScroll: true }), []);
@@ -70,7 +71,7 @@ export function SettingsPanel({ form, model, limits }: Props) {
             <Icon name="stop" /> Stop
           </button>
         )}
-        <Status trace={trace.value} />
+        <Status trace={told} />
       </div>
       <p class="keys">
         <kbd>←</kbd> <kbd>→</kbd> step, <kbd>Space</kbd> plays; in a map the arrows choose a cell and <kbd>Enter</kbd> asks it.

@@ -63,7 +63,7 @@ function Entry({ node }: { node: Generation }) {
   const isShown = current.value === node;
   return (
     <button type="button" class="entry" {...(isShown ? { "aria-current": "true" as const } : {})} onClick={() => show(node)}>
-      <Thumb trace={trace} index={0} at={trace.states.length} />
+      <Thumb trace={trace} index={isShown ? image.value : node.image} at={trace.states.length} />
       <span>{trace.origin ? `from ${trace.origin.how}` : title(trace)}</span>
     </button>
   );
@@ -72,6 +72,7 @@ function Entry({ node }: { node: Generation }) {
 function title({ model, request }: Trace): string {
   const { label, seed, count } = request;
   const name = typeof label === "number" ? (model.class_names[label] ?? `class ${label}`) : "no class";
+  const given = Object.entries(request.sampling).map(([setting, value]) => `, ${setting.replace("_", " ")} ${value}`);
   const of = (served.value?.models.length ?? 0) > 1 ? `${model.name}: ` : "";
-  return of + (count > 1 ? `${name}, seeds ${seed} to ${seed + count - 1}` : `${name}, seed ${seed}`);
+  return `${of}${name}, ${count > 1 ? `seeds ${seed} to ${seed + count - 1}` : `seed ${seed}`}${given.join("")}`;
 }

@@ -2,7 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { lastStep, type Trace } from "../../logic/trace";
-import { current, playing, showStep, step, trace } from "../../store/stage";
+import { current, playing, showStep, step, stop, trace } from "../../store/stage";
 import { IconButton } from "../../ui/fields";
 
 /** Playing all states takes about so many milliseconds, within limits per state. */
@@ -42,6 +42,7 @@ export function Transport() {
           event.currentTarget.value = String(step.peek());
         }}
       />
+      <span class="narrow">{current.value?.isActive && <IconButton icon="stop" label="Stop" onClick={stop} />}</span>
       <output>{disabled ? "–" : `${step.value} / ${steps}`}</output>
     </div>
   );

@@ -2,7 +2,7 @@
 
 import { useMemo, useState } from "preact/hooks";
 import type { Evaluation, ModelInfo } from "../../api/types";
-import { figure, qualityLines, words } from "../../logic/curves";
+import { figure, goal, qualityLines, words } from "../../logic/curves";
 import { Chart } from "../../ui/chart";
 import { SelectField } from "../../ui/fields";
 
@@ -20,7 +20,7 @@ export function Evaluations({ evaluations, model }: { evaluations: Evaluation[];
           <div class="metric">
             <SelectField label="Metric" value={metric} onChange={setChosen} options={metrics.map((name) => [name, words(name)])} />
           </div>
-          <Chart title={words(metric)} lines={lines} xName="steps of sampling" logX points height={280} />
+          <Chart title={[words(metric), goal(metric)].filter(Boolean).join(", ")} lines={lines} xName="steps of sampling" logX points height={280} />
           <Table {...{ evaluations, metrics, cells }} />
         </>
       ) : (

@@ -1,13 +1,14 @@
 /** Understand: how a model was trained, what it drew meanwhile, and how good it is in how many steps. */
 
 import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { getRun } from "../../api/client";
 import type { ModelInfo, RunAnswer } from "../../api/types";
 import { figure, words } from "../../logic/curves";
 import { chosen, model, served } from "../../store/models";
 import { remember, route } from "../../store/route";
 import { Notice, Segments } from "../../ui/fields";
+import { Icon } from "../../ui/icons";
 import { ModelFacts } from "../../ui/model_facts";
 import { Evaluations } from "./evaluations";
 import { Training } from "./training";
@@ -23,6 +24,7 @@ export function UnderstandPage() {
     if (name) chosen.value = name;
   }, [here]);
   const shown = model.value;
+  const [tries, setTries] = useState(0);
   useEffect(() => {
     if (!shown) return;
     remember("understand", (served.peek()?.models.length ?? 0) > 1 ? [["model", shown.name]] : []);
@@ -34,7 +36,7 @@ export function UnderstandPage() {
         if (model.peek()?.name === shown.name) problem.value = error.message;
       },
     );
-  }, [shown?.name, here]);
+  }, [shown?.name, here, tries]);
   if (!shown) return null;
   return (
     <main class="understand">
@@ -43,7 +45,14 @@ export function UnderstandPage() {
         <ModelFacts model={shown} />
         <About model={shown} />
       </header>
-      {problem.value && <Notice kind="problem">{problem.value}</Notice>}
+      {problem.value && (
+        <>
+          <Notice kind="problem">{problem.value}</Notice>
+          <button type="button" class="again" onClick={() => setTries(tries + 1)}>
+            <Icon name="retry" /> Try again
+          </button>
+        </>
+      )}
       <Runs model={shown} />
     </main>
   );
