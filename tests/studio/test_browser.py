@@ -171,6 +171,9 @@ def test_compare_two_models(open_page: Open) -> None:
     page.get_by_role("button", name="Draw both").click()
     expect(page.locator(".summary.b p")).to_contain_text("5 steps in")
     expect(page.locator(".pair")).to_have_count(3)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG of B, seed 2").click()
+    assert download.value.suggested_filename.startswith("heptapod-vectors-")
     page.get_by_text("owl", exact=True).click()
     page.locator(".side-settings.a select").first.select_option("vectors")
     expect(page.get_by_label("Count")).to_have_value("3")

@@ -24,7 +24,7 @@ pytestmark = needs_chromium
 
 
 def test_inpaint_an_upload(open_page: Open, tmp_path: Path) -> None:
-    page = open_page("edit")
+    page = open_page("edit", expected="422")
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(tmp_path / "mine.png")
     page.get_by_label("Image file").set_input_files(tmp_path / "mine.png")
@@ -55,6 +55,15 @@ def test_inpaint_an_upload(open_page: Open, tmp_path: Path) -> None:
     assert (result[:, :10] == original[:, :10]).all()
     assert (result[8:, 12:] != original[8:, 12:]).any()
     assert_makes_the_same_again(png, record, tmp_path)
+
+    page.get_by_label("Steps", exact=True).evaluate("field => field.closest('details').open = true")
+    page.get_by_label("Schedule").select_option("list")
+    page.get_by_label("Cells per step").fill("1, 2")
+    repaint.click()
+    expect(page.get_by_label("Cells per step")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("canvas.sliding")).to_be_visible()  # the result before
+    page.get_by_role("button", name="Use result as the image").click()
+    expect(page.get_by_label("as the tokenizer sees it")).to_be_visible()
 
 
 def test_brush_undo_invert_and_use_the_result(open_page: Open) -> None:
