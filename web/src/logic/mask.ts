@@ -51,11 +51,11 @@ export function paintRectangle(mask: Mask, from: [number, number], to: [number, 
 export function touchedCells(mask: Mask, factor: number): boolean[] {
   const columns = mask.width / factor;
   const touched = new Array<boolean>((mask.height / factor) * columns).fill(false);
-  mask.data.forEach((pixel, at) => {
-    if (!pixel) return;
+  for (let at = mask.data.indexOf(1); at >= 0; at = mask.data.indexOf(1, at)) {
     const [row, column] = [Math.floor(at / mask.width), at % mask.width];
     touched[Math.floor(row / factor) * columns + Math.floor(column / factor)] = true;
-  });
+    at += factor - (column % factor); // on with the row's next cell
+  }
   return touched;
 }
 

@@ -53,7 +53,7 @@ function maskPixels(mask: Mask, colour: string): HTMLCanvasElement {
   Object.assign(canvas, { width: mask.width, height: mask.height });
   const context = canvas.getContext("2d")!;
   const image = context.createImageData(mask.width, mask.height);
-  mask.data.forEach((pixel, at) => (image.data[at * 4 + 3] = pixel ? 255 : 0));
+  for (let at = 0; at < mask.data.length; at++) image.data[at * 4 + 3] = 255 * mask.data[at]!;
   context.putImageData(image, 0, 0);
   context.globalCompositeOperation = "source-in";
   context.fillStyle = colour;
