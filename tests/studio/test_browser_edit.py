@@ -99,7 +99,7 @@ def test_outpaint_places_the_image(open_page: Open, tmp_path: Path) -> None:
     inner = pixels(taken(page, "PNG"))
     page.get_by_role("button", name="Edit this").click()
     page.get_by_text("Out-paint").click()
-    for label, value in (("Height", "24"), ("Width", "28")):
+    for label, value in (("Height", "40"), ("Width", "28")):
         page.get_by_label(label, exact=True).press("Control+a")
         page.get_by_label(label, exact=True).press_sequentially(value)
     page.get_by_label("Top", exact=True).fill("0")
@@ -109,17 +109,17 @@ def test_outpaint_places_the_image(open_page: Open, tmp_path: Path) -> None:
     page.get_by_label("Left", exact=True).fill("8")
     page.get_by_text("Sampling", exact=True).click()
     steps = page.get_by_label("Steps", exact=True)
-    steps.fill("23")
+    steps.fill("51")
     page.get_by_text("Sampling", exact=True).click()
     page.get_by_role("button", name="Paint outside").click()
-    expect(steps).to_be_focused()  # 22 cells are to be filled
-    steps.fill("22")
+    expect(steps).to_be_focused()  # 50 cells are to be filled
+    steps.fill("21")  # more than the model was trained to fill
     page.get_by_role("button", name="Paint outside").press("Enter")
     finished(page)
     expect(page.get_by_role("button", name="Paint outside")).to_be_focused()
     expect(page.locator(".notice.warning")).to_contain_text("size")
     png = taken(page, "PNG")
-    assert pixels(png).shape == (24, 28, 3)
+    assert pixels(png).shape == (40, 28, 3)
     assert (pixels(png)[4:20, 8:28] == inner).all()
     assert_makes_the_same_again(png, taken(page, "JSON"), tmp_path)
 
