@@ -151,7 +151,7 @@ def test_long_lists_of_mistakes_are_refused_at_the_first(client: httpx.Client) -
         response = client.post("/api/generate", json={"model": "run", "known": {"cells": [0], "values": values}})
         assert response.status_code == 422
         assert len(response.content) < 2000
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
 
 
 def test_numbers_that_are_too_large_for_a_model_are_refused(client: httpx.Client) -> None:
