@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from heptapod.pipeline import Heptapod
+from heptapod.record import composited
 from heptapod.sampling import Known, SamplingConfig
 from heptapod.tokenizers import GridSpec
 from heptapod.tokenizers.base import to_float, with_tokens_at
@@ -230,7 +231,7 @@ def _repaint(
     )
     images = heptapod.decode(painted, batch_size)
     if composite:
-        images = torch.where(mask, images, original)
+        images = composited(images, original, mask)
     config = heptapod.sampling_config(int((~kept).sum()), **settings)
     return Edit(images, painted.cpu(), original, tokens.cpu(), mask, kept, indices, config)
 
