@@ -224,6 +224,16 @@ def test_large_pictures_are_averaged_first_and_stay_upright(client: httpx.Client
         assert other.max() == 0
 
 
+def test_a_picture_of_the_models_size_that_is_turned_is_fitted_too(client: httpx.Client) -> None:
+    """Stored as 16×20, the model's size, but upright it is 20×16."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = send(client, file_of(NOISE, "PNG", exif=exif)).json()
+    assert found["size"] == [16, 20]
+    assert len(found["values"]) == 20
+    assert "turned upright by its EXIF tag" in found["converted"]
+
+
 def test_a_size_that_is_kept_must_fit_the_grid(client: httpx.Client) -> None:
     assert send(client, file_of(NOISE.resize((12, 8)), "PNG"), fit="keep").json()["grid"] == [2, 3]
     odd = send(client, file_of(NOISE.resize((13, 8)), "PNG"), fit="keep")

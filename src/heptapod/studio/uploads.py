@@ -62,7 +62,7 @@ def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) 
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if keep:
         heptapod.tokenizer.grid(picture.height, picture.width)
-    elif image.size != (width, height):
+    elif picture.size != (width, height):
         said.append(f"resized and cropped from {size} to {height}×{width}")
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
     return picture, said
