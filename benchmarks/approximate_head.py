@@ -19,12 +19,12 @@ from cell_quality import describe
 from torch import Tensor
 
 from heptapod import Heptapod
-from heptapod.bench.hardware import hardware
 from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
-from heptapod.files import write_json
+from heptapod.grid import tokens_at
 from heptapod.sampling import sample_stream
-from heptapod.tokenizers.base import tokens_at
+from heptapod.tools.bench.hardware import hardware
+from heptapod.utils.files import write_json
 
 
 def main() -> None:

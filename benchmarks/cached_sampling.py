@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from heptapod.files import write_json
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.progress import say
 from heptapod.sampling import SamplingConfig, sample_stream, sample_tokens
-from heptapod.tokenizers import GridSpec
+from heptapod.utils.files import write_json
+from heptapod.utils.logging import say
 
 
 def main() -> None:

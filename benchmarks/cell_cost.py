@@ -21,23 +21,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from heptapod.bench.hardware import hardware
 from heptapod.distributions import CellDistribution, DistributionConfig
 from heptapod.distributions.base import Solver
 from heptapod.distributions.continuous import ContinuousDistribution
-from heptapod.files import write_json
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model, parameters_by_part
-from heptapod.progress import say
 from heptapod.sampling import SamplingConfig, sample_stream
-from heptapod.tokenizers import GridSpec
+from heptapod.tools.bench.hardware import hardware
+from heptapod.utils.files import write_json
+from heptapod.utils.logging import say
 
 GRID = GridSpec(16, 16, channels=16)
 WARM_UP = 2
 """Steps that are not timed."""
 
 
-class Way(NamedTuple):
+class MemoryOption(NamedTuple):
     """How a cell is drawn."""
 
     solver: Solver
@@ -85,7 +85,9 @@ def main() -> None:
     write_json(args.out, {"settings": settings, **hardware(torch.device("cpu")), "rows": rows})
 
 
-def ways(distribution: CellDistribution, evaluations: Sequence[int], solvers: Sequence[str] | None = None) -> list[Way]:
+def ways(
+    distribution: CellDistribution, evaluations: Sequence[int], solvers: Sequence[str] | None = None
+) -> list[MemoryOption]:
     """The ways to draw vectors with numbers of evaluations, none for codes.
 
     A step of heun takes two evaluations: odd numbers are rounded up.
@@ -94,7 +96,9 @@ def ways(distribution: CellDistribution, evaluations: Sequence[int], solvers: Se
     for solver in distribution.solvers if isinstance(distribution, ContinuousDistribution) else ():
         if solvers is None or solver in solvers:
             each = 2 if solver == "heun" else 1
-            found += [Way(solver, n, n * each) for n in sorted({math.ceil(total / each) for total in evaluations})]
+            found += [
+                MemoryOption(solver, n, n * each) for n in sorted({math.ceil(total / each) for total in evaluations})
+            ]
     return found
 
 
@@ -121,7 +125,7 @@ def timed_steps(cells: int, cells_per_step: int) -> int:
     return max(2, cells // cells_per_step)
 
 
-def measure(model: HeptapodModel, way: Way, cells_per_step: int, args: argparse.Namespace) -> dict[str, float]:
+def measure(model: HeptapodModel, way: MemoryOption, cells_per_step: int, args: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of a step: drawing the cells, and all the rest; the fastest run of either counts."""
     sampling = SamplingConfig(
         GRID.num_cells // cells_per_step, "raster", "constant", cell_solver=way.solver, cell_steps=way.steps

@@ -20,24 +20,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from cell_cost import Way, seconds_in_cells, ways
+from cell_cost import MemoryOption, seconds_in_cells, ways
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from heptapod import Heptapod
-from heptapod.bench.hardware import hardware
-from heptapod.config import to_dict
 from heptapod.data import ImageSet
 from heptapod.data.selection import random_images
 from heptapod.evaluation.distances import FeatureStatistics, frechet_distance, kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.reconstruction import reconstruct
-from heptapod.files import read_json, sha256, write_atomically, write_json
-from heptapod.model_folder import find_pretrained
-from heptapod.progress import Progress, say
-from heptapod.random import Stream, numpy_generator
+from heptapod.inference.pretrained import find_pretrained
 from heptapod.tokenizers import tokenizer_hash
+from heptapod.tools.bench.hardware import hardware
+from heptapod.utils.config import to_dict
+from heptapod.utils.files import read_json, sha256, write_atomically, write_json
+from heptapod.utils.logging import Progress, say
+from heptapod.utils.random import Stream, numpy_generator
 
 FEATURES_AT_ONCE = 32
 
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     """What a row of the results is about."""
 
     model: str
-    way: Way | None
+    way: MemoryOption | None
     """None for codes, which are drawn in one go."""
     temperature: float
     token_steps: int

@@ -17,14 +17,14 @@ from cell_quality import describe
 from torch import Tensor
 
 from heptapod import Heptapod, edit
-from heptapod.bench.hardware import hardware
 from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.evaluation.reconstruction import reconstruct
-from heptapod.files import write_json
-from heptapod.pictures import hatched, image_grid, save_png
-from heptapod.progress import Progress
-from heptapod.random import KeyedGenerator, Stream
+from heptapod.tools.bench.hardware import hardware
+from heptapod.utils.files import write_json
+from heptapod.utils.images import hatched, image_grid, save_png
+from heptapod.utils.logging import Progress
+from heptapod.utils.random import KeyedGenerator, Stream
 
 SHOWN = 10
 

@@ -27,9 +27,9 @@ from heptapod.data import DataConfig, batch_at
 from heptapod.data.cache import open_cache
 from heptapod.data.images import decode
 from heptapod.data.sources import open_source
-from heptapod.files import sha256
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.base import to_float
+from heptapod.utils.files import sha256
 
 KILLS = 5
 BATCH = 64

@@ -24,15 +24,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from heptapod import Heptapod
-from heptapod.bench.hardware import hardware
 from heptapod.data import DataConfig, load_images
 from heptapod.data.selection import random_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features
-from heptapod.files import read_json, write_atomically, write_json
-from heptapod.progress import say
-from heptapod.random import Stream
+from heptapod.tools.bench.hardware import hardware
+from heptapod.utils.files import read_json, write_atomically, write_json
+from heptapod.utils.logging import say
+from heptapod.utils.random import Stream
 
 ORDERS = ["raster", "random", "spiral", "confidence"]
 SCHEDULES = ["cosine", "constant"]

@@ -1,4 +1,4 @@
-"""For the site: roles in docstrings, as in :func:`heptapod.editing.edit`, become links into the reference."""
+"""For the site: roles in docstrings, as in :func:`heptapod.inference.editing.edit`, become links into the reference."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from heptapod.distributions import DistributionConfig
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.tokenizers import GridSpec
 
 HEADS = ["global", "local", "cross", "next_token"]
 ORDERS = ["raster", "random", "mixed"]

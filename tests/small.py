@@ -6,12 +6,12 @@ import torch
 
 from heptapod import Heptapod
 from heptapod.distributions import DistributionConfig
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.tokenizers import GridSpec, VAEConfig, VQConfig
+from heptapod.tokenizers import VAEConfig, VQConfig
 from heptapod.tokenizers.store import build_trainable
-
-from .conftest import randomized
+from tests.conftest import randomized
 
 CODES = GridSpec(4, 5, 16)
 VECTORS = GridSpec(4, 5, channels=3)

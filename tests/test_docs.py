@@ -20,11 +20,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from heptapod.cli import main
-from heptapod.files import read_json
 from heptapod.studio.schemas import CellRequest, GenerateRequest
 from heptapod.tokenizers.pretrained import Taef2Config, build_pretrained
-
-from .data.shards import write_shards
+from heptapod.utils.files import read_json
+from tests.data.shards import write_shards
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -46,7 +45,7 @@ PAGES = [
     "docs/studio.md",
     "docs/index.md",
 ]
-COMMAND_LINE = ("heptapod.cli", "heptapod.commands", "heptapod.bench")
+COMMAND_LINE = ("heptapod.cli", "heptapod.cli", "heptapod.tools.bench")
 """Not in the reference: it explains itself (``--help``)."""
 SMALL = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",

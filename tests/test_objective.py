@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.objective import (
@@ -14,7 +15,6 @@ from heptapod.objective import (
     next_cell_supervision,
     objective_loss,
 )
-from heptapod.tokenizers import GridSpec
 
 H, W = 3, 4
 N = H * W

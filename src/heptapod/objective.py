@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heptapod.config import settings
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.random import KeyedGenerator, Stream
+from heptapod.utils.config import settings
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 @settings

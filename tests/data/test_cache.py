@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from heptapod.config import to_dict
 from heptapod.data import DataConfig, encode_images, load_images
 from heptapod.data.cache import CacheConfig, is_cache, load_tokens, open_cache, shard_path, verify_cache
 from heptapod.data.cache_picture import contact_sheet, token_statistics
 from heptapod.data.cache_writer import CacheWriter
 from heptapod.data.images import to_crops
 from heptapod.data.sources import Source, open_source
-from heptapod.files import locked, sha256
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, VAEConfig, VQConfig, VQTokenizer
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.store import build_trainable
+from heptapod.utils.config import to_dict
+from heptapod.utils.files import locked, sha256
 
 
 def vq(seed: int = 0) -> VQTokenizer:

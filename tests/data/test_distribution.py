@@ -17,8 +17,7 @@ from heptapod.data.images import flipped
 from heptapod.data.loader import Batch, BatchStream
 from heptapod.data.sources import open_source
 from heptapod.tokenizers import PixelConfig, build_tokenizer
-
-from .shards import write_shards
+from tests.data.shards import write_shards
 
 COUNT = 45  # of training images: no multiple of the batch size, so that a batch spans the end of an epoch
 BATCH = 8

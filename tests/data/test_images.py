@@ -12,8 +12,7 @@ from PIL import Image
 from heptapod.data import DataConfig, load_images
 from heptapod.data.images import decode, to_rgb
 from heptapod.data.sources import open_source
-
-from ..conftest import SHARED_DATA
+from tests.conftest import SHARED_DATA
 
 
 def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 8), **options: object) -> None:

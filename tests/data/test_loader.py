@@ -7,7 +7,7 @@ import torch
 
 from heptapod.data import ImageSet, TokenSet, batch_at
 from heptapod.data.images import flipped
-from heptapod.tokenizers import GridSpec
+from heptapod.grid import GridSpec
 
 
 def numbered(count: int, flip: bool = False) -> ImageSet:

@@ -23,10 +23,9 @@ from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import open_source
 from heptapod.data.tar_shard import index_shard
 from heptapod.data.webdataset import INDEX, expand_braces
-from heptapod.files import sha256
-
-from ..conftest import SHARED_DATA
-from .shards import members_of, write_shard, write_shards
+from heptapod.utils.files import sha256
+from tests.conftest import SHARED_DATA
+from tests.data.shards import members_of, write_shard, write_shards
 
 
 def picture(value: int = 0, kind: str = "png") -> bytes:

@@ -12,12 +12,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from heptapod.grid import GridSpec
 from heptapod.models.heptapod import build_model
-from heptapod.random import KeyedGenerator, Stream
-from heptapod.recipe import load_recipe
-from heptapod.tokenizers import GridSpec
 from heptapod.training.optim import EMA, build_optimizer
 from heptapod.training.parallelize import shard
+from heptapod.training.recipe import load_recipe
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 def main(name: str, processes: int) -> None:

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from heptapod.files import read_tensors
 from heptapod.training.checkpoint import checkpoints, flat, read_checkpoint
 from heptapod.training.logging import read_metrics
-
-from .launch import run_workers
-from .worker import IMAGES, train
+from heptapod.utils.files import read_tensors
+from tests.distributed.launch import run_workers
+from tests.distributed.worker import IMAGES, train
 
 FSDP = {"strategy": "fsdp"}
 ENGINES: dict[str, dict[str, Any]] = {

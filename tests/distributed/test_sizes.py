@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .launch import environment
+from tests.distributed.launch import environment
 
 WORKER = Path(__file__).with_name("fake_worker.py")
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from heptapod.files import read_json, sha256
 from heptapod.training.checkpoint import checkpoints, find_checkpoint, problem_of
-
-from .launch import environment, free_port, torchrun
+from heptapod.utils.files import read_json, sha256
+from tests.distributed.launch import environment, free_port, torchrun
 
 RECIPE = """
 data: {{path: {images}, image_size: 4, validation_fraction: 0.2}}

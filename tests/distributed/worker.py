@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from PIL import Image
 
-from heptapod import parallel
 from heptapod.data.loader import Batch
 from heptapod.data.tokens import TokenSet
-from heptapod.files import write_tensors
+from heptapod.distributed import process_group
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import HeptapodModel, build_model
 from heptapod.objective import ObjectiveConfig
-from heptapod.tokenizers import GridSpec
 from heptapod.training import TrainConfig, Trainer
 from heptapod.training.model_task import ModelTask
 from heptapod.training.task import LossOutput
+from heptapod.utils.files import write_tensors
 
 GRID = GridSpec(3, 3, 8)
 IMAGES = 52  # not a multiple of the batch: epochs begin within batches
@@ -73,17 +73,17 @@ def train(folder: Path, scenario: dict[str, Any]) -> dict[str, Any]:
     try:
         Trainer(task, config, folder, seed=0, device=torch.device("cpu")).run()
     except Stop:
-        parallel.barrier()
+        process_group.barrier()
     return {"seen": task.seen}
 
 
 def main(folder: Path, scenarios: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
-    with parallel.process_group(60):
+    with process_group.init_process_group(60):
         for scenario in scenarios:
             run = folder / scenario["name"]
             result = train(run, scenario)
-            (run / f"rank{parallel.rank()}.json").write_text(json.dumps(result))
+            (run / f"rank{process_group.rank()}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

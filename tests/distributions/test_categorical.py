@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from heptapod.distributions import Categorical, CellSampling
-from heptapod.random import KeyedGenerator, Stream
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 class Fixed(Categorical):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heptapod.distributions import CellDistribution, CellSampling, DistributionConfig, build_distribution
 from heptapod.distributions.diffusion import (
-    HIGHEST_LEVEL,
+    MAX_LEVEL,
     NUM_LEVELS,
     Backwards,
     DiffusionDistribution,
@@ -21,9 +21,8 @@ from heptapod.distributions.diffusion import (
     respaced_levels,
 )
 from heptapod.distributions.flow import FlowDistribution
-from heptapod.random import KeyedGenerator, Stream, seeded_initialization
-
-from .mixture import CONDITIONS, FEATURES, Mixture, energy_distances
+from heptapod.utils.random import KeyedGenerator, Stream, seeded_initialization
+from tests.distributions.mixture import CONDITIONS, FEATURES, Mixture, energy_distances
 
 CELLS = 12
 long = pytest.mark.skipif("HEPTAPOD_LONG_TESTS" not in os.environ, reason="minutes each: HEPTAPOD_LONG_TESTS=1")
@@ -187,7 +186,7 @@ def test_diffusion_of_a_known_normal() -> None:
             return torch.cat([epsilon, torch.full_like(epsilon, -1)], -1)
 
     distribution.mlp = Exact()  # type: ignore[assignment]
-    for solver, steps, tolerance in (("ancestral", 250, 0.02), ("ddim", 250, 0.02), ("ancestral", HIGHEST_LEVEL, 0.02)):
+    for solver, steps, tolerance in (("ancestral", 250, 0.02), ("ddim", 250, 0.02), ("ancestral", MAX_LEVEL, 0.02)):
         how = CellSampling(solver=solver, steps=steps)  # type: ignore[arg-type]
         x = distribution.sample(torch.zeros(1, 20_000, FEATURES), KeyedGenerator(Stream.SAMPLE, [(1,)]), how)
         assert abs(float(x.mean()) - 2) < tolerance
@@ -219,16 +218,16 @@ def test_the_bound_is_the_divergence_of_two_normals() -> None:
 
 
 def test_levels_of_sampling() -> None:
-    assert respaced_levels(1) == [HIGHEST_LEVEL]
-    for steps in (2, 4, 50, 100, HIGHEST_LEVEL + 1):
+    assert respaced_levels(1) == [MAX_LEVEL]
+    for steps in (2, 4, 50, 100, MAX_LEVEL + 1):
         levels = respaced_levels(steps)
         assert len(set(levels)) == steps
-        assert (levels[0], levels[-1]) == (HIGHEST_LEVEL, 0)
+        assert (levels[0], levels[-1]) == (MAX_LEVEL, 0)
         assert levels == sorted(levels, reverse=True)
     signal = cosine_signal(NUM_LEVELS)
     assert (np.diff(signal) < 0).all()
     assert 0.99 < signal[0] < 1
-    assert signal[HIGHEST_LEVEL] > 1e-4
+    assert signal[MAX_LEVEL] > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])

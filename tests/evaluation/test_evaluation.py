@@ -7,10 +7,9 @@ import torch
 
 from heptapod.data import DataConfig, ImageSet, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
-from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeptapodModel
-
-from ..conftest import GRID
+from tests.conftest import GRID
 
 Make = Callable[..., HeptapodModel]
 

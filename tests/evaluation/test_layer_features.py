@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.evaluation.layer_features import check_unlabelled, layer_features, layer_names
+from heptapod.grid import tokens_at
 from heptapod.models import HeptapodModel
 from heptapod.models.heads import CrossHead, LocalHead
 from heptapod.objective import draw_token_order, next_cell_supervision
-from heptapod.random import KeyedGenerator, Stream
-from heptapod.tokenizers.base import tokens_at
-
-from ..conftest import GRID, HEADS, VECTORS
+from heptapod.utils.random import KeyedGenerator, Stream
+from tests.conftest import GRID, HEADS, VECTORS
 
 Make = Callable[..., HeptapodModel]
 N = GRID.num_cells

@@ -15,7 +15,7 @@ from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures, FeatureExtractor
 from heptapod.evaluation.reference import Reference, make_reference, open_reference
 from heptapod.evaluation.streams import write_npz
-from heptapod.files import read_metadata, read_tensors, write_tensors
+from heptapod.utils.files import read_metadata, read_tensors, write_tensors
 
 
 def colours(images: Tensor) -> Tensor:

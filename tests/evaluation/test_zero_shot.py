@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from heptapod.distributions import flow
-from heptapod.evaluation.likelihood import negative_log_likelihood
 from heptapod.evaluation.zero_shot import judge, zero_shot
+from heptapod.grid import GridSpec
+from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeptapodModel
-from heptapod.tokenizers import GridSpec
-
-from ..conftest import GRID, HEADS
-from .test_likelihood import SMALL, every_grid
+from tests.conftest import GRID, HEADS
+from tests.test_likelihood import SMALL, every_grid
 
 Make = Callable[..., HeptapodModel]
 

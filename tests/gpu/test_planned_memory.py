@@ -7,9 +7,8 @@ import copy
 import pytest
 import torch
 
-from heptapod.planning.budget import Budget
-
-from ..planning.steps import real_batch, real_loss, real_model, subject
+from heptapod.tools.planning.budget import Budget
+from tests.tools.planning.steps import real_batch, real_loss, real_model, training_setup
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -21,11 +20,11 @@ SIZE = ["--model.width", "512", "--model.depth", "6", "--model.num_heads", "8", 
 @pytest.mark.parametrize("kind", ["cross", "global", "flow"])
 def test_the_peak_of_a_training_step(kind: str, precision: str, checkpointing: bool) -> None:
     """Two micro-batches and an update; the second step is measured, when everything is allocated."""
-    from heptapod.planning.fake import checkpoint_blocks
+    from heptapod.tools.planning.fake import checkpoint_blocks
 
     settings = ["--train.batch_size", "32", "--train.accumulation", "2", "--train.precision", precision]
     settings += ["--train.activation_checkpointing"] if checkpointing else []
-    what = subject(kind, *SIZE, *settings, side=16)
+    what = training_setup(kind, *SIZE, *settings, side=16)
     before = torch.cuda.memory_allocated()
     model = real_model(what, "cuda")
     average = copy.deepcopy(model)
@@ -41,4 +40,4 @@ def test_the_peak_of_a_training_step(kind: str, precision: str, checkpointing: b
     peak = torch.cuda.max_memory_allocated() - before
     del average
     budget = Budget(what, gpus=1)
-    assert budget.memory(budget.own_way).training == pytest.approx(peak, rel=0.1)
+    assert budget.memory(budget.configured_option).training == pytest.approx(peak, rel=0.1)

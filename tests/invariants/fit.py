@@ -9,9 +9,9 @@ from torch import Tensor
 
 from heptapod.models import HeptapodModel
 from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.training import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 def fit(

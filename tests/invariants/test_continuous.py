@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from heptapod.evaluation.likelihood import negative_log_likelihood, next_cell_loss
+from heptapod.likelihood import negative_log_likelihood, next_cell_loss
 from heptapod.models import HeptapodModel
 from heptapod.objective import ObjectiveConfig, Supervision, draw_supervision, draw_token_order, objective_loss
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.sampling import Known, SamplingConfig, sample_stream, sample_tokens
-
-from ..conftest import HEADS, VECTORS
-from .test_model import order_of, targets_of
+from heptapod.utils.random import KeyedGenerator, Stream
+from tests.conftest import HEADS, VECTORS
+from tests.invariants.test_model import order_of, targets_of
 
 N = VECTORS.num_cells
 Make = Callable[..., HeptapodModel]
@@ -141,7 +140,7 @@ def test_all_prefixes_at_once_equal_single_ones(make_model: Make, head: str, dis
 @torch.no_grad()
 def test_the_likelihood_of_a_flow_is_a_density(make_model: Make) -> None:
     """The chain rule over cells, each a one-dimensional density that integrates to one."""
-    from heptapod.tokenizers import GridSpec
+    from heptapod.grid import GridSpec
 
     model = make_model("cross", GridSpec(1, 2, channels=1))
     axis = torch.linspace(-6, 6, 31)

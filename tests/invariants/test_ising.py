@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from heptapod.evaluation.likelihood import negative_log_likelihood
 from heptapod.evaluation.zero_shot import zero_shot
+from heptapod.grid import GridSpec
+from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.objective import ObjectiveConfig, draw_token_order
-from heptapod.random import KeyedGenerator, Stream
-from heptapod.tokenizers import GridSpec
 from heptapod.training import TrainConfig
-
-from .fit import fit
-from .ising import Ising, N
+from heptapod.utils.random import KeyedGenerator, Stream
+from tests.invariants.fit import fit
+from tests.invariants.ising import Ising, N
 
 BATCH = 128
 DENSITY = {"cross": ("all", 4), "global": (4, "all")}

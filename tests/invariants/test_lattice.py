@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from heptapod.distributions import CellSampling, DistributionConfig
-from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.grid import GridSpec
+from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.objective import ObjectiveConfig
-from heptapod.random import KeyedGenerator, Stream
-from heptapod.tokenizers import GridSpec
 from heptapod.training import TrainConfig
-
-from .fit import fit
-from .lattice import SIDE, Lattice, N
+from heptapod.utils.random import KeyedGenerator, Stream
+from tests.invariants.fit import fit
+from tests.invariants.lattice import SIDE, Lattice, N
 
 BATCH = {"cross": 128, "global": 64}
 DENSITY = {"cross": ("all", 3), "global": (4, "all")}

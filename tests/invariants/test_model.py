@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from heptapod.evaluation.likelihood import negative_log_likelihood
+from heptapod.grid import GridSpec
+from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeptapodModel
 from heptapod.objective import (
     ObjectiveConfig,
@@ -19,11 +20,9 @@ from heptapod.objective import (
     next_cell_supervision,
     objective_loss,
 )
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.sampling import SamplingConfig, sample_stream
-from heptapod.tokenizers import GridSpec
-
-from ..conftest import GRID, HEADS, ORDERS
+from heptapod.utils.random import KeyedGenerator, Stream
+from tests.conftest import GRID, HEADS, ORDERS
 
 N = GRID.num_cells
 Make = Callable[..., HeptapodModel]

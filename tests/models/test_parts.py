@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from heptapod.distributions import DistributionConfig
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.config import SIZES
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import build_model, parameters_by_part
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import Linear, RMSNorm, linear
-from heptapod.models.rotary import CONDITION_CELL, rotary_2d, rotate
-from heptapod.tokenizers import GridSpec
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import Linear, RMSNorm, linear
+from heptapod.nn.rotary import CONDITION_CELL, rotary_2d, rotate
 
 Make = Callable[..., HeptapodModel]
 

@@ -9,11 +9,10 @@ import torch
 
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.models.layers import SelfBlock
-from heptapod.models.rotary import rotary_2d
+from heptapod.nn.layers import SelfBlock
+from heptapod.nn.rotary import rotary_2d
 from heptapod.sampling import SamplingConfig, sample_stream, sample_tokens
-
-from ..conftest import GRID, randomized
+from tests.conftest import GRID, randomized
 
 N = GRID.num_cells
 

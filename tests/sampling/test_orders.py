@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from heptapod.grid import GridSpec
 from heptapod.models import HeptapodModel
 from heptapod.sampling import Known, SamplingConfig, sample_stream, sample_tokens
 from heptapod.sampling.order import fill_order, spiral, split_by_confidence
-from heptapod.tokenizers import GridSpec
-
-from ..conftest import GRID, VECTORS
+from tests.conftest import GRID, VECTORS
 
 N = GRID.num_cells
 Make = Callable[..., HeptapodModel]

@@ -8,8 +8,7 @@ import torch
 from heptapod.models import HeptapodModel
 from heptapod.sampling import Known, SamplingConfig, cells_per_step, sample_stream, sample_tokens
 from heptapod.sampling.order import fill_order
-
-from ..conftest import GRID
+from tests.conftest import GRID
 
 N = GRID.num_cells
 Make = Callable[..., HeptapodModel]

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from heptapod.cli import main
-
-from .conftest import CHROMIUM
+from tests.studio.conftest import CHROMIUM
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Locator, Page, Route, expect

@@ -22,8 +22,7 @@ from PIL import Image
 from heptapod.studio.app import create_app
 from heptapod.studio.models import Collection, load_models
 from heptapod.studio.schemas import Limits
-
-from ..small import CODES, VECTORS, small_model
+from tests.small import CODES, VECTORS, small_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page

@@ -10,8 +10,7 @@ import pytest
 
 from heptapod.studio.app import create_app
 from heptapod.studio.models import Collection
-
-from .browsing import (
+from tests.studio.browsing import (
     Open,
     Route,
     assert_makes_the_same_again,
@@ -25,7 +24,7 @@ from .browsing import (
     shown,
     taken,
 )
-from .conftest import LIMITS, serving
+from tests.studio.conftest import LIMITS, serving
 
 pytestmark = needs_chromium
 CELLS = 20

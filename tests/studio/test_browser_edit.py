@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .browsing import (
+from tests.studio.browsing import (
     Open,
     assert_makes_the_same_again,
     click_cell,

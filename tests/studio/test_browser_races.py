@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .browsing import Held, Open, click_cell, expect, finished, generate, needs_chromium, read_so_far, shown
+from tests.studio.browsing import Held, Open, click_cell, expect, finished, generate, needs_chromium, read_so_far, shown
 
 pytestmark = needs_chromium
 

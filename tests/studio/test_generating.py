@@ -19,14 +19,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from heptapod import Heptapod, edit, outpaint
-from heptapod.asking import ask_cell
 from heptapod.cli import main
-from heptapod.record import from_values, png_base64
+from heptapod.inference.cell_query import ask_cell
+from heptapod.inference.record import from_values, png_base64
 from heptapod.sampling import SamplingConfig
 from heptapod.studio.models import Collection
-
-from ..small import CODES, VECTORS
-from .conftest import generated
+from tests.small import CODES, VECTORS
+from tests.studio.conftest import generated
 
 MODELS = ["run", "vectors"]
 

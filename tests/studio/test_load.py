@@ -21,8 +21,7 @@ from schemathesis.generation import GenerationMode
 from heptapod.studio import generating
 from heptapod.studio.app import create_app
 from heptapod.studio.models import Collection
-
-from .conftest import LIMITS, generated, iterate, serving
+from tests.studio.conftest import LIMITS, generated, iterate, serving
 
 LONG = bool(os.environ.get("HEPTAPOD_LONG_TESTS"))
 MALFORMED = 2000 if LONG else 400
@@ -83,24 +82,24 @@ def test_a_client_that_goes_away_frees_the_worker_within_a_step(
                     break
         left = time.monotonic()
         until = left + 10
-        while not app.state.desk.is_idle and time.monotonic() < until:
+        while not app.state.queue.is_idle and time.monotonic() < until:
             time.sleep(0.005)
-        assert app.state.desk.is_idle
+        assert app.state.queue.is_idle
         assert sum(when > left + 0.1 for when in steps) <= 1, "at most the step that was being made"
         assert len(steps) < 10
         # The same while it waits in line: whoever is gone is never served.
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(lambda: httpx.post(f"{address}/api/generate", json=request, timeout=60).status_code)
-            while app.state.desk.is_idle:
+            while app.state.queue.is_idle:
                 time.sleep(0.005)
             question = {"model": "run", "label": "dog", "known": {"cells": [], "values": []}, "cell": 3}
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(f"{address}/api/cell", json=question, timeout=0.5)
             before = len(steps)
             assert first.result() == 200
-        assert app.state.desk.num_waiting == 0
+        assert app.state.queue.num_waiting == 0
         until = time.monotonic() + 5
-        while not app.state.desk.is_idle and time.monotonic() < until:
+        while not app.state.queue.is_idle and time.monotonic() < until:
             time.sleep(0.005)
         assert before < len(steps) <= before + 13, "of the first one only: the question was never looked at"
         assert asked == []

@@ -16,8 +16,7 @@ from PIL import Image
 from heptapod.studio.app import create_app
 from heptapod.studio.models import _names, load_models
 from heptapod.studio.runs import MOST_POINTS, find_run, read_evaluations, read_run
-
-from .conftest import LIMITS, serving
+from tests.studio.conftest import LIMITS, serving
 
 
 def evaluation(folder: Path, steps: int, **changes: Any) -> None:

@@ -18,8 +18,7 @@ from PIL import Image
 from heptapod.studio.app import create_app
 from heptapod.studio.models import Collection
 from heptapod.studio.security import is_local
-
-from .conftest import LIMITS, serving
+from tests.studio.conftest import LIMITS, serving
 
 TOKEN = "open-sesame"
 

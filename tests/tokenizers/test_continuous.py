@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import ContinuousTokenizer, VAEConfig, VAETokenizer
 from heptapod.tokenizers.store import build_trainable
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 class Linear(ContinuousTokenizer):

@@ -18,10 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from heptapod.config import from_dict, settings, to_dict
 from heptapod.data.images import to_rgb
-from heptapod.files import load_strictly, read_tensors, write_tensors
-from heptapod.tokenizers.base import GridSpec, to_float
+from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.codebook import nearest
 from heptapod.tokenizers.pretrained import (
     AnyPretrainedConfig,
@@ -36,9 +35,10 @@ from heptapod.tokenizers.pretrained import (
     build_pretrained,
     import_pretrained,
 )
-
-from ..conftest import SHARED_DATA
-from .published import (
+from heptapod.utils.config import from_dict, settings, to_dict
+from heptapod.utils.files import load_strictly, read_tensors, write_tensors
+from tests.conftest import SHARED_DATA
+from tests.tokenizers.published import (
     Shapes,
     State,
     blank_state,

@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from heptapod.random import KeyedGenerator, Stream
+from heptapod.grid import GridSpec
 from heptapod.tokenizers import (
     FSQConfig,
-    GridSpec,
     LossesConfig,
     PixelConfig,
     PixelTokenizer,
@@ -28,6 +27,7 @@ from heptapod.tokenizers.codebook import Codebook, codebook_usage
 from heptapod.tokenizers.networks import SelfAttention
 from heptapod.tokenizers.store import build_trainable
 from heptapod.tokenizers.trainable import Reconstruction
+from heptapod.utils.random import KeyedGenerator, Stream
 
 SMALL = VQConfig(factor=4, codebook_size=8, code_width=4, width=8)
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from heptapod import parallel
-from heptapod.config import from_dict
 from heptapod.data import ImageSet
-from heptapod.files import write_tensors
+from heptapod.distributed import process_group
 from heptapod.tokenizers import LossesConfig, VQConfig
 from heptapod.tokenizers.store import build_trainable
 from heptapod.training import TrainConfig, Trainer
 from heptapod.training.tokenizer_task import TokenizerTask
+from heptapod.utils.config import from_dict
+from heptapod.utils.files import write_tensors
 
 
 def images_of(count: int) -> ImageSet:
@@ -37,7 +37,7 @@ class Recorded(TokenizerTask):
 
 def main(folder: Path, settings: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    with parallel.process_group():
+    with process_group.init_process_group():
         model = VQConfig(
             width=8, codebook_size=settings.get("codes", 16), code_width=4, dead_below=settings.get("dead_below", 0.1)
         )
@@ -52,8 +52,8 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
         figures = Trainer(task, config, folder / "run", 0, torch.device("cpu")).run()
         tensors = {f"codebook/{step}": vectors for step, vectors in enumerate(task.codebooks)}
         tensors |= {f"model/{name}": tensor for name, tensor in task.module.state_dict().items()}
-        write_tensors(folder / f"rank{parallel.rank()}.safetensors", tensors)
-        (folder / f"rank{parallel.rank()}.json").write_text(json.dumps(figures))
+        write_tensors(folder / f"rank{process_group.rank()}.safetensors", tensors)
+        (folder / f"rank{process_group.rank()}.json").write_text(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint
-
-from .test_kill import RECIPE, environment
+from tests.training.test_kill import RECIPE, environment
 
 
 @pytest.fixture

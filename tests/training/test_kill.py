@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from heptapod.files import sha256
 from heptapod.training.checkpoint import checkpoints, flat, read_checkpoint
+from heptapod.utils.files import sha256
 
 KILLS = 10
 STEPS = 300

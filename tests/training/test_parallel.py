@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from heptapod import parallel
-from heptapod.files import read_tensors
+from heptapod.distributed import process_group
 from heptapod.training.logging import read_metrics
+from heptapod.utils.files import read_tensors
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
 ADVERSARIAL = {"adversarial_weight": 0.5, "adversarial_start": 4, "discriminator_width": 8, "discriminator_layers": 2}
@@ -68,7 +68,7 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path: Path, losses: dict
 
 def test_alone_nothing_is_exchanged() -> None:
     tensor = torch.ones(3)
-    assert parallel.gather(tensor) == [tensor]
-    parallel.sum_in_place([tensor])
+    assert process_group.all_gather(tensor) == [tensor]
+    process_group.all_reduce_sum([tensor])
     assert tensor.tolist() == [1, 1, 1]
-    assert (parallel.rank(), parallel.world_size(), parallel.is_main()) == (0, 1, True)
+    assert (process_group.rank(), process_group.world_size(), process_group.is_main_process()) == (0, 1, True)

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from heptapod.data import Batch, ImageSet
-from heptapod.files import sha256
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig, VQConfig, load_tokenizer
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
@@ -24,6 +22,8 @@ from heptapod.tokenizers.trainable import Reconstruction
 from heptapod.training import TrainConfig, Trainer
 from heptapod.training.checkpoint import flat, read_checkpoint
 from heptapod.training.tokenizer_task import TokenizerTask
+from heptapod.utils.files import sha256
+from heptapod.utils.random import KeyedGenerator, Stream
 
 SMALL_ADVERSARY = {"discriminator_width": 8, "discriminator_layers": 2}
 VQ = VQConfig(width=8, codebook_size=16, code_width=4)

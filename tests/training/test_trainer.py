@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorProperties, TensorStorageMetadata
 
 from heptapod.data import Batch
-from heptapod.errors import TerminatedError
-from heptapod.files import read_tensors
+from heptapod.distributed.errors import TerminatedError
 from heptapod.training import LossOutput, NonFiniteLossError, TrainConfig, Trainer
 from heptapod.training.checkpoint import (
     CheckpointWriter,
@@ -27,6 +26,7 @@ from heptapod.training.checkpoint import (
     read_checkpoint,
 )
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.utils.files import read_tensors
 
 CONFIG = TrainConfig(
     steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, precision="float32", ema_decay=0.9, log_every=1,
@@ -91,7 +91,7 @@ class Line:
         return Image.new("RGB", (4, 4))
 
     def export(self, module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
-        from heptapod.files import write_tensors
+        from heptapod.utils.files import write_tensors
 
         write_tensors(folder / "model.safetensors", module.state_dict(), metadata)
 
@@ -169,7 +169,7 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
 
 
 def vars_of(config: TrainConfig) -> dict[str, Any]:
-    from heptapod.config import to_dict
+    from heptapod.utils.config import to_dict
 
     return to_dict(config)
 

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.config import from_dict, settings
 from heptapod.data.images import DataConfig, shuffled, split_rows
 from heptapod.data.tokens import TokenSet
-from heptapod.files import METADATA_KEY, open_tensors, read_json, sha256
-from heptapod.progress import Progress
-from heptapod.tokenizers.base import GridSpec
+from heptapod.grid import GridSpec
+from heptapod.utils.config import from_dict, settings
+from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
+from heptapod.utils.logging import Progress
 
 FORMAT = "heptapod-cache-1"
 CROPS = (1, 5)

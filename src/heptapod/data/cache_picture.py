@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from heptapod.data.cache import Cache, open_cache
-from heptapod.pictures import image_grid
-from heptapod.progress import Progress
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.base import to_uint8
 from heptapod.tokenizers.codebook import perplexity_of
+from heptapod.utils.images import image_grid
+from heptapod.utils.logging import Progress
 
 ROWS = 8
 COLUMNS = 8

@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod import parallel
-from heptapod.config import to_dict
 from heptapod.data.cache import (
     CacheConfig,
     CacheDescription,
@@ -26,11 +24,13 @@ from heptapod.data.cache import (
 )
 from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
 from heptapod.data.sources import Source
-from heptapod.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
-from heptapod.progress import Progress
-from heptapod.shared_work import SharedCount, tell, told
+from heptapod.distributed import process_group
+from heptapod.distributed.coordination import SharedProgress, publish, wait_for_value
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
+from heptapod.utils.config import to_dict
+from heptapod.utils.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
+from heptapod.utils.logging import Progress
 
 
 class CacheWriter:
@@ -80,19 +80,19 @@ class CacheWriter:
             ValueError: if no image can be read, or their sizes differ or do not fit.
             OSError: if the disk is full; shards written before stay as they are.
         """
-        if not parallel.is_main():
-            self._write_share(told("absent shards"))
+        if not process_group.is_main_process():
+            self._write_share(wait_for_value("absent shards"))
             return None
         absent = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
         if not absent and (self.folder / "index.json").is_file():
-            tell("absent shards", [])
+            publish("absent shards", [])
             return read_index(self.folder)
         with locked(self.folder):
             if not (self.folder / "cache.json").is_file():
                 save_tokenizer(self.tokenizer, self.folder / "tokenizer")
                 write_json(self.folder / "cache.json", to_dict(self.description))
             remove_temporary(self.folder / "shards")
-            tell("absent shards", absent)  # from here on there are several writers, each of files of its own
+            publish("absent shards", absent)  # from here on there are several writers, each of files of its own
             self._write_share(absent)
             index = self._index()
             remove_temporary(self.folder)
@@ -101,15 +101,15 @@ class CacheWriter:
 
     def _write_share(self, absent: list[int]) -> None:
         """Writes this process's part of the absent shards, and waits for the others in the first process."""
-        mine = absent[parallel.rank() :: parallel.world_size()]
+        mine = absent[process_group.rank() :: process_group.world_size()]
         total = len(self.source.names)
         done = total - sum(len(self._rows(number)) for number in absent)
         self._size = self._known_size()
-        processes = f" in {parallel.world_size()} processes" if parallel.is_parallel() else ""
+        processes = f" in {process_group.world_size()} processes" if process_group.is_distributed() else ""
         with Progress(f"tokenizing {total:,} images{processes}", total, done=done) as progress:
             if done:
                 progress.say(f"tokenizing: going on after {done:,} images")
-            count = SharedCount("images tokenized", progress)
+            count = SharedProgress("images tokenized", progress)
             rows = np.concatenate([self._rows(number) for number in mine] or [np.arange(0)])
             decoded = decode_each(self.source, rows, self._transform())
             for number in mine:
@@ -145,7 +145,7 @@ class CacheWriter:
             return lambda image: to_crops(image, size, self.config.crop_scale)
         return lambda image: to_rgb(image, size)[None]
 
-    def _write_shard(self, number: int, decoded: Iterator[tuple[int, np.ndarray | str]], count: SharedCount) -> None:
+    def _write_shard(self, number: int, decoded: Iterator[tuple[int, np.ndarray | str]], count: SharedProgress) -> None:
         """Encodes the next images of the stream, as many as belong to the shard."""
         rows: list[int] = []
         unreadable: list[str] = []

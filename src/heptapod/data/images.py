@@ -15,11 +15,11 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from heptapod.config import settings
 from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
-from heptapod.progress import Progress
-from heptapod.random import KeyedGenerator, Stream, numpy_generator
+from heptapod.utils.config import settings
+from heptapod.utils.logging import Progress
+from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator
 
 
 @settings

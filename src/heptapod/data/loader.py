@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator
 
 
 class ItemSet(Protocol):

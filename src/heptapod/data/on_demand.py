@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.progress import say
+from heptapod.utils.logging import say
 
 
 class ImagesOnDemand:

@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from heptapod.config import from_dict
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import open_source
-from heptapod.progress import say
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.config import from_dict
+from heptapod.utils.logging import say
+from heptapod.utils.random import Stream, numpy_generator
 
 
 def random_images(

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from heptapod.data.webdataset import ShardReader, expand_braces, find_shards, index_shards
-from heptapod.progress import say
+from heptapod.utils.logging import say
 
 IMAGE_SUFFIXES = {
     ".jpg",

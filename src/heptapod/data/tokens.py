@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from heptapod.data.images import ImageSet
-from heptapod.progress import Progress
-from heptapod.random import KeyedGenerator, Stream
-from heptapod.tokenizers.base import GridSpec, Tokenizer, to_float
+from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import Tokenizer, to_float
+from heptapod.utils.logging import Progress
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 @dataclass

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
-from heptapod.files import TEMPORARY, read_metadata, read_tensors, write_tensors
-from heptapod.progress import Progress, say
+from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
+from heptapod.utils.logging import Progress, say
 
 INDEX = "heptapod-index.safetensors"
 FORMAT = "heptapod-tar-index-1"

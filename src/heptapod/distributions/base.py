@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heptapod.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator
 
 Solver = Literal["ancestral", "ddim", "euler", "heun"]
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heptapod.distributions.base import CellDistribution, CellSampling, to_device
-from heptapod.models.layers import Linear
-from heptapod.random import KeyedGenerator
+from heptapod.nn.layers import Linear
+from heptapod.utils.random import KeyedGenerator
 
 
 class Categorical(CellDistribution):

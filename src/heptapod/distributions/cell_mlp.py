@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.models.layers import Linear
+from heptapod.nn.layers import Linear
 
 NUM_SINES = 256
 LEVEL_SCALE = 1000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from heptapod.config import settings
+from heptapod.utils.config import settings
 
 
 @settings

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heptapod.distributions.base import CellDistribution, CellSampling, Solver, to_device
 from heptapod.distributions.cell_mlp import CellMLP
-from heptapod.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator
 
 BELIEF_DRAWS = 16
 """Vectors drawn per cell to know mean and spread of its distribution."""

@@ -13,7 +13,7 @@ from heptapod.distributions.base import CellSampling, to_device
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
 
 NUM_LEVELS = 1000
-LEAST_SIGNAL = 1e-4
+MIN_SIGNAL = 1e-4
 """Sampling begins at the highest level whose signal ᾱ is at least this: above, errors of ε would be blown up."""
 
 
@@ -26,7 +26,7 @@ def cosine_signal(num_levels: int) -> np.ndarray:
 
 
 SIGNAL = torch.from_numpy(cosine_signal(NUM_LEVELS))
-HIGHEST_LEVEL = int(torch.nonzero(SIGNAL >= LEAST_SIGNAL)[-1])
+MAX_LEVEL = int(torch.nonzero(SIGNAL >= MIN_SIGNAL)[-1])
 
 
 class DiffusionDistribution(ContinuousDistribution):
@@ -44,7 +44,7 @@ class DiffusionDistribution(ContinuousDistribution):
 
     presets = {"default": Preset("ddim", 12), "fast": Preset("ddim", 8)}
     solvers = {"ancestral": 100, "ddim": 12}
-    most_steps = HIGHEST_LEVEL + 1
+    most_steps = MAX_LEVEL + 1
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
@@ -130,4 +130,4 @@ class Backwards:
 
 def respaced_levels(steps: int) -> list[int]:
     """Levels visited by K steps, evenly spaced from the highest with a signal down to 0."""
-    return [round(level) for level in np.linspace(HIGHEST_LEVEL, 0, steps)]
+    return [round(level) for level in np.linspace(MAX_LEVEL, 0, steps)]

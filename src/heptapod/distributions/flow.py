@@ -13,7 +13,7 @@ from torch import Tensor
 
 from heptapod.distributions.base import CellSampling, to_device
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
-from heptapod.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator
 
 EXACT_CHANNELS = 32
 """Up to so many numbers per token the trace of the Jacobian is exact; above, it is estimated."""

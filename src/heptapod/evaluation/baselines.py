@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from heptapod.evaluation.image_metrics import psnr
-from heptapod.random import Stream, numpy_generator
 from heptapod.tokenizers.base import to_float
+from heptapod.utils.random import Stream, numpy_generator
 
 KMEANS_PATCHES = 300_000
 """Patches that k-means is fitted on; see :func:`kmeans_baseline`."""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from heptapod.data.images import ImageSet
 from heptapod.data.loader import batch_at
-from heptapod.progress import Progress
-from heptapod.random import KeyedGenerator, Stream, seeded_initialization
 from heptapod.tokenizers.base import to_float
+from heptapod.utils.logging import Progress
+from heptapod.utils.random import KeyedGenerator, Stream, seeded_initialization
 
 
 class Classifier(nn.Module):

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod import parallel
+from heptapod.distributed import process_group
+from heptapod.distributed.collectives import gather_blocks
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import FeatureExtractor
-from heptapod.exchange import in_order
-from heptapod.progress import Progress, Silent
+from heptapod.utils.logging import Progress, Silent
 
 ROWS_AT_A_TIME = 4096
 """Features that are counted into the statistics at a time, however the images come: a fixed number, so that not even
@@ -85,7 +85,8 @@ def collect_shared(
     """What :func:`collect_features` gives, of batches that several processes share; with one process equal to it.
 
     Args:
-        batches: of this process: its :func:`~heptapod.exchange.own_blocks`; an empty batch where nothing could be read.
+        batches: the batches of this process (:func:`~heptapod.distributed.collectives.blocks_of_rank`); an empty
+            batch where nothing could be read.
         extractor: the network.
         total: images expected of all processes.
         kept: (``total``,) bool, whose features to keep; None keeps all.
@@ -99,9 +100,9 @@ def collect_shared(
     Raises:
         ValueError: as of :func:`collect_features`.
     """
-    found = in_order(_extracted(batches, extractor, with_logits))
+    found = gather_blocks(_extracted(batches, extractor, with_logits))
     with Progress(title.format(f"{total:,}"), total) as bar:
-        if parallel.is_main():
+        if process_group.is_main_process():
             return _collected(found, extractor, kept, bar, see)
         for _ in found:
             pass

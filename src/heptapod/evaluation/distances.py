@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator
 
 
 class FeatureStatistics:

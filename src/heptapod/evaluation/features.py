@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.files import sha256
+from heptapod.utils.files import sha256
 
 INCEPTION = "inception-v3"
 

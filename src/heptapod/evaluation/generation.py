@@ -28,7 +28,7 @@ NEIGHBOURS_MINIMUM = max(PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS) + 1
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnavailableMetric:
     """Why a metric is not measured."""
 
     reason: str
@@ -48,7 +48,9 @@ def metric_names(metric: Metric, extractor: FeatureExtractor) -> list[str]:
     return [f"{part}[{extractor.name}]" for part in metric.split("_")]
 
 
-def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference | None, count: int) -> LeftOut | None:
+def unavailable_reason(
+    metric: Metric, extractor: FeatureExtractor, reference: Reference | None, count: int
+) -> UnavailableMetric | None:
     """Why a metric cannot be taken of so many samples; None if it can, as far as is known without a reference.
 
     The Fréchet distance needs more samples than features (else its covariance is singular, and its value tells more of
@@ -57,16 +59,16 @@ def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference | 
     features kept in the reference.
     """
 
-    def lacking(given: int, needed: int, what: str) -> LeftOut | None:
-        return LeftOut(f"needs {needed:,} {what}, {given:,} given", needed) if given < needed else None
+    def lacking(given: int, needed: int, what: str) -> UnavailableMetric | None:
+        return UnavailableMetric(f"needs {needed:,} {what}, {given:,} given", needed) if given < needed else None
 
-    def kept_features(needed: int) -> LeftOut | None:
+    def kept_features(needed: int) -> UnavailableMetric | None:
         kept = needed if reference is None else len(reference.features)
         return lacking(kept, needed, "features kept in the reference (moments alone do not do)")
 
     if metric == "score":
         if extractor.num_classes is None:
-            return LeftOut(f"the extractor {extractor.name} has no classes", None)
+            return UnavailableMetric(f"the extractor {extractor.name} has no classes", None)
         return lacking(count, SPLITS, "samples")
     if metric == "frechet":
         needed = extractor.num_features + 1
@@ -80,7 +82,7 @@ def why_not(metric: Metric, extractor: FeatureExtractor, reference: Reference | 
 
 def plan_metrics(
     extractor: FeatureExtractor, reference: Reference | None, count: int, asked: Sequence[Metric] | None = None
-) -> tuple[list[Metric], dict[str, LeftOut]]:
+) -> tuple[list[Metric], dict[str, UnavailableMetric]]:
     """Which metrics are measured and, by the names of their results, why the others are not.
 
     Args:
@@ -98,12 +100,12 @@ def plan_metrics(
         if not asked:
             raise ValueError(f"metrics: none given, must be among {', '.join(METRICS)}")
     chosen: list[Metric] = []
-    left_out: dict[str, LeftOut] = {}
+    left_out: dict[str, UnavailableMetric] = {}
     for metric in METRICS:
         if asked is not None and metric not in asked:
-            left_out |= {name: LeftOut("not asked for", None) for name in metric_names(metric, extractor)}
+            left_out |= {name: UnavailableMetric("not asked for", None) for name in metric_names(metric, extractor)}
             continue
-        reason = why_not(metric, extractor, reference, count)
+        reason = unavailable_reason(metric, extractor, reference, count)
         if reason is None:
             chosen.append(metric)
         elif asked is not None:

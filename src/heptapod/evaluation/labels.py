@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator
 
 LabelPolicy = Literal["balanced", "random", "reference", "none"]
 

@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from heptapod.grid import tokens_at
 from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import draw_token_order
-from heptapod.progress import Progress, Silent
-from heptapod.random import KeyedGenerator, Stream
-from heptapod.tokenizers.base import tokens_at
+from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.random import KeyedGenerator, Stream
 
 TokenOrder = Literal["raster", "random", "mixed"]
 Pool = Callable[[Tensor, int], Tensor]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.progress import Progress, Silent
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.random import Stream, numpy_generator
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -22,7 +22,7 @@ STRENGTHS = tuple(10.0**power for power in range(-4, 4))
 """Inverse strengths C of the linear probe's regularisation that are tried, strongest regularisation first."""
 SELECTION = 5
 """One in so many training images is held out to choose among them."""
-MOST_ITERATIONS = 1000
+MAX_ITERATIONS = 1000
 BLOCK = 1024
 """Images compared with all training images at a time."""
 
@@ -175,7 +175,7 @@ def linear_predictions(
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         raise ValueError("the linear probe needs scikit-learn: pip install 'heptapod[evaluation]'") from None
-    model = LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     results = []
     for strength in strengths:
         model.C = strength
@@ -183,7 +183,7 @@ def linear_predictions(
             warnings.simplefilter("ignore")  # that it did not converge is told in the result
             model.fit(train.double().numpy(), labels.numpy())
         predicted = torch.from_numpy(np.asarray(model.predict(test.double().numpy()), dtype=np.int64))
-        results.append((predicted, int(model.n_iter_.max()) < MOST_ITERATIONS))
+        results.append((predicted, int(model.n_iter_.max()) < MAX_ITERATIONS))
     return results
 
 

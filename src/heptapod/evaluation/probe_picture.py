@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from PIL import Image, ImageDraw, ImageFont
 
 from heptapod.evaluation.probe import NEIGHBOURS, Accuracy
-from heptapod.pictures import BACKGROUND, INK
+from heptapod.utils.images import BACKGROUND, INK
 
 BAR = 480
 """Pixels of a bar of 100%."""

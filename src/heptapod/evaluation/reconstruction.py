@@ -16,10 +16,10 @@ from heptapod.evaluation.distances import FeatureStatistics, frechet_distance, k
 from heptapod.evaluation.features import FeatureExtractor
 from heptapod.evaluation.image_metrics import psnr, ssim
 from heptapod.evaluation.perceptual import LPIPS
-from heptapod.pictures import image_grid
-from heptapod.progress import Progress
 from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
 from heptapod.tokenizers.codebook import codebook_usage
+from heptapod.utils.images import image_grid
+from heptapod.utils.logging import Progress
 
 FLOAT_BITS = 16
 """Bits counted per number of a continuous token: as it is stored by default."""

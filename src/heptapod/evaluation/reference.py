@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.distributed.collectives import broadcast_tensors
 from heptapod.evaluation.collect import Collected, collect_features, collect_shared
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import INCEPTION, FeatureExtractor
 from heptapod.evaluation.streams import ImageStream, npz_entries, open_images, read_npz_entry
-from heptapod.exchange import from_first
-from heptapod.files import read_metadata, read_tensors, sha256, write_tensors
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.files import read_metadata, read_tensors, sha256, write_tensors
+from heptapod.utils.random import Stream, numpy_generator
 
 FORMAT = "heptapod-reference-1"
 SUFFIX = ".safetensors"
@@ -227,7 +227,7 @@ def _of_first(reference: Reference | None) -> Reference:
     if reference is not None:
         facts = np.frombuffer(json.dumps(reference._facts()).encode(), np.uint8)
         tensors = {**reference._tensors(), "facts": torch.from_numpy(facts.copy())}
-    content: dict[str, Any] = dict(from_first(tensors))
+    content: dict[str, Any] = dict(broadcast_tensors(tensors))
     return reference or Reference(**json.loads(content.pop("facts").numpy().tobytes()), **content)
 
 

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heptapod.config import to_dict
+from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.evaluation.labels import LabelPolicy, policy_labels
 from heptapod.evaluation.streams import Batches
-from heptapod.exchange import own_blocks
-from heptapod.model_folder import find_pretrained, model_sha256
-from heptapod.pipeline import DEFAULT_BATCH, Heptapod
-from heptapod.random import image_seeds
+from heptapod.inference.bundle import DEFAULT_BATCH
+from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.sampling import cells_per_step, check_plan
 from heptapod.tokenizers import tokenizer_hash
+from heptapod.utils.config import to_dict
+from heptapod.utils.random import image_seeds
 
 
 def sample_batches(
@@ -38,7 +39,7 @@ def sample_batches(
         count: images.
         seed: image i is drawn with seed + i.
         batch_size: images at a time; if given, batches are filled up to it, so that no image depends on ``count``.
-        shared: only the batches of this process (:func:`heptapod.exchange.own_blocks`).
+        shared: only the batches of this process (:func:`heptapod.distributed.collectives.blocks_of_rank`).
         **settings: changes to the model's sampling settings.
 
     Yields:
@@ -49,7 +50,7 @@ def sample_batches(
     """
     size = batch_size or DEFAULT_BATCH
     blocks = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    for block in own_blocks(blocks) if shared else blocks:
+    for block in blocks_of_rank(blocks) if shared else blocks:
         own = None if labels is None else labels[block.start : block.stop]
         tokens = heptapod.generate_tokens(
             own, count=len(block), seed=seed + block.start, batch_size=batch_size, **settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator
 
 SPLITS = 10
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from heptapod.data.cache import is_cache, open_cache
 from heptapod.data.images import check_size, decode_each, to_rgb
 from heptapod.data.sources import open_source
-from heptapod.exchange import own_blocks
-from heptapod.files import atomic_file, sha256
-from heptapod.progress import say
-from heptapod.random import Stream, numpy_generator
+from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.base import to_uint8
+from heptapod.utils.files import atomic_file, sha256
+from heptapod.utils.logging import say
+from heptapod.utils.random import Stream, numpy_generator
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Images (B, 3, h, w) uint8 and labels (B,) int64, -1 where there is none."""
@@ -58,10 +58,10 @@ class ImageStream:
 
         Args:
             batch_size: images.
-            shared: read only this process's part (:func:`heptapod.exchange.own_blocks`).
+            shared: read only this process's part (:func:`heptapod.distributed.collectives.blocks_of_rank`).
         """
         blocks = [self.rows[start : start + batch_size] for start in range(0, self.count, batch_size)]
-        yield from self.read(own_blocks(blocks) if shared else blocks)
+        yield from self.read(blocks_of_rank(blocks) if shared else blocks)
 
 
 def open_images(

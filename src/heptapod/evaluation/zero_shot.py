@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.evaluation.likelihood import ReadingOrder, check_likelihood, negative_log_likelihood
+from heptapod.likelihood import ReadingOrder, check_likelihood, negative_log_likelihood
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.progress import Progress, Silent
+from heptapod.utils.logging import Progress, Silent
 
 CONFIDENCE_BINS = 10
 
@@ -34,7 +34,7 @@ def zero_shot(
     The class with the highest is the answer, and the softmax over the classes is the posterior where all are equally
     likely beforehand (see :func:`judge`). The orders in which an image is read, and the noise where a flow's likelihood
     is an estimate, are the same for all classes, so that classes differ by nothing else. Several orders count as in
-    :func:`~heptapod.evaluation.likelihood.negative_log_likelihood`: the mean of p over them, a model of its own to
+    :func:`~heptapod.likelihood.negative_log_likelihood`: the mean of p over them, a model of its own to
     which Bayes' rule applies.
 
     The cost is that of K likelihoods per image and order.
@@ -83,7 +83,7 @@ def _checked(model: HeptapodModel, classes: Sequence[int] | None) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ZeroShotScores:
     """How well the classes of images are told."""
 
     confusion: Tensor
@@ -116,7 +116,7 @@ class Judgement:
         return [r / total if total else None for r, total in zip(right, totals, strict=True)]
 
 
-def judge(log_likelihoods: Tensor, truth: Tensor) -> Judgement:
+def judge(log_likelihoods: Tensor, truth: Tensor) -> ZeroShotScores:
     """Holds the answers by likelihood against the truth, all classes equally likely beforehand.
 
     Args:
@@ -136,7 +136,7 @@ def judge(log_likelihoods: Tensor, truth: Tensor) -> Judgement:
     gaps = torch.zeros(CONFIDENCE_BINS, dtype=torch.float64).index_add(
         0, bins, confidence - (answers == truth).double()
     )
-    return Judgement(
+    return ZeroShotScores(
         confusion,
         negative_log_posterior=float(-log_posterior.gather(1, truth.unsqueeze(1)).mean()),
         calibration_error=float(gaps.abs().sum() / M),

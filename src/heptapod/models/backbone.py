@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import RMSNorm, SelfBlock, causal_self_attention_mask
-from heptapod.models.rotary import rotary_2d
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import RMSNorm, SelfBlock, causal_self_attention_mask
+from heptapod.nn.rotary import rotary_2d
 
 
 class Backbone(nn.Module):
@@ -19,7 +19,7 @@ class Backbone(nn.Module):
         width: model width D.
         depth: number of blocks.
         num_heads: attention heads.
-        rotary_base: see :func:`heptapod.models.rotary.rotary_2d`.
+        rotary_base: see :func:`heptapod.nn.rotary.rotary_2d`.
     """
 
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:

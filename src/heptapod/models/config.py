@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import field
 from typing import Literal, NamedTuple
 
-from heptapod.config import settings
 from heptapod.distributions.config import DistributionConfig
+from heptapod.utils.config import settings
 
 
 class Size(NamedTuple):

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from heptapod.distributions.build import build_distribution
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.continuous import ContinuousDistribution
+from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.backbone import Backbone
 from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head
 from heptapod.models.heads.base import CellEmbedding
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import Block, Linear, init_weights
-from heptapod.models.rotary import CONDITION_CELL
-from heptapod.random import KeyedGenerator, seeded_initialization
-from heptapod.tokenizers.base import GridSpec, tokens_at
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import Block, Linear, init_weights
+from heptapod.nn.rotary import CONDITION_CELL
+from heptapod.utils.random import KeyedGenerator, seeded_initialization
 
 
 @dataclass

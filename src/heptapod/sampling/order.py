@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heptapod.objective import draw_token_order
-from heptapod.random import KeyedGenerator, Stream
+from heptapod.utils.random import KeyedGenerator, Stream
 
 SamplingOrder = Literal["raster", "random", "spiral", "confidence"]
 TRAINED_FOR: dict[str, tuple[SamplingOrder, ...]] = {

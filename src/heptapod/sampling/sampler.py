@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from heptapod.grid import tokens_at, with_tokens_at
 from heptapod.models.heads import ReadStates
 from heptapod.models.heptapod import HeptapodModel, ReadCache
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.sampling.order import fill_order, split_by_confidence
 from heptapod.sampling.schedule import SamplingConfig, cells_per_step
-from heptapod.tokenizers.base import tokens_at, with_tokens_at
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 @dataclass
@@ -114,8 +114,8 @@ def sample_stream(
         states = _read(model, labels, tokens, prefix, cells, cache)
         if token_order == "confidence":
             features = model.predict(states, unread, cache)
-            doubt = KeyedGenerator(Stream.CONFIDENCE, [(seed, step) for seed in seeds])
-            uncertainty = model.distribution.uncertainty(features, doubt, how, schedule)
+            confidence_generator = KeyedGenerator(Stream.CONFIDENCE, [(seed, step) for seed in seeds])
+            uncertainty = model.distribution.uncertainty(features, confidence_generator, how, schedule)
             cells, places, left = split_by_confidence(unread, uncertainty, count)
             features = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
         else:

@@ -6,10 +6,10 @@ import dataclasses
 import math
 from typing import Literal
 
-from heptapod.config import settings
 from heptapod.distributions import CellSampling
 from heptapod.distributions.base import Solver
 from heptapod.sampling.order import SamplingOrder
+from heptapod.utils.config import settings
 
 
 @settings

@@ -19,9 +19,9 @@ from pydantic import BaseModel
 from starlette.types import Message, Receive, Scope, Send
 
 from heptapod import __version__
-from heptapod.pipeline import Heptapod
+from heptapod.inference.pipeline import Heptapod
 from heptapod.studio import generating, runs, schemas
-from heptapod.studio.desk import Ahead, Desk, Failure, FullError, Models, Ticket
+from heptapod.studio.job_queue import Ahead, Failure, FullError, JobQueue, Models, Ticket
 from heptapod.studio.models import Collection, ServedModel
 from heptapod.studio.security import Doorkeeper
 from heptapod.studio.uploads import NotAnImageError, TooLargeError, read_upload
@@ -60,20 +60,20 @@ def create_app(
         token: what clients must show; None for no such thing.
         names: host names that it is called by, beside this machine's own; None for any.
     """
-    desk = Desk(list(collection.devices), limits.waiting)
+    queue = JobQueue(list(collection.devices), limits.waiting)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.close()
+        queue.close()
 
     app = FastAPIOffline(
         title="Heptapod studio", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None,
         responses=ERRORS, max_body_size=2 * limits.upload_bytes,
     )  # fmt: skip
-    app.state.desk = desk
+    app.state.queue = queue
     _add_models(app, collection, limits)
-    _add_work(app, collection, limits, desk)
+    _add_work(app, collection, limits, queue)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(Doorkeeper, token=token, names=names)
     app.mount("/", StaticFiles(directory=STATIC, html=True, check_dir=False), name="page")
@@ -117,7 +117,7 @@ def _add_models(app: FastAPI, collection: Collection, limits: schemas.Limits) ->
         return FileResponse(file, media_type="image/png")
 
 
-def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk: Desk) -> None:
+def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, queue: JobQueue) -> None:
     """What needs a device, and so a place in the line."""
     decoder = ThreadPoolExecutor(1)  # uploads are decoded one at a time, for the memory they take
     most_json = (8 << 20) + 8 * limits.side**2  # tokens of a large grid, and two pictures of the largest size in base64
@@ -141,7 +141,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
                 yield _event("done" if isinstance(state, schemas.Done) else "step", state)
 
         with _refusals():
-            return _Stream(desk.enter(work))
+            return _Stream(queue.enter(work))
 
     @app.post(
         "/api/cell",
@@ -152,7 +152,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
     async def cell(request: Request, question: schemas.CellRequest) -> Response:
         with _refusals():
             generating.check_request(_model(collection, question.model).heptapod, question, limits)
-        return await _one(desk, request, question.model, lambda one: generating.answer(one, question, limits))
+        return await _one(queue, request, question.model, lambda one: generating.answer(one, question, limits))
 
     @app.post(
         "/api/encode",
@@ -176,13 +176,13 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, desk
 
         with _refusals():
             picture, converted = await asyncio.get_running_loop().run_in_executor(decoder, read)
-        return await _one(desk, request, model, lambda one: iter([generating.encode(one, picture, converted)]))
+        return await _one(queue, request, model, lambda one: iter([generating.encode(one, picture, converted)]))
 
 
 Compute = Callable[[Heptapod], Iterator[BaseModel | None]]
 
 
-async def _one(desk: Desk, request: Request, model: str, compute: Compute) -> Response:
+async def _one(queue: JobQueue, request: Request, model: str, compute: Compute) -> Response:
     """Waits for one answer; leaves the line when the client goes away."""
 
     def work(models: Models) -> Iterator[bytes | None]:
@@ -190,7 +190,7 @@ async def _one(desk: Desk, request: Request, model: str, compute: Compute) -> Re
             yield None if answer is None else answer.model_dump_json().encode()
 
     with _refusals():
-        ticket = desk.enter(work)
+        ticket = queue.enter(work)
     answer = asyncio.ensure_future(_first(ticket))
     try:
         while not answer.done():

@@ -15,12 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.asking import ask_cell, cell_surroundings, check_question
-from heptapod.cautions import cautions, size_caution
-from heptapod.config import to_dict
-from heptapod.pipeline import Heptapod
-from heptapod.random import image_seeds
-from heptapod.record import (
+from heptapod.inference.cell_query import ask_cell, cell_surroundings, check_question
+from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.record import (
     Composite,
     KnownCells,
     composite_of,
@@ -31,11 +28,14 @@ from heptapod.record import (
     read_composite,
     to_values,
 )
+from heptapod.inference.support_warnings import size_warning, support_warnings
+from heptapod.inference.trace import shown_steps
 from heptapod.sampling import Known, SamplingConfig, SamplingStep, cells_per_step, check_plan, sample_stream
 from heptapod.studio import schemas
-from heptapod.studio.desk import RefusedError
+from heptapod.studio.job_queue import RefusedError
 from heptapod.tokenizers.base import to_float, to_uint8
-from heptapod.trace import shown_steps
+from heptapod.utils.config import to_dict
+from heptapod.utils.random import image_seeds
 
 DECODED_AT_ONCE = 4
 """Images between two looks at whether the client is still there."""
@@ -55,7 +55,7 @@ class Generation:
     config: SamplingConfig
     steps: list[int]
     frames: frozenset[int]
-    cautions: list[str]
+    support_warnings: list[str]
 
     def started(self, heptapod: Heptapod) -> schemas.Started:
         """What a client is told first."""
@@ -68,7 +68,7 @@ class Generation:
             steps=self.steps,
             sampling=to_dict(self.config),
             uncertainty_name=heptapod.model.distribution.uncertainty_name,
-            warnings=self.cautions,
+            warnings=self.support_warnings,
         )
 
 
@@ -123,7 +123,9 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
-    told = [caution for caution in [size_caution(heptapod)] if caution] + cautions(heptapod, [label], config, known)
+    told = [message for message in [size_warning(heptapod)] if message] + support_warnings(
+        heptapod, [label], config, known
+    )
     frames = frozenset(shown_steps(len(steps), request.frames))
     return Generation(request, (grid.height, grid.width), label, seeds, known, original, config, steps, frames, told)
 

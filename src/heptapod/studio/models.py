@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from heptapod import __version__
-from heptapod.config import to_dict
-from heptapod.model_folder import find_pretrained, model_sha256
-from heptapod.pipeline import Heptapod
+from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.sampling import TRAINED_FOR
 from heptapod.studio.runs import find_run
 from heptapod.studio.schemas import Limits, ModelInfo, Served
+from heptapod.utils.config import to_dict
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from heptapod.files import read_json
 from heptapod.studio.schemas import Curve, Evaluation, Run
 from heptapod.training.logging import read_metrics
+from heptapod.utils.files import read_json
 
 MOST_POINTS = 2000
 STAGES = ("model", "tokenizer")

@@ -15,15 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from heptapod.distributions.base import Solver
 from heptapod.sampling.order import SamplingOrder
 
-MOST_CELLS = 1 << 16
-Cell = Annotated[int, Field(ge=0, lt=MOST_CELLS, description="Number of a cell: row · columns + column.")]
-Cells = Annotated[list[Cell], Field(max_length=MOST_CELLS, fail_fast=True)]
-Codes = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_CELLS, fail_fast=True)]
+MAX_CELLS = 1 << 16
+Cell = Annotated[int, Field(ge=0, lt=MAX_CELLS, description="Number of a cell: row · columns + column.")]
+Cells = Annotated[list[Cell], Field(max_length=MAX_CELLS, fail_fast=True)]
+Codes = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_CELLS, fail_fast=True)]
 Values = Annotated[
     Codes | str,
     Field(description="Codes, one per cell; or vectors: base64 of float32 (little-endian), C numbers per cell."),
 ]
-CellsPerStep = Annotated[list[Annotated[int, Field(ge=1, lt=MOST_CELLS)]], Field(max_length=MOST_CELLS, fail_fast=True)]
+CellsPerStep = Annotated[list[Annotated[int, Field(ge=1, lt=MAX_CELLS)]], Field(max_length=MAX_CELLS, fail_fast=True)]
 MOST_FIELDS = 64
 Png = Annotated[str, Field(description="A PNG file, base64.")]
 Name = Annotated[str, Field(max_length=200)]
@@ -57,7 +57,7 @@ class CellSampling(Shape):
 class Sampling(CellSampling):
     """How images are drawn; what is left out is as the model was saved with."""
 
-    steps: Annotated[int, Field(ge=1, lt=MOST_CELLS)] | None = Field(None, description="null: one cell per step.")
+    steps: Annotated[int, Field(ge=1, lt=MAX_CELLS)] | None = Field(None, description="null: one cell per step.")
     token_order: SamplingOrder | None = None
     schedule: Literal["cosine", "constant"] | CellsPerStep | None = None
     approximate_head: bool | None = None
@@ -85,17 +85,17 @@ class Composite(Shape):
     mask: Annotated[str, Field(description="A PNG file of the same size, base64: white where to repaint.")]
 
 
-class Subject(Shape):
+class TrainingSetup(Shape):
     """What a request is about: a model, a class, a size."""
 
     model: Name = Field(description="Name of a model, as /api/models lists it.")
     label: Annotated[int, Field(ge=0, lt=1 << 31)] | Name | None = Field(None, description="A class; unset: no label.")
-    size: Annotated[list[Annotated[int, Field(ge=1, lt=MOST_CELLS)]], Field(min_length=2, max_length=2)] | None = Field(
+    size: Annotated[list[Annotated[int, Field(ge=1, lt=MAX_CELLS)]], Field(min_length=2, max_length=2)] | None = Field(
         None, description="Height and width in pixels, multiples of the tokenizer's factor; unset: the trained size."
     )
 
 
-class GenerateRequest(Subject):
+class GenerateRequest(TrainingSetup):
     """New images, or images continued from known cells (a fork, a pinned choice, in- and out-painting)."""
 
     sampling: Sampling = Sampling()
@@ -106,7 +106,7 @@ class GenerateRequest(Subject):
     frames: int = Field(64, ge=2, description="At how many evenly spaced states to picture what is believed.")
 
 
-class CellRequest(Subject):
+class CellRequest(TrainingSetup):
     """What the model believes of one unread cell."""
 
     sampling: CellSampling = CellSampling()

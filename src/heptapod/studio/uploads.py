@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from heptapod.data.images import to_rgb
-from heptapod.pipeline import Heptapod
+from heptapod.inference.pipeline import Heptapod
 from heptapod.studio.schemas import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")

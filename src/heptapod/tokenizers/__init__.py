@@ -1,6 +1,6 @@
 """Tokenizers: images to token grids and back, trained for reconstruction only."""
 
-from heptapod.tokenizers.base import GridSpec, Tokenizer
+from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.fsq import FSQConfig, FSQTokenizer
 from heptapod.tokenizers.losses import LossesConfig
@@ -20,7 +20,6 @@ __all__ = [
     "ContinuousTokenizer",
     "FSQConfig",
     "FSQTokenizer",
-    "GridSpec",
     "LossesConfig",
     "PixelConfig",
     "PixelTokenizer",

@@ -7,63 +7,11 @@ float32; cells in raster order.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class GridSpec:
-    """A token grid: its shape and what a token is."""
-
-    height: int
-    """Rows."""
-    width: int
-    """Columns."""
-    vocabulary_size: int = 0
-    """V: tokens are codes in 0..V-1; 0 where they are vectors."""
-    channels: int = 0
-    """C: tokens are vectors of C numbers; 0 where they are codes."""
-
-    def __post_init__(self) -> None:
-        if (self.vocabulary_size > 0) == (self.channels > 0):
-            raise ValueError(
-                f"vocabulary_size: {self.vocabulary_size} and channels: {self.channels} given, one of them must be "
-                "above 0"
-            )
-
-    @property
-    def num_cells(self) -> int:
-        """N = H·W."""
-        return self.height * self.width
-
-    @property
-    def is_discrete(self) -> bool:
-        """Whether tokens are codes."""
-        return self.vocabulary_size > 0
-
-    @property
-    def token_shape(self) -> tuple[int, ...]:
-        """Shape of the tokens of one image: (N,) or (N, C)."""
-        return (self.num_cells,) if self.is_discrete else (self.num_cells, self.channels)
-
-    def empty_tokens(self, batch: int) -> Tensor:
-        """Zeros (B, N) int64 or (B, N, C) float32 on the CPU."""
-        return torch.zeros(batch, *self.token_shape, dtype=torch.int64 if self.is_discrete else torch.float32)
-
-
-def tokens_at(tokens: Tensor, cells: Tensor) -> Tensor:
-    """Tokens (B, N) or (B, N, C) on cells (B, k): (B, k) or (B, k, C)."""
-    if tokens.ndim == 2:
-        return tokens.gather(1, cells)
-    return tokens.gather(1, cells.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-def with_tokens_at(tokens: Tensor, cells: Tensor, values: Tensor) -> Tensor:
-    """A copy of tokens (B, N) or (B, N, C) with values (B, k) or (B, k, C) on cells (B, k)."""
-    index = cells if tokens.ndim == 2 else cells.unsqueeze(-1).expand_as(values)
-    return tokens.scatter(1, index, values)
+from heptapod.grid import GridSpec
 
 
 class Tokenizer(nn.Module, ABC):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heptapod import parallel
-from heptapod.random import Stream, numpy_generator
+from heptapod.distributed import process_group
+from heptapod.utils.random import Stream, numpy_generator
 
 
 @dataclass
@@ -29,7 +29,10 @@ class CodebookStatistics:
     def across_ranks(self) -> CodebookStatistics:
         """The statistics of all processes together, the same to the bit in each of them."""
         gathered = zip(
-            parallel.gather(self.counts), parallel.gather(self.sums), parallel.gather(self.vectors), strict=True
+            process_group.all_gather(self.counts),
+            process_group.all_gather(self.sums),
+            process_group.all_gather(self.vectors),
+            strict=True,
         )
         first, *others = (CodebookStatistics(*tensors) for tensors in gathered)
         return sum(others, first)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.tokenizers.base import GridSpec, Tokenizer
+from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import Tokenizer
 
 
 class ContinuousTokenizer(Tokenizer):

@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heptapod.config import settings
-from heptapod.random import KeyedGenerator
-from heptapod.tokenizers.base import GridSpec
+from heptapod.grid import GridSpec
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
+from heptapod.utils.config import settings
+from heptapod.utils.random import KeyedGenerator
 
 MAX_CODES = 2**24
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heptapod import parallel
-from heptapod.config import settings
+from heptapod.distributed import process_group
+from heptapod.utils.config import settings
 
 
 @settings
@@ -63,7 +63,7 @@ def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_
         torch.autograd.grad(loss, last_weight, retain_graph=True)[0].detach()
         for loss in (reconstruction_loss, adversarial_loss)
     ]
-    parallel.sum_in_place(gradients)
-    gradients = [gradient / parallel.world_size() for gradient in gradients]
+    process_group.all_reduce_sum(gradients)
+    gradients = [gradient / process_group.world_size() for gradient in gradients]
     weight: Tensor = gradients[0].norm() / (gradients[1].norm() + 1e-4)
     return weight.clamp(0, 1e4)

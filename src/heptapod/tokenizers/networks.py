@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.config import settings
+from heptapod.utils.config import settings
 
 NORM_GROUPS = 8
 

@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heptapod.config import settings
-from heptapod.tokenizers.base import GridSpec, Tokenizer
+from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import Tokenizer
+from heptapod.utils.config import settings
 
 
 @settings

@@ -9,9 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from heptapod.config import from_dict, settings, to_dict
-from heptapod.files import load_strictly, read_json, read_tensors, write_json, write_tensors
-from heptapod.random import seeded_initialization
 from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.discriminator import PatchDiscriminator
 from heptapod.tokenizers.fsq import FSQConfig, FSQTokenizer
@@ -21,6 +18,9 @@ from heptapod.tokenizers.pretrained import AnyPretrainedConfig, build_pretrained
 from heptapod.tokenizers.trainable import TrainableTokenizer
 from heptapod.tokenizers.vae import VAEConfig, VAETokenizer
 from heptapod.tokenizers.vq import VQConfig, VQTokenizer
+from heptapod.utils.config import from_dict, settings, to_dict
+from heptapod.utils.files import load_strictly, read_json, read_tensors, write_json, write_tensors
+from heptapod.utils.random import seeded_initialization
 
 AnyTrainableConfig = VQConfig | FSQConfig | VAEConfig
 AnyConfig = AnyTrainableConfig | PixelConfig | AnyPretrainedConfig

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from heptapod.random import KeyedGenerator
 from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.codebook import CodebookStatistics
+from heptapod.utils.random import KeyedGenerator
 
 
 @dataclass

@@ -9,11 +9,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from heptapod.config import settings
-from heptapod.random import KeyedGenerator
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
+from heptapod.utils.config import settings
+from heptapod.utils.random import KeyedGenerator
 
 LOG_VARIANCE = (-30.0, 20.0)
 

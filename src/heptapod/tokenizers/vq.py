@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heptapod.config import settings
-from heptapod.random import KeyedGenerator
-from heptapod.tokenizers.base import GridSpec
+from heptapod.grid import GridSpec
 from heptapod.tokenizers.codebook import Codebook
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
+from heptapod.utils.config import settings
+from heptapod.utils.random import KeyedGenerator
 
 
 @settings

@@ -1,6 +1,6 @@
 """Training: one loop for tokenizers and models, with exact resume."""
 
-from heptapod.errors import NonFiniteLossError
+from heptapod.distributed.errors import NonFiniteLossError
 from heptapod.training.config import ProbeConfig, TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
 from heptapod.training.trainer import Trainer

@@ -28,9 +28,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from heptapod import parallel
-from heptapod.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
-from heptapod.progress import say
+from heptapod.distributed import process_group
+from heptapod.utils.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
+from heptapod.utils.logging import say
 
 FORMAT = "heptapod-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8})")
@@ -48,10 +48,10 @@ class CheckpointWriter:
         timeout: seconds after which a process that waits in vain for the others gives up.
     """
 
-    def __init__(self, folder: Path, keep_last: int, timeout: float = parallel.TIMEOUT) -> None:
+    def __init__(self, folder: Path, keep_last: int, timeout: float = process_group.TIMEOUT) -> None:
         self.folder = folder
         self.keep_last = keep_last
-        self._group = parallel.another_group(timeout)  # not that of training, whose messages go on meanwhile
+        self._group = process_group.new_gloo_group(timeout)  # not that of training, whose messages go on meanwhile
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
 
@@ -69,10 +69,10 @@ class CheckpointWriter:
         self.wait()
         path = self.folder / f"step-{step:08d}"
         temporary = self.folder / f"{TEMPORARY}{path.name}"
-        if parallel.is_main():
+        if process_group.is_main_process():
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-        parallel.barrier()
+        process_group.barrier()
         storage = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
         storage.per_thread_copy_ahead = 0  # the copies lie on the CPU already
         writing = async_save(flat(tensors), storage_writer=storage, process_group=self._group)
@@ -104,13 +104,13 @@ class CheckpointWriter:
         """Makes a checkpoint of what all processes have written."""
         try:
             writing.result()
-            if not parallel.is_main():
+            if not process_group.is_main_process():
                 return
             files = {file.name: [file.stat().st_size, sha256(file)] for file in sorted(temporary.iterdir())}
             write_json(temporary / "state.json", {"format": FORMAT, **state, "files": files})
             finish_folder(temporary, path)
         except BaseException as error:
-            if parallel.is_main():
+            if process_group.is_main_process():
                 shutil.rmtree(temporary, ignore_errors=True)
             raise _cause(error, temporary) from None
         for old in checkpoints(self.folder)[: -self.keep_last]:

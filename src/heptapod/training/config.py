@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal
 
-from heptapod.config import settings
+from heptapod.utils.config import settings
 
 
 @settings
@@ -88,7 +88,7 @@ class TrainConfig:
             raise ValueError(f"accumulation: {self.accumulation} given, must divide batch_size ({self.batch_size})")
 
 
-RESUME_FREELY = {
+CHANGEABLE_ON_RESUME = {
     *("log_every", "preview_every", "save_every", "keep_last", "tensorboard"),
     *("strategy", "accumulation", "activation_checkpointing", "timeout", "resume"),
 }

@@ -16,14 +16,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from heptapod import parallel
-from heptapod.config import read_yaml, to_dict, to_yaml
 from heptapod.data import ImageSet, TokenSet
 from heptapod.data.loader import names_sha256
-from heptapod.files import read_json, write_atomically, write_json
-from heptapod.progress import say
-from heptapod.recipe import Recipe
-from heptapod.training.config import RESUME_FREELY
+from heptapod.distributed import process_group
+from heptapod.training.config import CHANGEABLE_ON_RESUME
+from heptapod.training.recipe import Recipe
+from heptapod.utils.config import read_yaml, to_dict, to_yaml
+from heptapod.utils.files import read_json, write_atomically, write_json
+from heptapod.utils.logging import say
 
 
 def find_tokenizer(path: Path, setting: str = "tokenizer.path") -> Path:
@@ -71,7 +71,7 @@ def _relevant(values: dict[str, Any], tokenizer: bool) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if key.startswith(groups) and key.rpartition(".")[2] not in RESUME_FREELY and key != "data.memory_gib"
+        if key.startswith(groups) and key.rpartition(".")[2] not in CHANGEABLE_ON_RESUME and key != "data.memory_gib"
     }
 
 
@@ -116,8 +116,8 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
                 f"{before['train_images']:,} and {before['held_out_images']:,}) the run in {folder} began with; choose "
                 "another --out"
             )
-    parallel.barrier()  # all have looked before one writes
-    if parallel.is_main():
+    process_group.barrier()  # all have looked before one writes
+    if process_group.is_main_process():
         text = to_yaml(recipe)
         write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
         write_json(folder / "data.json", facts)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from heptapod.files import write_atomically
+from heptapod.utils.files import write_atomically
 
 
 class MetricsLog:

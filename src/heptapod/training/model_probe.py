@@ -10,8 +10,8 @@ from heptapod.data import ImageSet, TokenSet
 from heptapod.evaluation.layer_features import TokenOrder, check_unlabelled, layer_features, layer_names
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.random import Stream, numpy_generator
 from heptapod.training.config import ProbeConfig
+from heptapod.utils.random import Stream, numpy_generator
 
 
 class ModelProbe:

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from heptapod import parallel
 from heptapod.data.loader import Batch
 from heptapod.data.tokens import TokenSet
-from heptapod.evaluation.likelihood import next_cell_loss
+from heptapod.distributed import process_group
+from heptapod.likelihood import next_cell_loss
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import ObjectiveConfig, draw_supervision, drop_labels, objective_loss
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.training.task import LossOutput
+from heptapod.utils.random import KeyedGenerator, Stream
 
 
 class ModelTask:
@@ -87,19 +87,19 @@ class ModelTask:
         """
         assert isinstance(module, HeptapodModel)
         tokens = self.validation.head(max_images)
-        share = torch.arange(parallel.rank(), len(tokens), parallel.world_size())
+        share = torch.arange(process_group.rank(), len(tokens), process_group.world_size())
         labels = self.validation.labels[share]
         total = torch.zeros((), dtype=torch.float64)
         if len(share):
             total += next_cell_loss(module, tokens[share], labels, self.objective.token_order, numbers=share).sum()
-        parallel.sum_in_place([total])
+        process_group.all_reduce_sum([total])
         loss = float(total / len(tokens))
         figures = {"val_loss": loss}
         if module.distribution.loss_is_likelihood:
             bits = loss * module.grid.num_cells / math.log(2)
             figures |= {"val_nats_per_token": loss, "val_bits_per_image": bits}
         probe = self._probe
-        return figures | (parallel.first(lambda: probe(module)) if probe else {})
+        return figures | (process_group.broadcast_result(lambda: probe(module)) if probe else {})
 
     def preview(self, module: nn.Module) -> Image.Image:
         """Samples of the model."""

@@ -18,17 +18,17 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from heptapod import parallel
 from heptapod.data.loader import Batch
+from heptapod.distributed import process_group
 from heptapod.distributions.cell_mlp import CellMLP
-from heptapod.models.layers import Block
+from heptapod.nn.layers import Block
 from heptapod.training.config import TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
 
 
 def shards(config: TrainConfig) -> bool:
     """Whether weights are spread over several processes."""
-    return parallel.is_parallel() and config.strategy == "fsdp"
+    return process_group.is_distributed() and config.strategy == "fsdp"
 
 
 class Losses(nn.Module):
@@ -68,8 +68,8 @@ class Parallel:
                 part.compile()
         self.losses: Callable[[Batch, int], LossOutput] = Losses(task)
         if shards(config):
-            shard(module, config, init_device_mesh(device.type, (parallel.world_size(),)))
-        elif parallel.is_parallel():
+            shard(module, config, init_device_mesh(device.type, (process_group.world_size(),)))
+        elif process_group.is_distributed():
             # Of two adversaries one may have no part in a step.
             unused = len(task.parts) > 1
             self.losses = DistributedDataParallel(self.losses, find_unused_parameters=unused)

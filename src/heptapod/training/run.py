@@ -8,32 +8,26 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from heptapod import parallel
 from heptapod.data import ImageSet, TokenSet, encode_images, load_images
 from heptapod.data.cache import is_cache, load_tokens, read_description
-from heptapod.files import read_json, write_json
+from heptapod.distributed import process_group
+from heptapod.distributed.device import resolve_device
+from heptapod.grid import GridSpec
+from heptapod.inference.pipeline import Heptapod
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model, parameters_by_part
-from heptapod.pictures import image_grid
-from heptapod.pipeline import Heptapod
-from heptapod.progress import say
-from heptapod.recipe import Recipe, resolve_device
 from heptapod.sampling import check_plan
-from heptapod.tokenizers import (
-    GridSpec,
-    PixelConfig,
-    Tokenizer,
-    build_tokenizer,
-    load_tokenizer,
-    save_tokenizer,
-    tokenizer_hash,
-)
+from heptapod.tokenizers import PixelConfig, Tokenizer, build_tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import build_trainable
 from heptapod.training.folder import find_tokenizer, is_finished, report, start
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
+from heptapod.training.recipe import Recipe
 from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
+from heptapod.utils.files import read_json, write_json
+from heptapod.utils.images import image_grid
+from heptapod.utils.logging import say
 
 PREVIEW_CLASSES = 10
 PREVIEW_PER_CLASS = 8
@@ -69,7 +63,7 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     if alone:
         report(folder, images)
     figures = Trainer(task, recipe.tokenizer.train, folder, recipe.seed, device).run()
-    if parallel.is_main():
+    if process_group.is_main_process():
         write_json(folder / "training.json", figures)
     return load_tokenizer(folder / "best")
 
@@ -79,11 +73,11 @@ def _pixel_tokenizer(config: PixelConfig, folder: Path, recipe: Recipe, images: 
     tokenizer = build_tokenizer(config)
     tokenizer.grid(*images[0].size)
     start(folder, recipe, images)
-    if parallel.is_main():
+    if process_group.is_main_process():
         for name in ("best", "last"):
             save_tokenizer(tokenizer, folder / name)
         write_json(folder / "training.json", {"kind": "pixel"})
-    parallel.barrier()
+    process_group.barrier()
     return tokenizer
 
 
@@ -121,7 +115,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         model, train, validation, recipe.objective, lambda module: preview_grid(bundle(module)), export, probe
     )
     figures = Trainer(task, recipe.train, out, recipe.seed, device).run()
-    if parallel.is_main():
+    if process_group.is_main_process():
         write_json(out / "training.json", figures)
     return figures
 

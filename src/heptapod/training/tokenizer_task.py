@@ -14,8 +14,6 @@ from heptapod.data.images import ImageSet
 from heptapod.data.loader import Batch
 from heptapod.evaluation.image_metrics import psnr
 from heptapod.evaluation.perceptual import load_lpips
-from heptapod.pictures import image_grid
-from heptapod.random import KeyedGenerator, Stream
 from heptapod.tokenizers import save_tokenizer
 from heptapod.tokenizers.base import to_float, to_uint8
 from heptapod.tokenizers.codebook import CodebookStatistics, codebook_usage
@@ -26,6 +24,8 @@ from heptapod.tokenizers.store import build_discriminator
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer
 from heptapod.tokenizers.vq import VQTokenizer
 from heptapod.training.task import LossOutput
+from heptapod.utils.images import image_grid
+from heptapod.utils.random import KeyedGenerator, Stream
 
 MEASURED_IMAGES = 2048
 """Training images on which the latent statistics of a continuous tokenizer are measured."""

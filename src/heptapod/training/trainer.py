@@ -11,12 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from heptapod import parallel
 from heptapod.data.loader import Batch, BatchStream
-from heptapod.errors import NonFiniteLossError, OtherFailedError, TerminatedError
-from heptapod.files import remove_temporary
-from heptapod.pictures import save_png
-from heptapod.progress import Progress
+from heptapod.distributed import process_group
+from heptapod.distributed.errors import NonFiniteLossError, OtherProcessFailedError, TerminatedError
 from heptapod.training.checkpoint import CheckpointWriter, find_checkpoint, set_newer_aside
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
@@ -25,6 +22,9 @@ from heptapod.training.parallelize import Parallel, shards
 from heptapod.training.state import TrainState
 from heptapod.training.task import TrainTask
 from heptapod.training.termination import Termination
+from heptapod.utils.files import remove_temporary
+from heptapod.utils.images import save_png
+from heptapod.utils.logging import Progress
 
 
 def check_processes(config: TrainConfig) -> None:
@@ -33,7 +33,7 @@ def check_processes(config: TrainConfig) -> None:
     Raises:
         ValueError: saying by what it must be divisible.
     """
-    processes = parallel.world_size()
+    processes = process_group.world_size()
     if config.batch_size % (processes * config.accumulation):
         raise ValueError(
             f"train.batch_size: {config.batch_size} given, must be divisible by {processes} processes times "
@@ -65,7 +65,10 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.device = device
-        share, ahead = (parallel.rank(), parallel.world_size()), task.train_items.is_slow or device.type != "cpu"
+        share, ahead = (
+            (process_group.rank(), process_group.world_size()),
+            task.train_items.is_slow or device.type != "cpu",
+        )
         self.stream = BatchStream(task.train_items, config.batch_size, seed, share, ahead)
         self.module = task.module.to(device)
         self.ema = EMA(task.averaged, config.ema_decay, shards(config))
@@ -75,8 +78,8 @@ class Trainer:
         self.state = TrainState(self.module, self.ema, build_optimizer(self.module, config))
         self._prepare_folder()
         place = folder / "checkpoints"
-        found = parallel.first(lambda: find_checkpoint(place, config.resume))
-        if found and self.state.restore(found, config.resume) and parallel.is_main():
+        found = process_group.broadcast_result(lambda: find_checkpoint(place, config.resume))
+        if found and self.state.restore(found, config.resume) and process_group.is_main_process():
             (folder / "training.json").unlink(missing_ok=True)
             set_newer_aside(found)
         self.writer = CheckpointWriter(place, config.keep_last, config.timeout)
@@ -97,7 +100,7 @@ class Trainer:
             TerminatedError: when SIGTERM came to any of the processes; a checkpoint of the last step is written.
             OSError: if a checkpoint cannot be written.
         """
-        log = MetricsLog(self.folder, self.step, self.config.tensorboard) if parallel.is_main() else None
+        log = MetricsLog(self.folder, self.step, self.config.tensorboard) if process_group.is_main_process() else None
         title = f"training {self.task.name}"
         try:
             with Progress(title, self.config.steps, "images", self.step) as progress, Termination() as termination:
@@ -109,7 +112,7 @@ class Trainer:
             self.writer.close()
             if log is not None:
                 log.close()
-        parallel.barrier()
+        process_group.barrier()
         return {
             **self.state.figures,
             "best_val_loss": self.state.best,
@@ -135,7 +138,7 @@ class Trainer:
                 with self.ema.whole() as module, torch.inference_mode():
                     if evaluates:
                         self._evaluate(module.eval(), log, progress)
-                    if previews and parallel.is_main():
+                    if previews and process_group.is_main_process():
                         picture = self.task.preview(module.eval())
                         save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
             if terminated and not final:
@@ -154,7 +157,7 @@ class Trainer:
         self.state.optimizer.zero_grad(set_to_none=True)
         loss, metrics, statistics = self._accumulate(batch)
         stop, failed = torch.full_like(loss, asked_to_stop), torch.full_like(loss, self.writer.has_failed)
-        parallel.sum_in_place([loss, stop, failed, *metrics.values()])
+        process_group.all_reduce_sum([loss, stop, failed, *metrics.values()])
         limit = config.grad_clip or float("inf")
         trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
         norms = [torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]
@@ -162,7 +165,7 @@ class Trainer:
         loss_value, norm_value, stops, failures = torch.stack([loss, norm, stop, failed]).tolist()  # the one wait
         if failures:
             self.writer.wait()
-            raise OtherFailedError("another process could not write its share of a checkpoint")
+            raise OtherProcessFailedError("another process could not write its share of a checkpoint")
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
                 f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update. "
@@ -185,7 +188,7 @@ class Trainer:
                 with self._autocast():
                     output = self.parallel.losses(micro, self.step)
                 part = output.loss.sum() / size
-                (part * parallel.world_size()).backward()  # the mean over the processes follows
+                (part * process_group.world_size()).backward()  # the mean over the processes follows
             loss += part.detach()
             for name, value in output.metrics.items():
                 metrics[name] = metrics.get(name, torch.zeros((), device=self.device)) + value.detach().sum() / size
@@ -216,17 +219,17 @@ class Trainer:
         return f"held-out {self.state.figures['val_loss']:.4g}" if self.state.figures else ""
 
     def _prepare_folder(self) -> None:
-        if parallel.is_main():
+        if process_group.is_main_process():
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_temporary(self.folder / "checkpoints")
-        parallel.barrier()
+        process_group.barrier()
         if not self.folder.is_dir():
             raise ValueError(f"out: {self.folder} is not seen by all hosts; processes need one shared folder")
 
     def _terminate(self) -> None:
         self._save()
         self.writer.wait()
-        parallel.barrier()
+        process_group.barrier()
         raise TerminatedError(
             f"stopped by SIGTERM after step {self.step:,}, which is saved; the same command goes on from there"
         )
@@ -235,6 +238,6 @@ class Trainer:
         where = {
             "seed": self.seed,
             "items_read": self.step * self.config.batch_size,
-            "processes": parallel.world_size(),
+            "processes": process_group.world_size(),
         }
         self.writer.save(self.step, self.state.tensors(), {**where, **self.state.facts()})

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import Linear
-from heptapod.models.rotary import Rotary, rotary_2d
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import Linear
+from heptapod.nn.rotary import Rotary, rotary_2d
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Head(nn.Module, ABC):
         width: model width D.
         depth: number of blocks.
         num_heads: attention heads.
-        rotary_base: see :func:`heptapod.models.rotary.rotary_2d`.
+        rotary_base: see :func:`heptapod.nn.rotary.rotary_2d`.
     """
 
     predicts_grid: bool = True

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from heptapod.models.heads.base import Head, ReadStates, prefix_mask
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import CrossBlock, RMSNorm
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import CrossBlock, RMSNorm
 
 
 class CrossHead(Head):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.models.heads.base import Head, ReadStates, prefix_mask
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import CrossBlock, RMSNorm, SelfBlock
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import CrossBlock, RMSNorm, SelfBlock
 
 
 def window_cells(next_cells: Tensor, grid_height: int, grid_width: int, window: int) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ class LocalHead(Head):
         width: model width D.
         depth: number of blocks.
         num_heads: attention heads.
-        rotary_base: see :func:`heptapod.models.rotary.rotary_2d`.
+        rotary_base: see :func:`heptapod.nn.rotary.rotary_2d`.
         window: odd side of the window around the next cell.
     """
 

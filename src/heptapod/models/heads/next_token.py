@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.models.heads.base import Head, ReadStates
-from heptapod.models.kv_cache import KVCache
-from heptapod.models.layers import RMSNorm, SelfBlock, causal_self_attention_mask
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.layers import RMSNorm, SelfBlock, causal_self_attention_mask
 
 
 class NextTokenHead(Head):

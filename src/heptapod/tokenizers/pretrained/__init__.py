@@ -7,7 +7,6 @@ from typing import Annotated, assert_never
 
 from pydantic import Field
 
-from heptapod.random import seeded_initialization
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
 from heptapod.tokenizers.pretrained.diffusers_ import (
     DiffusersKLConfig,
@@ -24,6 +23,7 @@ from heptapod.tokenizers.pretrained.ldm import (
 )
 from heptapod.tokenizers.pretrained.maskgit import MaskGITVQConfig, MaskGITVQTokenizer
 from heptapod.tokenizers.pretrained.taef2 import Taef2Config, Taef2Tokenizer
+from heptapod.utils.random import seeded_initialization
 
 __all__ = [
     "KINDS",

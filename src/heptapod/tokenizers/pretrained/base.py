@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heptapod.files import read_tensors
-from heptapod.tokenizers.base import GridSpec, Tokenizer
+from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.codebook import nearest
+from heptapod.utils.files import read_tensors
 
 
 class PretrainedTokenizer(Tokenizer):

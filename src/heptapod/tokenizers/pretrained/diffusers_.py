@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from heptapod.config import settings
-from heptapod.files import load_strictly, read_json, read_tensors
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
+from heptapod.utils.config import settings
+from heptapod.utils.files import load_strictly, read_json, read_tensors
 
 ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of attention layers in files from before diffusers 0.15, and since."""

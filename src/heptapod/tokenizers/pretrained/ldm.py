@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.config import settings
-from heptapod.files import check_tensors
 from heptapod.tokenizers.pretrained.base import read_published
 from heptapod.tokenizers.pretrained.diffusers_ import KLTokenizer, VQModelTokenizer
+from heptapod.utils.config import settings
+from heptapod.utils.files import check_tensors
 
 LEVELS = 5
 WIDTHS = [128, 128, 256, 256, 512]

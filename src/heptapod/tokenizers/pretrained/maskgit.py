@@ -14,9 +14,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.config import settings
-from heptapod.files import load_strictly
 from heptapod.tokenizers.pretrained.base import QuantisedTokenizer, read_published
+from heptapod.utils.config import settings
+from heptapod.utils.files import load_strictly
 
 WIDTHS = (128, 128, 256, 256, 512)
 """Width of every level, from the highest resolution."""

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heptapod.config import settings
-from heptapod.files import load_strictly, read_tensors
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer
+from heptapod.utils.config import settings
+from heptapod.utils.files import load_strictly, read_tensors
 
 WIDTH = 64
 POOL_WIDTH = 256

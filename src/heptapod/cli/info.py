@@ -1,0 +1,195 @@
+"""``heptapod info``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import rich.table
+import tyro
+from rich.console import Console
+
+from heptapod.data.cache import is_cache, open_cache, verify_cache
+from heptapod.data.cache_picture import contact_sheet, token_statistics
+from heptapod.evaluation.reconstruction import rate
+from heptapod.inference.pipeline import Heptapod
+from heptapod.models.heptapod import parameters_by_part
+from heptapod.tokenizers import load_tokenizer, tokenizer_hash
+from heptapod.tokenizers.store import config_of
+from heptapod.training.checkpoint import checkpoints, held
+from heptapod.utils.config import to_dict
+from heptapod.utils.files import open_tensors, read_json, read_metadata
+from heptapod.utils.images import save_png
+from heptapod.utils.logging import say
+
+
+def info(arguments: list[str]) -> None:
+    """Parses arguments and prints what is there."""
+    tyro.cli(show, prog="heptapod info", args=arguments, use_underscores=True)
+
+
+def show(
+    path: tyro.conf.Positional[str],
+    as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
+    sheet: str | None = None,
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Tells what a model, tokenizer, cache, run folder, checkpoint or safetensors file holds.
+
+    Args:
+        path: Folder or file.
+        as_json: Print JSON for programs instead of a table.
+        sheet: Where to write the contact sheet of a cache, a .png file; contact_sheet.png in the cache if left out.
+        verify: Compare every shard of a cache with its checksum.
+    """
+    if (sheet is not None or verify) and not is_cache(Path(path)):
+        raise ValueError(f"{'verify' if verify else 'sheet'}: given, but {path} is no cache")
+    if sheet is not None and Path(sheet).suffix != ".png":
+        raise ValueError(f"sheet: {sheet} given, pictures are written as .png")
+    if verify:
+        verify_cache(Path(path))
+    facts = describe(Path(path))
+    if is_cache(Path(path)):
+        facts["contact_sheet"] = _write_sheet(Path(path), sheet)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = rich.table.Table(show_header=False, title=str(path), title_justify="left")
+    for key, value in _rows(facts):
+        table.add_row(key, value)
+    Console(width=None).print(table, markup=False)
+
+
+def _write_sheet(cache: Path, sheet: str | None) -> str:
+    """Where the contact sheet is; a cache one may only read still tells the rest."""
+    picture = Path(sheet) if sheet else cache / "contact_sheet.png"
+    try:
+        save_png(contact_sheet(cache), picture)
+    except OSError as error:
+        if sheet is not None:
+            raise
+        say(f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet")
+        return ""
+    return str(picture)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a path holds, as JSON-safe values.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it is damaged or nothing of ours.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.is_file():
+        return _tensor_file(path)
+    if is_cache(path):
+        return _cache(path)
+    if (path / "state.json").is_file():
+        return _checkpoint(path)
+    if (path / "config.yaml").is_file() or (path / "tokenizer" / "config.yaml").is_file():
+        return _run(path)
+    if (path / "config.json").is_file():
+        form = str(read_json(path / "config.json").get("format"))
+        if form.startswith("heptapod-tokenizer"):
+            return _tokenizer(path)
+        return _model(path)
+    raise FileNotFoundError(f"{path}: neither a model, a tokenizer, a cache, a run nor a checkpoint")
+
+
+def _model(path: Path) -> dict[str, Any]:
+    heptapod = Heptapod.from_pretrained(path)
+    model = heptapod.model
+    return {
+        "kind": "model",
+        "parameters": parameters_by_part(model),
+        "grid": to_dict(model.grid),
+        "model": read_json(path / "config.json")["model"],
+        "token_order": heptapod.token_order,
+        "sampling": read_json(path / "config.json")["sampling"],
+        "class_names": heptapod.class_names,
+        "trained": heptapod.metadata,
+        "tokenizer": config_of(heptapod.tokenizer),
+    }
+
+
+def _cache(path: Path) -> dict[str, Any]:
+    cache = open_cache(path)
+    index = {name: value for name, value in to_dict(cache.index).items() if name not in ("shards", "images_per_class")}
+    counts = cache.index.images_per_class
+    if counts:
+        index["images_per_class"] = {"classes": len(counts), "fewest": min(counts), "most": max(counts)}
+    return {
+        "kind": "cache",
+        **index,
+        "tokens": token_statistics(cache),
+        "shards": len(cache.index.shards),
+        "bytes": sum(shard.bytes for shard in cache.index.shards),
+        "settings": to_dict(cache.description.settings),
+        "tokenizer_sha256": cache.description.tokenizer_sha256,
+        "tokenizer": config_of(load_tokenizer(path / "tokenizer")),
+        "class_names": cache.description.class_names,
+    }
+
+
+def _tokenizer(path: Path) -> dict[str, Any]:
+    tokenizer = load_tokenizer(path)
+    return {
+        "kind": "tokenizer",
+        "parameters": parameters_by_part(tokenizer),
+        "factor": tokenizer.factor,
+        **rate(tokenizer),
+        "sha256": tokenizer_hash(tokenizer),
+        "tokenizer": config_of(tokenizer),
+        "trained": read_metadata(path / "model.safetensors"),
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    numbers: dict[str, int] = {}
+    for name, shape in held(path).items():
+        part = name.partition("/")[0]
+        numbers[part] = numbers.get(part, 0) + math.prod(shape)
+    return {"kind": "checkpoint", "numbers": numbers, **read_json(path / "state.json")}
+
+
+def _run(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "kind": "run",
+        "checkpoints": [found.name for found in checkpoints(path / "checkpoints")],
+        "finished": (path / "training.json").is_file(),
+    }
+    for name in ("training", "data"):
+        if (path / f"{name}.json").is_file():
+            facts[name] = read_json(path / f"{name}.json")
+    if (path / "best" / "config.json").is_file():
+        facts["best"] = describe(path / "best")
+    if (path / "tokenizer" / "best" / "config.json").is_file():
+        facts["tokenizer"] = describe(path / "tokenizer" / "best")
+    return facts
+
+
+def _tensor_file(path: Path) -> dict[str, Any]:
+    with open_tensors(path) as file:
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return {"kind": "tensors", "numbers": numbers, "metadata": metadata, "shapes": shapes}
+
+
+def _rows(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += _rows(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            shown = ", ".join(str(item) for item in value[:10])
+            rows.append((prefix + key, shown + (f", … ({len(value)} in all)" if len(value) > 10 else "")))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            rows.append((prefix + key, f"{value:,}"))
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows

@@ -1,0 +1,76 @@
+"""``heptapod reference``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from heptapod.cli.distributed_command import run_distributed
+from heptapod.distributed import process_group
+from heptapod.distributed.collectives import main_process_first
+from heptapod.distributed.device import resolve_device
+from heptapod.evaluation.features import (
+    EfficientNetLite0Features,
+    FeatureExtractor,
+    InceptionFeatures,
+    inception_weights,
+)
+from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
+from heptapod.utils.files import check_folder
+
+
+def reference(arguments: list[str]) -> None:
+    """Parses arguments and makes reference statistics."""
+    run_distributed(make, "reference", arguments)
+
+
+def make(
+    data: tyro.conf.Positional[str],
+    out: str,
+    image_size: int = 0,
+    count: int | None = None,
+    features_kept: int = FEATURES_KEPT,
+    inception: str | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Measures a set of real images once, for heptapod evaluate to compare samples with.
+
+    Of a token cache the reconstructions of its tokenizer are measured. A reference batch of ADM (.npz) may hold images,
+    Inception's moments, or both. Several processes (torchrun) share the work, and find what one would.
+
+    Args:
+        data: A folder of images, parquet file(s), .tar shards, mnist5k, a token cache, or an .npz file.
+        out: File to write, ending in .safetensors.
+        image_size: Side after resizing and cropping; 0 keeps the images as they are.
+        count: Use so many images, drawn at random; all if left out.
+        features_kept: Keep the features of at most so many images, drawn at random: the kernel distance, precision,
+            recall, density and coverage need them, the moments are always of all images.
+        inception: torch-fidelity's Inception weights, the file or download to fetch it once, for FID and KID;
+            without them EfficientNet-Lite0 is used, which works offline.
+        batch_size: Images at a time.
+        seed: Which images are drawn.
+        device: auto, cpu, cuda, ...
+    """
+    target = Path(out)
+    if target.suffix != SUFFIX:
+        raise ValueError(f"out: {out} given, references are written as {SUFFIX}")
+    check_folder(target.parent)
+    place = resolve_device(device)
+    extractor = main_process_first(lambda: open_extractor(inception, place))
+    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True)
+    if not process_group.is_main_process():
+        return
+    made.save(target)
+    images = "moments" if made.count is None else f"{made.count:,} images"
+    print(f"{target}: {images}, {len(made.features):,} features of {extractor.name}, sha256 {made.sha256()[:12]}…")
+
+
+def open_extractor(inception: str | None, device: torch.device) -> FeatureExtractor:
+    """Inception where its weights are given, else EfficientNet-Lite0."""
+    if inception is None:
+        return EfficientNetLite0Features(device)
+    return InceptionFeatures(inception_weights(inception), device)

@@ -1,0 +1,142 @@
+"""``heptapod studio``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import re
+import secrets
+import socket
+import warnings
+import webbrowser
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from PIL import Image
+
+from heptapod.distributed.device import resolve_device
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+LAST_PORT = 65535
+MAX_MEGAPIXELS = 178
+
+
+def studio(arguments: list[str]) -> None:
+    """Parses arguments and serves the studio."""
+    tyro.cli(serve, prog="heptapod studio", args=arguments, use_underscores=True)
+
+
+def serve(
+    models: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...")]],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    allow_host: tuple[str, ...] = (),
+    device: tuple[str, ...] = ("auto",),
+    evaluations: tuple[str, ...] = (),
+    max_count: int = 16,
+    max_steps: int = 1024,
+    max_side: int = 1024,
+    max_cells: int = 16384,
+    max_waiting: int = 64,
+    max_upload_mb: int = 20,
+    max_upload_megapixels: int = 50,
+    browser: bool = False,
+) -> None:
+    """Serves a page on which one sees what models believe while they draw: generate, ask, edit, compare, understand.
+
+    Everything works offline. The page uses an HTTP API, described at /docs, that other programs may use as well.
+    Requests wait in one line; every device serves one at a time.
+
+    Args:
+        models: Folders of models, or of runs (their best weights are taken; training curves are shown too).
+        host: Address to listen on. Any but this machine's own (127.0.0.1) needs a token.
+        port: Port to listen on; 0 takes a free one.
+        token: What clients must show. By default none is asked for on this machine, and one is made up for any other
+            address and printed with it.
+        allow_host: Names that this machine's own listener is called by through a proxy, which must pass the Host header
+            on. Then, too, a token is asked for.
+        device: auto, cpu, cuda, ... Several (cuda:0 cuda:1) serve side by side, each with all models.
+        evaluations: Folders in which heptapod evaluate wrote, to be shown beside those in the runs.
+        max_count: Images that a request may ask for.
+        max_steps: Steps that a request may take.
+        max_side: Pixels of the longer side of an image.
+        max_cells: Cells of all images of a request together.
+        max_waiting: Requests that may wait; more are told to come again.
+        max_upload_mb: Megabytes of an uploaded file.
+        max_upload_megapixels: Millions of pixels of an uploaded image.
+        browser: Open the page.
+    """
+    limits = {"count": max_count, "steps": max_steps, "side": max_side, "cells": max_cells, "waiting": max_waiting}
+    limits |= {"upload_mb": max_upload_mb, "upload_megapixels": max_upload_megapixels}
+    _check(models, port, token, limits)
+    try:
+        import uvicorn
+
+        from heptapod.studio.app import create_app
+        from heptapod.studio.models import load_models
+        from heptapod.studio.schemas import Limits
+        from heptapod.studio.security import is_local
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"studio: needs {error.name}, which is not installed; pip install 'heptapod[studio]'"
+        ) from None
+    if token is None and (allow_host or not is_local(host)):
+        token = secrets.token_urlsafe(16)
+    with _listen(host, port) as listening:
+        collection = load_models(models, [resolve_device(one) for one in device], evaluations)
+        allowed = Limits(
+            count=max_count, steps=max_steps, side=max_side, cells=max_cells, waiting=max_waiting,
+            upload_bytes=max_upload_mb * 1_000_000, upload_pixels=max_upload_megapixels * 1_000_000,
+        )  # fmt: skip
+        app: FastAPI = create_app(collection, allowed, token, allow_host if is_local(host) else None)
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        print(
+            f"{', '.join(collection.models)} on {', '.join(collection.device_names)}: {address}  (stop with Ctrl+C)",
+            flush=True,
+        )
+        if browser:
+            webbrowser.open(address)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # uploads are judged by their pixels
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[str, int]) -> None:
+    if not models:
+        raise ValueError("models: none given; name the folder of a model or of a run")
+    if not 0 <= port <= LAST_PORT:
+        raise ValueError(f"port: {port} given, must be between 0 and {LAST_PORT}")
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{8,}", token):
+        raise ValueError("token: must have at least 8 characters out of letters, digits and . _ ~ -")
+    for name, value in limits.items():
+        if value < 1:
+            raise ValueError(f"max_{name}: {value} given, must be at least 1")
+    if limits["upload_megapixels"] > MAX_MEGAPIXELS:
+        given = limits["upload_megapixels"]
+        raise ValueError(f"max_upload_megapixels: {given} given, Pillow opens nothing above {MAX_MEGAPIXELS}")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; refuses an address that cannot be had before models are loaded."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except socket.gaierror:
+        raise ValueError(f"host: {host} given, which is no address of this machine") from None
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(f"host: {host} given, which is no address of this machine") from None
+        raise ValueError(
+            f"port: {host}:{port} cannot be listened on ({error.strerror}); choose another --port"
+        ) from None
+    return listening

@@ -1,0 +1,166 @@
+"""``heptapod tokenize`` and ``heptapod import-tokenizer``."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from heptapod.cli.distributed_command import run_distributed
+from heptapod.data.cache import CacheConfig
+from heptapod.data.cache_picture import contact_sheet
+from heptapod.data.cache_writer import CacheWriter
+from heptapod.data.selection import random_images
+from heptapod.data.sources import open_source
+from heptapod.distributed.device import resolve_device
+from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
+from heptapod.tokenizers.base import to_float
+from heptapod.tokenizers.pretrained import KINDS, import_pretrained
+from heptapod.training.folder import find_tokenizer
+from heptapod.utils.config import from_dict
+from heptapod.utils.files import atomic_folder
+from heptapod.utils.images import save_png
+from heptapod.utils.logging import Progress, say
+from heptapod.utils.random import Stream
+
+
+def tokenize(arguments: list[str]) -> None:
+    """Parses arguments and writes a cache, in one process or several (torchrun)."""
+    run_distributed(write_cache, "tokenize", arguments)
+
+
+def import_tokenizer(arguments: list[str]) -> None:
+    """Parses arguments and imports a tokenizer."""
+    kinds = "\n".join(f"  {kind}: {what}" for kind, what in KINDS.items())
+    about = str(inspect.getdoc(import_published)).partition("Args:")[0]
+    tyro.cli(
+        import_published,
+        prog="heptapod import-tokenizer",
+        description=f"{about}Kinds, and what SOURCE is for each:\n\n{kinds}",
+        args=arguments,
+        use_underscores=True,
+    )
+
+
+def write_cache(
+    tokenizer: tyro.conf.Positional[str],
+    data: str,
+    out: str,
+    image_size: int = 0,
+    flip: bool = False,
+    crops: int = 1,
+    crop_scale: float = 1.1,
+    dtype: Literal["float16", "float32"] = "float16",
+    batch_size: int = 64,
+    shard_size: int = 4096,
+    device: str = "auto",
+) -> None:
+    """Encodes a whole set of images once, so that training reads tokens instead of images.
+
+    The cache holds the tokens in shards, labels and class names, the tokenizer, an index with counts and checksums, and
+    a contact sheet of decoded images. The same command again goes on where it was stopped. Several processes share the
+    work: `torchrun --nproc_per_node 8 -m heptapod tokenize ...`. Train from the cache with
+    `heptapod train RECIPE --data CACHE`.
+
+    Args:
+        tokenizer: Folder of a tokenizer, or of the run that trained it.
+        data: A folder of images, parquet file(s), .tar shards or a built-in set.
+        out: Folder of the cache.
+        image_size: Pixels per side after resizing the short side and cropping; 0 keeps the images as they are.
+        flip: Also store every view mirrored (training then reads one of the two at random).
+        crops: 1: the centre. 5: also the corners of a larger copy.
+        crop_scale: Short side of that larger copy, as a multiple of the image size.
+        dtype: How continuous tokens are stored; codes are stored as small integers.
+        batch_size: Images encoded at a time.
+        shard_size: Images per shard.
+        device: auto, cpu, cuda, ...; of several processes each takes a GPU of its own.
+    """
+    values = {
+        "image_size": image_size,
+        "flip": flip,
+        "crops": crops,
+        "crop_scale": crop_scale,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "shard_size": shard_size,
+    }
+    config = from_dict(CacheConfig, values, "tokenize")
+    encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
+    source = open_source(data, "data")
+    folder = Path(out)
+    started = time.perf_counter()
+    index = CacheWriter(folder, source, encoder, config).run()
+    if index is None:
+        return
+    seconds = time.perf_counter() - started
+    save_png(contact_sheet(folder), folder / "contact_sheet.png")
+    for line in index.unreadable[:5]:
+        say(f"missing: {line}")
+    print(
+        f"{index.images:,} images, {index.views} view(s) each, {index.missing} missing, in {seconds:.1f} s\n"
+        f"cache:         {folder}\ncontact sheet: {folder / 'contact_sheet.png'}"
+    )
+
+
+def import_published(
+    kind: tyro.conf.Positional[str],
+    source: tyro.conf.Positional[str],
+    out: str,
+    data: str | None = None,
+    image_size: int = 256,
+    count: int = 1024,
+    patch: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Brings a tokenizer that others published into a folder that every command takes.
+
+    Its weights must fit to the last tensor. A continuous tokenizer is measured on images (mean and standard deviation
+    of every latent channel), so that its tokens are normalised.
+
+    Args:
+        kind: What it is.
+        source: File or folder its authors published.
+        out: Folder to write.
+        data: Images to measure the latents of a continuous tokenizer on: a folder, parquet file(s), .tar shards or
+            a built-in set.
+        image_size: Pixels per side of these images.
+        count: How many of them, drawn at random.
+        patch: Latent positions per side that make one token (continuous tokenizers; 2 halves the grid).
+        seed: Which images are drawn.
+        device: auto, cpu, cuda, ...
+    """
+    if count < 1:
+        raise ValueError(f"count: {count} given, must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed: {seed} given, must be at least 0")
+    if Path(out).exists():
+        raise ValueError(f"out: {out} exists; choose another --out, or remove it")
+    tokenizer = import_pretrained(kind, Path(source), patch).to(resolve_device(device))
+    if isinstance(tokenizer, ContinuousTokenizer):
+        if data is None:
+            raise ValueError(f"data: none given, but the latents of {kind} must be measured on images; give --data")
+        tokenizer.measure(_sample_images(data, image_size, count, seed))
+    elif data is not None:
+        raise ValueError(f"data: {data} given, but {kind} has codes; there is nothing to measure")
+    with atomic_folder(Path(out)) as folder:
+        save_tokenizer(tokenizer, folder, {"imported_from": Path(source).name})
+    what = f"{tokenizer.vocabulary_size:,} codes" if tokenizer.is_discrete else f"{tokenizer.channels} numbers"
+    print(f"{out}: {kind}, {tokenizer.factor} pixels per cell side, {what} per cell, hash {tokenizer_hash(tokenizer)}")
+
+
+def _sample_images(data: str, image_size: int, count: int, seed: int, batch_size: int = 8) -> Iterator[Tensor]:
+    """Batches (B, 3, h, w) in [-1, 1] of random images of a set."""
+    found = random_images("import-tokenizer", "data", data, image_size, count, (Stream.SPLIT, seed))
+    images = found.in_memory()
+    with torch.inference_mode(), Progress(f"measuring latents of {len(images):,} images", len(images)) as progress:
+        for start in range(0, len(images), batch_size):
+            batch = to_float(images[start : start + batch_size])
+            yield batch
+            progress.advance(len(batch))

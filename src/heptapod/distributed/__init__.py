@@ -1,0 +1,1 @@
+"""Processes started by torchrun: the process group, collectives, shared work and errors."""

@@ -1,0 +1,124 @@
+"""The images that ``heptapod probe`` looks at: as tokens of a model's tokenizer, and as pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.data import DataConfig, ImageSet, TokenSet, encode_images
+from heptapod.data.cache import is_cache, load_tokens, read_description
+from heptapod.data.images import decode, split_rows
+from heptapod.data.sources import Source, open_source
+from heptapod.evaluation.probe import check_probe_labels
+from heptapod.inference.pipeline import Heptapod
+from heptapod.tokenizers import tokenizer_hash
+from heptapod.utils.logging import say
+from heptapod.utils.random import Stream, numpy_generator
+
+
+@dataclass
+class ProbeData:
+    """Training and test images, as tokens and as pixels."""
+
+    train: TokenSet
+    test: TokenSet
+    pixels: tuple[Tensor, Tensor] | None
+    """(M, 3·h·w) and (T, 3·h·w) uint8; None where there are only tokens, or they are not wanted."""
+    unreadable: list[str]
+
+
+def load_probe_data(
+    heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
+) -> ProbeData:
+    """Training and test images of a set of images or a cache, all or so many of each at random.
+
+    Raises:
+        FileNotFoundError, ValueError: if they are not there, do not fit the model, or cannot be probed.
+    """
+    load = _from_cache if is_cache(Path(config.path)) else _from_images
+    return load(heptapod, config, counts, seed, pixels)
+
+
+def _from_images(
+    heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
+) -> ProbeData:
+    source = open_source(config.path, "data")
+    test_source = source if config.validation_path is None else open_source(config.validation_path, "test_data")
+    if test_source.class_names != source.class_names:
+        raise ValueError(f"test_data: {config.validation_path} has other classes than {config.path}")
+    if config.image_size:
+        _check_grid(heptapod, config.image_size, config.image_size)
+    train_rows, test_rows = split_rows(source.is_held_out(), config)
+    if test_source is not source:
+        test_rows = np.arange(len(test_source.names))
+    parts = [(source, _drawn(train_rows, counts[0], seed, 3)), (test_source, _drawn(test_rows, counts[1], seed, 4))]
+    train_labels, test_labels = (torch.tensor(origin.labels)[torch.from_numpy(rows)] for origin, rows in parts)
+    check_probe_labels(train_labels, test_labels, source.class_names)
+    train, test = (_decoded(heptapod, origin, config, rows) for origin, rows in parts)
+    check_probe_labels(train.labels, test.labels, source.class_names)  # some may be unreadable
+    if pixels and (train.is_slow or test.is_slow):
+        raise ValueError("pixels: the images do not fit into memory_gib together; give --no_pixels, or raise it")
+    raw = _raw_pixels(train.in_memory(), test.in_memory()) if pixels else None
+    train_tokens, test_tokens = (encode_images(heptapod.tokenizer, part) for part in (train, test))
+    return ProbeData(train_tokens, test_tokens, raw, [*train.unreadable, *test.unreadable])
+
+
+def _decoded(heptapod: Heptapod, source: Source, config: DataConfig, rows: np.ndarray) -> ImageSet:
+    images = decode(source, config, rows)
+    for line in images.unreadable[:5]:
+        say(f"data: left out, {line}")
+    _check_grid(heptapod, *images.size)
+    return images
+
+
+def _from_cache(
+    heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
+) -> ProbeData:
+    for setting, path in (("data", config.path), ("test_data", config.validation_path)):
+        if path is not None and is_cache(Path(path)):
+            made_with, own = read_description(Path(path)).tokenizer_sha256, tokenizer_hash(heptapod.tokenizer)
+            if made_with != own:
+                raise ValueError(
+                    f"{setting}: {path} was made with a tokenizer of hash {made_with[:16]}…, the model's has the hash "
+                    f"{own[:16]}…; its tokens mean something else"
+                )
+    train, test = load_tokens(config)
+    factor = heptapod.tokenizer.factor
+    _check_grid(heptapod, train.grid.height * factor, train.grid.width * factor)
+    assert test.rows is not None
+    test = test.subset(test.rows.argsort().numpy())  # in the order of their source, as images are read
+    train = train.subset(_drawn(np.arange(len(train)), counts[0], seed, 3))
+    test = test.subset(_drawn(np.arange(len(test)), counts[1], seed, 4))
+    check_probe_labels(train.labels, test.labels, train.class_names)
+    for part in (train, test):
+        part.check_finite()
+    if pixels:
+        say("raw pixels are left out: a cache holds tokens only")
+    return ProbeData(train, test, None, [])
+
+
+def _drawn(rows: np.ndarray, count: int | None, seed: int, key: int) -> np.ndarray:
+    """All rows, or so many of them at random, ascending."""
+    drawn: np.ndarray = np.sort(rows[numpy_generator(Stream.EVALUATION, seed, key).permutation(len(rows))[:count]])
+    return drawn
+
+
+def _check_grid(heptapod: Heptapod, height: int, width: int) -> None:
+    grid, factor = heptapod.model.grid, heptapod.tokenizer.factor
+    needed = (grid.height * factor, grid.width * factor)
+    if (height, width) != needed:
+        raise ValueError(
+            f"data: images of {height}×{width} pixels, the model was trained on {needed[0]}×{needed[1]}"
+            + (f"; set image_size to {needed[0]}" if needed[0] == needed[1] else "")
+        )
+
+
+def _raw_pixels(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (M, h·w or 3·h·w): one channel of images without colour."""
+    is_grey = all(bool((images == images[:, :1]).all()) for images in (train, test))
+    first, second = (images[:, :1] if is_grey else images for images in (train, test))
+    return first.flatten(1), second.flatten(1)

@@ -1,0 +1,1 @@
+"""A trained model in use: loading, sampling, editing, questions and records."""

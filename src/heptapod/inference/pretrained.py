@@ -1,0 +1,107 @@
+"""The folder of a model: ``config.json``, ``model.safetensors`` and, in it or beside it, the tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from heptapod.grid import GridSpec
+from heptapod.models import HeptapodModel, ModelConfig
+from heptapod.models.heptapod import build_model
+from heptapod.sampling import SamplingConfig
+from heptapod.tokenizers import Tokenizer, load_tokenizer, tokenizer_hash
+from heptapod.utils.config import from_dict, settings, to_dict
+from heptapod.utils.files import (
+    load_strictly,
+    read_json,
+    read_metadata,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+)
+
+FORMAT = "heptapod-model-2"
+
+
+@settings
+class PretrainedConfig:
+    """What a model's ``config.json`` holds."""
+
+    model: ModelConfig
+    """Sizes and kinds."""
+    grid: GridSpec
+    """The token grid, and what a token is."""
+    class_names: list[str]
+    """Names of the classes; empty for an unconditional model."""
+    token_order: Literal["raster", "random", "mixed"]
+    """The order(s) the model was trained on."""
+    sampling: SamplingConfig
+    """Recommended settings, the defaults of ``generate``."""
+    tokenizer: str
+    """Folder of the tokenizer, relative to this file."""
+    tokenizer_sha256: str
+    """Hash of the tokenizer the model was trained with."""
+    label_dropout: float | None = None
+    """How often the model was trained without its label; None if that is not known."""
+    format: str = FORMAT
+    """Version of this file."""
+
+
+def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedConfig, dict[str, str]]:
+    """Model, tokenizer, settings and metadata of a model's folder, or of the best model of a run folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if a file is damaged, does not fit, or the tokenizer is another than that of training.
+    """
+    folder = find_pretrained(path)
+    source = folder / "config.json"
+    values = _upgrade_config(read_json(source))
+    if values.get("format") != FORMAT:
+        raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
+    config = from_dict(PretrainedConfig, values, str(source))
+    tokenizer = load_tokenizer(folder / config.tokenizer)
+    if tokenizer_hash(tokenizer) != config.tokenizer_sha256:
+        raise ValueError(f"{folder / config.tokenizer}: another tokenizer than the one the model was trained with")
+    if (tokenizer.vocabulary_size, tokenizer.channels) != (config.grid.vocabulary_size, config.grid.channels):
+        raise ValueError(f"{source}: its grid {to_dict(config.grid)} is not one of its tokenizer's")
+    model = build_model(config.model, config.grid, len(config.class_names), seed=0)
+    weights = folder / "model.safetensors"
+    load_strictly(model, read_tensors(weights), weights)
+    return model, tokenizer, config, read_metadata(weights)
+
+
+def write_pretrained(folder: Path, model: HeptapodModel, config: PretrainedConfig, metadata: dict[str, str]) -> None:
+    """Writes weights, then settings; each file is whole or absent."""
+    write_tensors(folder / "model.safetensors", model.state_dict(), metadata)
+    write_json(folder / "config.json", to_dict(config))
+
+
+def find_pretrained(path: Path) -> Path:
+    """The folder of a model: the path itself, or ``best`` (else ``last``) in a run folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder")
+    for folder in (path, path / "best", path / "last"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise FileNotFoundError(f"{path}: no model there (neither config.json nor best/config.json)")
+
+
+def model_sha256(path: Path) -> str:
+    """Hash of the weights of a model's folder, or of a run's best model."""
+    return sha256(find_pretrained(path) / "model.safetensors")
+
+
+def _upgrade_config(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as format 1 had them (codes only), put as they are now."""
+    if values.get("format") != "heptapod-model-1":
+        return values
+    old = dict(values, format=FORMAT)
+    height, width, codes = (old.pop(name) for name in ("grid_height", "grid_width", "vocabulary_size"))
+    grid = {"height": height, "width": width, "vocabulary_size": codes}
+    return {**old, "grid": grid, "model": {**old["model"], "distribution": {"kind": "categorical"}}}

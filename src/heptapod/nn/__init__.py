@@ -1,0 +1,1 @@
+"""Layers: linear maps, attention, rotary positions and the KV cache."""

@@ -1,0 +1,215 @@
+"""The layers every part is made of: RMSNorm, SwiGLU, attention with QK-norm and rotary positions, two blocks.
+
+Shape legend: B batch, T tokens, D width, K attention heads, E width of one head (D = K·E).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heptapod.nn.kv_cache import LayerCache
+from heptapod.nn.rotary import Rotary, rotate
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last dimension (1910.07467), computed in the input's dtype."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises (..., D)."""
+        # The cast keeps bf16 activations on the fused kernel, which wants one dtype.
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The product x Wᵀ + b for x (..., inputs); sampling in float32 on a CPU takes oneDNN's kernel for it.
+
+    PyTorch itself asks MKL, which is slower for few rows (docs/sampling.md, an AMD processor).
+    """
+    sampling = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    if not (sampling and ONEDNN and _is_float32_on_cpu(x, weight)):
+        return F.linear(x, weight, bias)
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def _is_float32_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    both = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
+    return both and not torch.is_autocast_enabled("cpu")
+
+
+class Linear(nn.Linear):
+    """A linear layer by :func:`linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return linear(x, self.weight, self.bias)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (2002.05202) with as many parameters as a plain one of ratio 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = 8 * math.ceil(width / 3)
+        self.gate_up = Linear(width, 2 * inner, bias=False)
+        self.down = Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., D) to (..., D)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        out: Tensor = self.down(F.silu(gate) * up)
+        return out
+
+
+class Attention(nn.Module):
+    """Multi-head attention with QK-norm; queries and keys can be made apart, so that keys can be kept."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.width = width
+        self.num_heads = num_heads
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
+        self.qk_scale = nn.Parameter(torch.ones(2, 1, width // num_heads))
+
+    def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> queries, keys and values, (B, K, T, E) each; the first two normalised and rotated."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, K, E)
+        qk = self._normed(qkv[:, :, :2], self.qk_scale)
+        query, key = rotate(qk, Rotary(rotary.cos.unsqueeze(2), rotary.sin.unsqueeze(2))).unbind(2)
+        return query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+
+    def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
+        """(B, T, D) -> (B, K, T, E), normalised and rotated."""
+        query = linear(x, self.qkv.weight[: self.width]).unflatten(-1, (self.num_heads, -1))
+        return rotate(self._normed(query, self.qk_scale[0]), rotary).transpose(1, 2)
+
+    def keys_values(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """(B, T, D) -> keys and values, (B, K, T, E) each; the keys are normalised and rotated."""
+        key, value = linear(x, self.qkv.weight[self.width :]).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        return rotate(self._normed(key, self.qk_scale[1]), rotary).transpose(1, 2), value.transpose(1, 2)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Attention of (B, K, Tq, E) to (B, K, Tk, E); ``mask`` is True where attention is allowed.
+
+        Returns:
+            (B, Tq, D).
+        """
+        if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # The CPU kernel's backward pass in bf16 is several times slower than in float32.
+            with torch.autocast("cpu", enabled=False):
+                x = F.scaled_dot_product_attention(
+                    query.float(), key.float(), value.float(), attn_mask=mask, is_causal=causal
+                )
+        else:
+            x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        out: Tensor = self.out(x.transpose(1, 2).flatten(2))
+        return out
+
+    @staticmethod
+    def _normed(x: Tensor, scale: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), eps=1e-6) * scale.to(x.dtype)
+
+
+class Block(nn.Module):
+    """The layers of a pre-norm Transformer block."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.mlp_norm = RMSNorm(width)
+        self.mlp = SwiGLU(width)
+
+
+class SelfBlock(Block):
+    """Pre-norm Transformer block: self-attention, then SwiGLU."""
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: LayerCache | None = None,
+        only: tuple[Tensor, Rotary] | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); with a cache the tokens also attend to those it holds.
+
+        ``only`` names some tokens (B, L) with their angles: then all attend, but only theirs are put out, (B, L, D).
+        """
+        h = self.attention_norm(x)
+        if only is None:
+            query, key, value = self.attention.project(h, rotary)
+        else:
+            index = only[0].unsqueeze(-1).expand(-1, -1, x.shape[-1])
+            query, x = self.attention.queries(h.gather(1, index), only[1]), x.gather(1, index)
+            key, value = self.attention.keys_values(h, rotary)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        x = x + self.attention.attend(query, key, value, mask, causal)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class CrossBlock(Block):
+    """Pre-norm block whose queries attend to other states, then SwiGLU."""
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        memory: Tensor,
+        memory_rotary: Rotary,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D), attending to states (B, Tk, D); with a cache also to those it holds."""
+        query = self.attention.queries(self.attention_norm(x), rotary)
+        if cache is not None and memory.shape[1] == 0:
+            key, value = cache.held()
+        else:
+            key, value = self.attention.keys_values(memory, memory_rotary)
+            if cache is not None:
+                key, value = cache.append(key, value)
+        x = x + self.attention.attend(query, key, value, mask)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+def causal_self_attention_mask(num_new: int, num_past: int, device: torch.device) -> Tensor | None:
+    """Mask (num_new, num_past + num_new) for new tokens behind a cache; None where all is visible."""
+    if num_new == 1:
+        return None
+    ones = torch.ones(num_new, num_past + num_new, dtype=torch.bool, device=device)
+    return ones.tril(diagonal=num_past)
+
+
+def init_weights(module: nn.Module, depth: int) -> None:
+    """Truncated normal 0.02 for matrices; outputs of residual branches are scaled by 1/sqrt(2·depth).
+
+    Args:
+        module: what to initialise in place, from torch's own generator (see ``seeded_initialization``).
+        depth: residual blocks that a token passes through.
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear | nn.Embedding):
+            residual = name.endswith(("attention.out", "mlp.down"))
+            std = 0.02 / math.sqrt(2 * depth) if residual else 0.02
+            nn.init.trunc_normal_(child.weight, std=std, a=-3 * std, b=3 * std)
+            if isinstance(child, nn.Linear) and child.bias is not None:
+                nn.init.zeros_(child.bias)

@@ -1,0 +1,214 @@
+"""What is measured of a trained arm; each figure once, kept in the run's ``row.json``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heptapod.data.cache import load_tokens
+from heptapod.data.selection import random_images
+from heptapod.data.tokens import TokenSet
+from heptapod.distributed.device import resolve_device
+from heptapod.evaluation.collect import collect_features
+from heptapod.evaluation.distances import kernel_distance
+from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor
+from heptapod.evaluation.layer_features import layer_features
+from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
+from heptapod.evaluation.samples import ModelSamples
+from heptapod.inference.pipeline import Heptapod
+from heptapod.likelihood import negative_log_likelihood, next_cell_loss
+from heptapod.tools.ablation.study import Measures, Study
+from heptapod.training.model_probe import drawn_rows
+from heptapod.training.recipe import Recipe
+from heptapod.utils.config import to_dict
+from heptapod.utils.files import read_json, read_metadata, read_tensors, write_json, write_tensors
+from heptapod.utils.logging import Progress, say
+from heptapod.utils.random import Stream
+
+SHOWN = 10
+BATCH = 50
+
+
+@dataclass
+class Real:
+    """Real images as the extractor sees them, and a judge of their classes."""
+
+    extractor: FeatureExtractor
+    features: Tensor
+    """(M, F) float32."""
+    class_names: list[str]
+    """Of the judge's classes."""
+    judge: Any
+    """Tells classes from features; None where the images have no labels."""
+    judge_accuracy: float | None
+    """On real images it was not trained on."""
+    sha256: str
+    """Of the images."""
+
+
+def open_real(study: Study, folder: Path, image_size: int, device: torch.device) -> Real | None:
+    """Features of the study's real images, kept in its folder for as long as the study names the same ones."""
+    measures = study.measures
+    if not measures.samples or measures.reference is None:
+        return None
+    extractor = EfficientNetLite0Features(device)
+    path = folder / "reference.safetensors"
+    wanted = {"reference": measures.reference, "images": str(measures.reference_images), "features": extractor.name}
+    if not path.is_file() or wanted.items() - read_metadata(path).items():
+        draw = (Stream.EVALUATION, 0)
+        count = measures.reference_images
+        images = random_images("ablate", "measures.reference", measures.reference, image_size, count, draw)
+        features = _features(extractor, images.in_memory())
+        about = {**wanted, "sha256": str(images.sha256()), "class_names": json.dumps(images.class_names)}
+        write_tensors(path, {"features": features, "labels": images.labels}, about)
+    stored, about = read_tensors(path), read_metadata(path)
+    judge, accuracy = _judge(stored["features"], stored["labels"])
+    return Real(extractor, stored["features"], json.loads(about["class_names"]), judge, accuracy, about["sha256"])
+
+
+def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
+    """A logistic regression on real features: what generated images are recognised by, and how well real ones are."""
+    if labels.min() < 0 or len(labels.unique()) < 2:
+        return None, None
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = features.numpy(), labels.numpy()
+    half = np.arange(len(y)) % 2 == 0
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    accuracy = float(judge.fit(x[half], y[half]).score(x[~half], y[~half]))
+    return judge.fit(x, y), accuracy
+
+
+def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[str, Any]:
+    """All figures of a run's final weights; those that ``row.json`` has, measured with equal settings, are kept."""
+    out = Path(recipe.out)
+    path = out / "row.json"
+    row: dict[str, Any] = read_json(path) if path.is_file() else {}
+    heptapod = Heptapod.from_pretrained(out / "last", resolve_device(recipe.device))
+    train, held_out = load_tokens(recipe.data)
+    wanted = figures_of(measures, heptapod.model.head.reaches_grid, heptapod.model.grid.num_cells)
+    for name, settings in wanted.items():
+        if row.get(name, {}).get("settings") == settings:
+            continue
+        if name == "nll":
+            figure = _likelihood(heptapod, held_out, measures.nll_images, out / "nll.safetensors")
+        elif name == "probe":
+            figure = _probe(heptapod, train, held_out, measures.probe_images)
+        else:
+            assert real is not None
+            figure = _samples(heptapod, measures, settings["steps"], real, out)
+        row = {**row, name: {"settings": settings, **figure}}
+        write_json(path, row)
+    return row
+
+
+def figures_of(measures: Measures, reaches_grid: bool, num_cells: int) -> dict[str, dict[str, Any]]:
+    """Names of the figures of a run, and the settings that each depends on."""
+    figures: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images}}
+    if measures.probe_images:
+        figures["probe"] = {"images": measures.probe_images}
+    if measures.samples:
+        steps = (
+            {min(count or num_cells, num_cells) for count in measures.sampling_steps} if reaches_grid else {num_cells}
+        )
+        shared = {"samples": measures.samples, "temperature": measures.temperature, "label_policy": "balanced"}
+        shared |= {"reference": measures.reference, "reference_images": measures.reference_images}
+        figures |= {f"samples_at_{count}": {"steps": count, **shared} for count in sorted(steps, reverse=True)}
+    return figures
+
+
+def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: Path) -> dict[str, Any]:
+    """Held-out nats per token in the trained order, or the loss where there is no likelihood; mean and its error.
+
+    The values of single images are kept in a file, for paired comparisons.
+    """
+    tokens, labels = held_out.head(count), held_out.labels[:count]
+    has_likelihood = heptapod.model.distribution.has_likelihood
+    measure = negative_log_likelihood if has_likelihood else next_cell_loss
+    values = measure(heptapod.model, tokens, labels, heptapod.token_order).double()
+    write_tensors(per_image, {"values": values})
+    error = float(values.std() / len(values) ** 0.5)
+    name = "nats_per_token" if has_likelihood else "loss"
+    return {name: float(values.mean()), "standard_error": error, "images": len(values)}
+
+
+def probe_images(
+    train: TokenSet, held_out: TokenSet, count: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Tokens and labels of ``count`` training images drawn at random, and of half as many held-out ones.
+
+    Raises:
+        ValueError: if classes cannot be probed with them.
+    """
+    drawn = train.subset(drawn_rows(len(train), count, 0))
+    tokens, labels = (drawn.head(count), held_out.head(count // 2)), (drawn.labels, held_out.labels[: count // 2])
+    check_probe_labels(*labels, train.class_names, "measures.probe_images")
+    return tokens, labels
+
+
+def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) -> dict[str, Any]:
+    """What a linear classifier and the nearest neighbours make of every layer; the label is never given."""
+    tokens, labels = probe_images(train, held_out, count)
+    features = [layer_features(heptapod.model, part, heptapod.token_order) for part in tokens]
+    results = probe_layers(features[0], labels[0], features[1], labels[1], title="probing")
+    best = best_layer(results)
+    return {
+        "best_layer": best,
+        "accuracy": results[best].linear,
+        "knn_accuracy": results[best].knn,
+        "linear_by_layer": {name: found.linear for name, found in results.items()},
+        "train_images": len(labels[0]),
+        "test_images": len(labels[1]),
+    }
+
+
+def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
+    """Kernel distance to the real images and the share recognised as their label, of balanced samples."""
+    changes: dict[str, Any] = {"steps": steps}
+    if measures.temperature is not None:
+        changes["temperature"] = measures.temperature
+    samples = ModelSamples(heptapod, out / "last", measures.samples, None, (), 0, BATCH, changes)
+    asked = samples.indices()
+    started = time.perf_counter()
+    parts = []
+    with Progress(f"sampling {samples.count:,} images", samples.count) as bar:
+        for part, _ in samples.batches(asked):
+            parts.append(part)
+            bar.advance(len(part))
+    images = torch.cat(parts)
+    seconds = time.perf_counter() - started
+    write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
+    features = _features(real.extractor, images)
+    distance = kernel_distance(features, real.features)
+    figure: dict[str, Any] = {
+        "kernel_distance": distance.mean,
+        "standard_error": distance.standard_error,
+        "features": real.extractor.name,
+        "reference_sha256": real.sha256,
+        "seeds": [0, measures.samples - 1],
+        "sampling": to_dict(heptapod.sampling_config(**changes)),
+        "seconds": seconds,
+    }
+    if real.judge is not None and real.class_names == heptapod.class_names:
+        figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(asked)).mean())
+        figure["judge_accuracy_on_real"] = real.judge_accuracy
+    say(
+        f"  {steps} steps: kernel distance {distance.mean:.4f}, recognised {figure.get('recognised', float('nan')):.1%}"
+    )
+    return figure
+
+
+def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:
+    """(M, F) float32."""
+    unlabelled = torch.full((len(images),), -1)
+    batches = zip(images.split(BATCH), unlabelled.split(BATCH), strict=True)
+    return collect_features(batches, extractor, len(images)).features

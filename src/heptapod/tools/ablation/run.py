@@ -1,0 +1,160 @@
+"""Works off a study: every run is trained and measured, whatever was finished before is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from heptapod.data.cache import is_cache, load_tokens, open_cache
+from heptapod.data.sources import open_source
+from heptapod.distributed.device import resolve_device
+from heptapod.distributed.errors import NonFiniteLossError
+from heptapod.evaluation.layer_features import check_unlabelled
+from heptapod.tools.ablation.measure import figures_of, measure_run, open_real, probe_images
+from heptapod.tools.ablation.plan import make_plan, steps_of
+from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
+from heptapod.training.run import train_model
+from heptapod.utils.config import to_dict
+from heptapod.utils.files import LockedError, locked, read_json, write_json
+from heptapod.utils.logging import say
+
+
+def run_study(study: Study) -> list[dict[str, Any]]:
+    """Trains and measures every run that is not finished; several processes may work on one study at a time.
+
+    Returns:
+        The rows of all finished runs.
+
+    Raises:
+        ValueError, FileNotFoundError: for caches or settings that do not fit; nothing is trained then.
+    """
+    folder = Path(study.out)
+    check_same(study)
+    _check_data(study)
+    with _waiting_for(folder):
+        plan = make_plan(study, folder)
+        write_json(folder / "study.json", to_dict(study))
+        recipe = arm_recipe(study, study.arms()[0])
+        real = open_real(study, folder, open_cache(Path(recipe.data.path)).image_size[0], resolve_device(recipe.device))
+    runs = [(run, steps_of(run, plan)) for run in all_runs(study)]
+    for number, (run, steps) in enumerate(runs, 1):
+        title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
+        recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
+        try:
+            with locked(folder / run.name):
+                say(f"{title}, {steps:,} steps")
+                train_model(recipe)
+                measure_run(recipe, study.measures, real)
+        except LockedError:
+            say(f"{title}: another process is at it")
+        except NonFiniteLossError as error:
+            say(f"{title}: left out, {error}")
+    return collect(study)
+
+
+@contextmanager
+def _waiting_for(folder: Path) -> Iterator[None]:
+    """Locks the study's folder, after another process that makes the plan has done so."""
+    while True:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder))
+            except LockedError:
+                say(f"{folder}: another process is timing the arms; waiting for it")
+                time.sleep(5)
+                continue
+            yield
+            return
+
+
+def collect(study: Study) -> list[dict[str, Any]]:
+    """One row for every run that is trained, and measured as the study says."""
+    folder = Path(study.out)
+    if not (folder / "plan.json").is_file():
+        return []
+    plan = read_json(folder / "plan.json")
+    rows = []
+    for run in all_runs(study):
+        training, measured = folder / run.name / "training.json", folder / run.name / "row.json"
+        if not (training.is_file() and measured.is_file()):
+            continue
+        recipe, figures = arm_recipe(study, run.arm), read_json(measured)
+        cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
+        wanted = figures_of(study.measures, recipe.model.head.kind in ("cross", "global"), cells)
+        if all(figures.get(name, {}).get("settings") == settings for name, settings in wanted.items()):
+            rows.append(_row(run, plan, read_json(training), {name: figures[name] for name in wanted}))
+    return rows
+
+
+def _row(run: Run, plan: dict[str, Any], training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    arm, facts = run.arm, plan["arms"][run.arm.name]
+    prefixes, targets = arm.density.split("/")
+    return {
+        "arm": arm.name,
+        "budget": f"{run.budget.equal}-{run.budget.steps}",
+        "seed": run.seed,
+        "head": arm.head.kind,
+        "window": arm.head.window,
+        "head_depth": arm.head.depth,
+        "backbone_depth": arm.head.backbone_depth,
+        "prefixes_per_image": prefixes,
+        "targets_per_prefix": targets,
+        "token_order": arm.token_order,
+        "distribution": arm.distribution,
+        "parameters": facts["parameters"],
+        "steps": int(training["step"]),
+        "training_seconds": training["step"] * facts["seconds_per_step"],
+        "wall_seconds": training["seconds"],
+        "best_val_loss": training["best_val_loss"],
+        "final_val_loss": training["val_loss"],
+        **measured,
+        "run": run.name,
+    }
+
+
+def _check_data(study: Study) -> None:
+    """Refuses what is no cache, real images that are not there, and classes that cannot be probed."""
+    for setting in ("codes", "vectors"):
+        path = getattr(study, setting)
+        if path is not None and not is_cache(Path(path)):
+            raise FileNotFoundError(f"{setting}: {path} is no cache; make one with heptapod tokenize")
+    if study.measures.samples and study.measures.reference is not None:
+        open_source(study.measures.reference, "measures.reference")
+    if study.measures.probe_images:
+        for arm in {arm.distribution: arm for arm in study.arms()}.values():
+            recipe = arm_recipe(study, arm)
+            train, held_out = load_tokens(recipe.data)
+            check_unlabelled(len(train.class_names), recipe.objective.label_dropout)
+            probe_images(train, held_out, study.measures.probe_images)
+
+
+FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures"}
+"""What may change when a study goes on: runs and figures are added or left out; a finished run stays what it is."""
+
+
+def check_same(study: Study) -> None:
+    """Refuses to mix two studies in one folder.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    folder = Path(study.out)
+    if not (folder / "study.json").is_file():
+        return
+    before, now = read_json(folder / "study.json"), to_dict(study)
+    for field in dataclasses.fields(study):
+        if field.name not in FREE and before.get(field.name) != now[field.name]:
+            raise ValueError(
+                f"out: {folder} holds a study with {field.name} = {before.get(field.name)}, now {now[field.name]} is "
+                "given; choose another --out"
+            )
+    first, begun = study.arms()[0].name, read_json(folder / "plan.json")["first"]
+    if first != begun:
+        raise ValueError(
+            f"heads: {folder} was begun with the first arm {begun}, whose time sets that of all others, now {first} "
+            "comes first; choose another --out"
+        )

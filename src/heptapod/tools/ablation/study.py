@@ -1,0 +1,295 @@
+"""A study: which arms are compared, under which budgets, and what each of their runs is trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from heptapod.training.recipe import Recipe, load_recipe
+from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names, to_dict
+
+Order = Literal["raster", "random", "mixed"]
+Kind = Literal["categorical", "flow", "diffusion"]
+
+
+@settings
+class HeadArm:
+    """A head, with the supervision densities it is trained at."""
+
+    kind: Literal["global", "local", "cross", "next_token"]
+    """As in model.head.kind."""
+    window: int | None = None
+    """As in model.head.window."""
+    depth: int | None = None
+    """Blocks of the head; the recipe's if unset."""
+    backbone_depth: int | None = None
+    """Blocks of the backbone; the recipe's if unset. Lower it by as much as you raise depth."""
+    densities: list[str] = field(default_factory=list)
+    """S/L, prefixes per image and targets per prefix: 8/4, all/3, 4/all. Of a next_token head it is all/1."""
+
+    def __post_init__(self) -> None:
+        if not self.densities:
+            if self.kind != "next_token":
+                raise ValueError(f"densities: none given for the {self.kind} head; name at least one, such as all/3")
+            self.densities = ["all/1"]
+        for density in self.densities:
+            if not re.fullmatch(r"(all|[1-9]\d*)/(all|[1-9]\d*)", density):
+                raise ValueError(f"densities: {density} given, must be S/L such as 8/4, all/3 or 4/all")
+            if self.kind == "next_token" and not density.endswith("/1"):
+                raise ValueError(f"densities: {density} given, but a next_token head predicts one cell: S/1")
+
+    @property
+    def name(self) -> str:
+        """For the names of arms."""
+        depths = f"{self.depth or ''}of{self.backbone_depth or ''}" if self.depth or self.backbone_depth else ""
+        return f"{self.kind}{self.window or ''}{f'-d{depths}' if depths else ''}"
+
+
+@settings
+class Budget:
+    """How long every arm is trained."""
+
+    equal: Literal["time", "steps"] = "time"
+    """time: as long as the first arm needs for its steps; steps: that many steps each."""
+    steps: int = 1000
+    """Steps of the first arm."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds of the recipe: initial weights, order of the images, supervision."""
+    arms: list[str] = field(default_factory=lambda: ["*"])
+    """Names of the arms that take part; * and ? stand for anything."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 10:
+            raise ValueError(f"steps: {self.steps} given, must be at least 10")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} given, must be at least one, and all different")
+
+
+@settings
+class Measures:
+    """What is measured of every trained model."""
+
+    nll_images: int = 1000
+    """Held-out images for the likelihood (of a diffusion model: its loss)."""
+    samples: int = 500
+    """Images drawn per number of sampling steps, classes in equal numbers; 0 for none."""
+    sampling_steps: list[int] = field(default_factory=lambda: [0, 8])
+    """Numbers of steps; 0 stands for one cell per step, the only one that a next_token head is measured at."""
+    temperature: float | None = None
+    """The recipe's if unset."""
+    reference: str | None = None
+    """Real images that samples are compared with: a folder, parquet file(s), .tar shards or a built-in set. Needed for
+    samples."""
+    reference_images: int = 2000
+    """So many of them, drawn at random."""
+    probe_images: int = 2000
+    """Training images for the linear probe of every layer, and half as many held-out ones; 0 for none."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("nll_images", 2), ("reference_images", 100)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least {least}")
+        for name in ("samples", "probe_images"):
+            if getattr(self, name) < 0 or 0 < getattr(self, name) < 20:
+                raise ValueError(f"{name}: {getattr(self, name)} given, must be 0 (not measured) or at least 20")
+        if not self.sampling_steps or min(self.sampling_steps) < 0:
+            raise ValueError(f"sampling_steps: {self.sampling_steps} given, must be numbers of at least 0, one or more")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature: {self.temperature} given, must be at least 0")
+        if self.samples and self.reference is None:
+            raise ValueError("reference: none given, but samples are compared with real images; or set samples to 0")
+
+
+@settings
+class Study:
+    """Heads × densities × orders × distributions, under budgets."""
+
+    description: str = ""
+    """What the study asks."""
+    out: str = ""
+    """Folder; empty means ablations/<study>."""
+    recipe: str = "cifar10"
+    """What every run is trained with, but for what the study varies."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Settings of the recipe that differ in all runs, nested as in a recipe."""
+    codes: str | None = None
+    """A cache of codes (heptapod tokenize), for categorical cells."""
+    vectors: str | None = None
+    """A cache of vectors, for flow and diffusion."""
+    heads: list[HeadArm] = field(default_factory=lambda: [HeadArm("next_token"), HeadArm("cross", densities=["all/3"])])
+    """The heads; the first one is what the others are compared with."""
+    token_orders: list[Order] = field(default_factory=lambda: ["raster"])
+    """Token orders."""
+    distributions: list[Kind] = field(default_factory=lambda: ["categorical"])
+    """Cell distributions."""
+    budgets: list[Budget] = field(default_factory=lambda: [Budget()])
+    """Budgets, in the order in which they are worked off."""
+    measures: Measures = field(default_factory=lambda: Measures(samples=0))
+    """What is measured."""
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "token_orders", "distributions", "budgets"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: none given, at least one is needed")
+        needed = {"categorical": "codes", "flow": "vectors", "diffusion": "vectors"}
+        for kind in self.distributions:
+            if getattr(self, needed[kind]) is None:
+                raise ValueError(f"{needed[kind]}: no cache given, but distributions has {kind}; see heptapod tokenize")
+        names = [arm.name for arm in self.arms()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"heads: {sorted(twice)[0]} is given twice")
+        for budget in self.budgets:
+            for pattern in budget.arms:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    raise ValueError(f"budgets.arms: {pattern} fits no arm; there are {', '.join(names)}")
+
+    def arms(self) -> list[Arm]:
+        """All combinations, by distribution, order, head and density."""
+        return [
+            Arm(head, density, order, kind)
+            for kind in self.distributions
+            for order in self.token_orders
+            for head in self.heads
+            for density in head.densities
+        ]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination."""
+
+    head: HeadArm
+    density: str
+    token_order: Order
+    distribution: Kind
+
+    @property
+    def name(self) -> str:
+        """Unique within a study."""
+        kind = "" if self.distribution == "categorical" else f"-{self.distribution}"
+        return f"{self.head.name}-{self.density.replace('/', '-')}-{self.token_order}{kind}"
+
+    @property
+    def label(self) -> str:
+        """For tables and pictures."""
+        window = f" {self.head.window}×{self.head.window}" if self.head.window else ""
+        depths = [f"{n} {what}" for n, what in ((self.head.backbone_depth, "+"), (self.head.depth, "deep")) if n]
+        kind = "" if self.distribution == "categorical" else f", {self.distribution}"
+        return f"{self.head.kind}{window}{' ' + ' '.join(depths) if depths else ''} {self.density}{kind}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm under a budget with a seed."""
+
+    budget: Budget
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder inside the study's."""
+        return f"runs/{self.budget.equal}-{self.budget.steps}/{self.arm.name}/seed{self.seed}"
+
+
+def all_runs(study: Study) -> list[Run]:
+    """Every run, budget by budget and seed by seed, so that what is finished early compares."""
+    runs = [
+        Run(budget, arm, seed)
+        for budget in study.budgets
+        for seed in budget.seeds
+        for arm in study.arms()
+        if any(fnmatchcase(arm.name, pattern) for pattern in budget.arms)
+    ]
+    return list({run.name: run for run in runs}.values())
+
+
+VARIED = (
+    "seed", "out", "data.path", "model.head.kind", "model.head.window", "model.distribution.kind",
+    "objective.token_order", "objective.prefixes_per_image", "objective.targets_per_prefix", "train.steps",
+)  # fmt: skip
+"""Settings of a recipe that a study sets by arms, budgets and caches."""
+
+
+def _given(values: Any, path: list[str]) -> bool:
+    first, *rest = path
+    return isinstance(values, dict) and first in values and (not rest or _given(values[first], rest))
+
+
+def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, out: str = "") -> Recipe:
+    """What an arm is trained with.
+
+    Args:
+        study: the study.
+        arm: one of its arms.
+        seed: of the run.
+        steps: optimizer steps; the recipe's if left out.
+        out: the run's folder.
+
+    Raises:
+        ValueError: for a change that is no setting of a recipe.
+    """
+    for key in VARIED:
+        if _given(study.changes, key.split(".")):
+            raise ValueError(f"changes.{key}: given, but the study itself sets it")
+    base = load_recipe(study.recipe)
+    values = _merge(to_dict(base), study.changes)
+    prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))
+    head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window}
+    head["depth"] = arm.head.depth or values["model"]["head"]["depth"]
+    values["model"] |= {"head": head, "depth": arm.head.backbone_depth or values["model"]["depth"]}
+    if values["model"]["distribution"]["kind"] != arm.distribution:
+        values["model"]["distribution"] = {"kind": arm.distribution}
+    order = {"token_order": arm.token_order, "prefixes_per_image": prefixes, "targets_per_prefix": targets}
+    values["objective"] |= order
+    values["sampling"]["token_order"] = None
+    values["data"]["path"] = study.codes if arm.distribution == "categorical" else study.vectors
+    values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
+    if steps is not None:
+        values["train"] |= _rhythm(steps, values["train"])
+    return from_dict(Recipe, values, f"study, arm {arm.name}")
+
+
+def _rhythm(steps: int, train: dict[str, Any]) -> dict[str, Any]:
+    """Ten evaluations per run, a few checkpoints, one sample grid, and no more warm-up than a tenth of it."""
+    tenth = -(-steps // 10)
+    return {
+        "steps": steps,
+        "warmup_steps": min(train["warmup_steps"], tenth),
+        "eval_every": tenth,
+        "save_every": 2 * tenth,
+        "preview_every": steps,
+        "keep_last": 1,
+    }
+
+
+def study_names() -> list[str]:
+    """Names of the shipped studies."""
+    return shipped_names("study")
+
+
+def load_study(name: str, overrides: list[str] | None = None) -> Study:
+    """A shipped study by name, or one from a YAML file, with overrides such as ``--measures.samples 0`` applied.
+
+    Raises:
+        FileNotFoundError: if there is no such study.
+        ValueError: for an unknown setting or a value out of range.
+    """
+    path = find_yaml("study", name)
+    values = apply_overrides(Study, read_yaml(path), overrides or [])
+    study = from_dict(Study, values, f"study {name}")
+    study = dataclasses.replace(study, out=study.out or f"ablations/{path.stem}")
+    for arm in study.arms():
+        arm_recipe(study, arm)  # what does not fit is known before anything is trained
+    return study
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

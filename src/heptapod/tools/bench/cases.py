@@ -1,0 +1,198 @@
+"""What is measured: one model, size, grid, batch and number of steps; how it is built, run and predicted.
+
+Shape legend: B batch, N cells, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from heptapod.distributions import CellSampling
+from heptapod.grid import GridSpec
+from heptapod.models.config import HeadConfig, ModelConfig
+from heptapod.models.heptapod import HeptapodModel, ReadCache
+from heptapod.nn.kv_cache import KVCache
+from heptapod.nn.rotary import rotary_2d
+from heptapod.sampling import SamplingConfig, cells_per_step, sample_tokens
+from heptapod.tools.bench.baselines import MaskedBaseline, sample_masked
+from heptapod.utils.random import KeyedGenerator, Stream
+
+MODELS = {
+    "cross": "Heptapod with a cross head: keys and values of what was read are kept, only the drawn cells computed",
+    "global": "Heptapod with a global head: the head runs over the whole grid at every step",
+    "global_approximate": "the same, the head's states of read cells kept (approximate_head)",
+    "next_token": "next-token decoding with a KV cache, one cell per step, as many parameters as cross (as LlamaGen)",
+    "masked": "a bidirectional model of as many blocks, run again in full at every step (as MAR)",
+}
+NUM_CLASSES = 1000
+Model = HeptapodModel | MaskedBaseline
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row to be measured."""
+
+    size: str
+    model: str
+    side: int
+    """Cells per side of the grid."""
+    batch: int
+    steps: int
+
+    @property
+    def cells(self) -> int:
+        """N."""
+        return self.side**2
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Cells that each step fills, on the cosine schedule."""
+        return cells_per_step(SamplingConfig(self.steps), self.cells)
+
+    @property
+    def steps_run(self) -> list[int]:
+        """The steps that are run: all of them, but of a masked model the first and the last.
+
+        Its steps cost the same up to the logits of the cells drawn, which are the fewest in the first and the most in
+        the last, less than the mean together: the baseline gains by it, if little. The last one has the peak of memory.
+        """
+        return sorted({0, self.steps - 1}) if self.model == "masked" else list(range(self.steps))
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """Settings of the sampler."""
+        return SamplingConfig(self.steps, "raster", approximate_head=self.model == "global_approximate")
+
+
+def model_config(size: str, kind: str) -> ModelConfig:
+    """Sizes of a model of the benchmark."""
+    head = kind if kind in ("cross", "next_token") else "global"
+    return ModelConfig(size, head=HeadConfig(head))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def build(size: str, kind: str, vocabulary: int, device: torch.device) -> Model:
+    """A model of random weights, made quickly: what they are changes no time."""
+    config, grid = model_config(size, kind), GridSpec(8, 8, vocabulary)
+    with torch.device("meta"):
+        model = (MaskedBaseline if kind == "masked" else HeptapodModel)(config, grid, NUM_CLASSES)
+    model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            parameter.uniform_(-0.035, 0.035, generator=generator)  # standard deviation 0.02, as in training
+        else:  # scales of norms are ones at the start of training, biases and the mask token zeros
+            parameter.fill_(0.0 if name.endswith(("bias", "mask_token")) else 1.0)
+    return model.eval()
+
+
+def run(model: Model, case: Case) -> Tensor:
+    """Samples a batch of images: tokens (B, N)."""
+    seeds = list(range(case.batch))
+    model = model.on_grid(case.side, case.side)
+    if isinstance(model, MaskedBaseline):
+        return sample_masked(model, seeds, case.counts, case.steps_run)
+    return sample_tokens(model, None, seeds, case.sampling)
+
+
+def at_most_one_cell_per_step(case: Case) -> Case:
+    """Next-token decoding takes one cell per step, whatever steps are asked for."""
+    return dataclasses.replace(case, steps=case.cells) if case.model == "next_token" else case
+
+
+def warm_up(model: Model, case: Case) -> None:
+    """Runs a model once on four cells: what is loaded and allocated once for all is no part of any row."""
+    run(model, at_most_one_cell_per_step(dataclasses.replace(case, side=2, batch=1, steps=2)))
+
+
+def timed(action: Callable[[], object], device: torch.device) -> float:
+    """Seconds of an action, of a GPU's work as well."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def cache_bytes(model: Model, case: Case) -> int:
+    """Bytes of all buffers that are kept between steps."""
+    if isinstance(model, MaskedBaseline):
+        return 0
+    on_grid = model.on_grid(case.side, case.side)
+    one_image = on_grid.new_cache(1, approximate_head=case.sampling.approximate_head)
+    return case.batch * _bytes(one_image)
+
+
+def _bytes(held: ReadCache | KVCache) -> int:
+    values = vars(held).values()
+    return sum(v.nbytes if isinstance(v, Tensor) else _bytes(v) for v in values if isinstance(v, Tensor | KVCache))
+
+
+# --- predicting the time of a row, so that one that takes too long can be left out ---
+
+
+class Speed(NamedTuple):
+    """How fast this machine runs one block of a size, and draws cells."""
+
+    seconds_per_pass: float
+    """Of any pass of a block, however few its tokens: fetching the weights, calling the kernels."""
+    seconds_per_token: float
+    seconds_per_draw: float
+    """Of the logits and the drawing in any step, however few its cells."""
+    seconds_per_cell: float
+
+
+@torch.inference_mode()
+def measure_speed(model: Model, device: torch.device) -> Speed:
+    """Times the blocks of a model, and the drawing of cells, with few and with many tokens."""
+    blocks: nn.ModuleList = model.blocks if isinstance(model, MaskedBaseline) else model.backbone.blocks
+    config = model.config
+    random = torch.Generator(device).manual_seed(0)
+
+    def pass_blocks(x: Tensor) -> None:
+        cells = torch.arange(x.shape[1], device=device).unsqueeze(0)
+        rotary = rotary_2d(cells, 8, 8, config.width // config.num_heads, config.rotary_base)
+        for block in blocks:
+            x = block(x, rotary)
+
+    def draw(x: Tensor) -> None:
+        model.distribution.sample(x, KeyedGenerator(Stream.SAMPLE, [(0,)]), CellSampling())
+
+    def cost(action: Callable[[Tensor], None]) -> tuple[float, float]:
+        few, many = (torch.randn(1, tokens, config.width, device=device, generator=random) for tokens in (1, 64))
+        few_seconds = min(timed(lambda: action(few), device) for _ in range(3))
+        many_seconds = min(timed(lambda: action(many), device) for _ in range(3))
+        each = max(many_seconds - few_seconds, 0.0) / 63
+        return max(few_seconds - each, 0.0), each
+
+    per_pass, per_token = cost(pass_blocks)
+    return Speed(per_pass / len(blocks), per_token / len(blocks), *cost(draw))
+
+
+def predict_seconds(case: Case, speed: Speed) -> float:
+    """Roughly how long one run of a row takes; attention, which is a small part at these sizes, is left out."""
+    config, B, N = model_config(case.size, case.model), case.batch, case.cells
+    backbone, head = config.depth, config.head.depth
+    steps, drawn = len(case.steps_run), sum(case.counts[step] for step in case.steps_run)
+    read = [1, *case.counts[:-1]]  # tokens that the backbone reads before each step, the condition first
+    if case.model == "masked":
+        block_tokens = (backbone + head) * steps * (N + 1)
+    elif case.model == "global":
+        block_tokens = backbone * sum(read) + head * steps * N
+    elif case.model == "global_approximate":
+        unread = [N - sum(case.counts[:step]) for step in range(steps)]
+        block_tokens = backbone * sum(read) + head * (sum(read) + sum(unread))
+    else:
+        block_tokens = backbone * sum(read) + head * N
+    blocks = (backbone + head) * steps * speed.seconds_per_pass + B * block_tokens * speed.seconds_per_token
+    return blocks + steps * speed.seconds_per_draw + B * drawn * speed.seconds_per_cell

@@ -1,0 +1,246 @@
+"""The sampling benchmark: what is measured, in which order, and the rows that come of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from heptapod.distributed.device import resolve_device
+from heptapod.models.config import SIZES
+from heptapod.tools.bench.cases import (
+    MODELS,
+    Case,
+    Model,
+    Speed,
+    at_most_one_cell_per_step,
+    build,
+    cache_bytes,
+    measure_speed,
+    predict_seconds,
+    run,
+    timed,
+    warm_up,
+)
+from heptapod.tools.bench.memory import cpu_peaks, cuda_peak
+from heptapod.utils.logging import say
+
+ALL = "all"
+"""As many steps as cells."""
+
+
+@dataclass
+class SamplingBench:
+    """What the sampling benchmark measures."""
+
+    sizes: tuple[str, ...] = ("B",)
+    """Named sizes: tiny, B, L, H. All models of one size are held at once (B: 0.7 GB each, L: 1.6 GB)."""
+    models: tuple[str, ...] = tuple(MODELS)
+    """cross, global, global_approximate (Heptapod's heads), next_token and masked (the baselines)."""
+    grids: tuple[int, ...] = (8, 16, 32)
+    """Cells per side: 8, 16 and 32 are N = 64, 256 and 1,024."""
+    batches: tuple[int, ...] = (1, 8)
+    """Images at a time."""
+    steps: tuple[str, ...] = ("16", "64", ALL)
+    """Numbers of sampling steps; all is one cell per step. next_token always takes one cell per step."""
+    repeats: int = 2
+    """Runs of each row, of which the fastest counts; fewer where they would take longer than max_seconds."""
+    max_seconds: float = 40.0
+    """Leave out, and list as left out, a row of which one run is predicted to take longer."""
+    vocabulary: int = 16384
+    """Codes of a cell."""
+    threads: int | None = None
+    """Threads of the processor; what torch takes if left out."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+
+    def check(self) -> None:
+        """Refuses what cannot be measured.
+
+        Raises:
+            ValueError: naming the setting, the value given and what is allowed.
+        """
+        for name, known in (("sizes", SIZES), ("models", MODELS)):
+            for value in getattr(self, name):
+                if value not in known:
+                    raise ValueError(f"{name}: {value} given, must be among {', '.join(known)}")
+        for value in self.steps:
+            if value != ALL and not (value.isascii() and value.isdigit() and int(value) > 0):
+                raise ValueError(f"steps: {value} given, must be numbers of at least 1, or {ALL}")
+        for name in ("sizes", "models", "grids", "batches", "steps"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: none given, must be at least one")
+        numbers = [("grids", value) for value in self.grids] + [("batches", value) for value in self.batches]
+        numbers += [("repeats", self.repeats), ("vocabulary", self.vocabulary)]
+        numbers += [] if self.threads is None else [("threads", self.threads)]
+        for name, number in numbers:
+            if number < 1:
+                raise ValueError(f"{name}: {number} given, must be at least 1")
+        if not self.max_seconds > 0:
+            raise ValueError(f"max_seconds: {self.max_seconds} given, must be above 0")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that was not measured."""
+
+    case: Case
+    reason: str
+    predicted_seconds: float | None = None
+    """Of one run."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured row."""
+
+    size: str
+    model: str
+    cells: int
+    """N."""
+    batch: int
+    steps: int
+    parameters: int
+    runs: int
+    """Runs of which the fastest counts."""
+    timed_steps: int
+    """Steps that were run; fewer than ``steps`` where all cost the same, and ``seconds`` is then scaled."""
+    seconds: float
+    """Of a whole batch."""
+    seconds_per_image: float
+    images_per_second: float
+    milliseconds_per_step: float
+    peak_bytes: int | None
+    """Above the weights; None where it cannot be measured."""
+    cache_bytes: int
+    """Of the buffers kept between steps."""
+
+
+def measure(bench: SamplingBench) -> tuple[list[Row], list[Skipped]]:
+    """Measures everything that fits the time; says on standard error how far it is.
+
+    Raises:
+        ValueError: for settings that cannot be measured.
+    """
+    bench.check()
+    device = resolve_device(bench.device)
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    with threads_set(bench.threads):
+        for size in dict.fromkeys(bench.sizes):
+            models = {kind: build(size, kind, bench.vocabulary, device) for kind in dict.fromkeys(bench.models)}
+            speed = measure_speed(next(iter(models.values())), device)
+            planned, left_out = plan(bench, size, speed)
+            skipped += left_out
+            total = sum(seconds * (1 + _runs(bench, seconds)) for seconds in planned.values())
+            say(f"{size}: {len(planned)} rows, {len(left_out)} left out; roughly {total:.0f} s")
+            rows += _measure_size(bench, models, planned, device)
+    return rows, skipped
+
+
+def plan(bench: SamplingBench, size: str, speed: Speed) -> tuple[dict[Case, float], list[Skipped]]:
+    """The rows of a size with the predicted seconds of one run, and those that are left out."""
+    planned: dict[Case, float] = {}
+    skipped: dict[Case, Skipped] = {}
+    for side, batch, steps, kind in itertools.product(bench.grids, bench.batches, bench.steps, bench.models):
+        case = at_most_one_cell_per_step(Case(size, kind, side, batch, side**2 if steps == ALL else int(steps)))
+        if case.steps > case.cells:
+            skipped[case] = Skipped(case, f"more steps than its {case.cells} cells")
+            continue
+        seconds = predict_seconds(case, speed)
+        if seconds > bench.max_seconds:
+            skipped[case] = Skipped(case, f"one run would take longer than {bench.max_seconds:g} s", seconds)
+        else:
+            planned[case] = seconds
+    return planned, list(skipped.values())
+
+
+def _runs(bench: SamplingBench, predicted: float) -> int:
+    return max(1, min(bench.repeats, int(bench.max_seconds / max(predicted, 1e-9))))
+
+
+def _measure_size(
+    bench: SamplingBench, models: dict[str, Model], planned: dict[Case, float], device: torch.device
+) -> list[Row]:
+    """All rows of a size; those of one grid and batch take turns, for a machine's speed drifts and ratios count."""
+    peaks = _peaks(bench, models, list(planned), device)
+    for case in {case.model: case for case in planned}.values():
+        warm_up(models[case.model], case)
+    rows: list[Row] = []
+    for _, group in itertools.groupby(planned, key=lambda case: (case.side, case.batch)):
+        cases = list(group)
+        seconds: dict[Case, list[float]] = {case: [] for case in cases}
+        for turn in range(bench.repeats):
+            for case in cases:
+                if turn < _runs(bench, planned[case]):
+                    seconds[case].append(_time(models[case.model], case, device))
+        for case in cases:
+            rows.append(_row(models[case.model], case, seconds[case], peaks[case]))
+            say(f"[{len(rows)}/{len(planned)}] {describe(rows[-1])}")
+    return rows
+
+
+def _time(model: Model, case: Case, device: torch.device) -> float:
+    """Seconds of one run; the run of a masked model is scaled up to all its steps."""
+    return timed(lambda: run(model, case), device) * case.steps / len(case.steps_run)
+
+
+def _peaks(
+    bench: SamplingBench, models: dict[str, Model], cases: Sequence[Case], device: torch.device
+) -> dict[Case, int | None]:
+    if device.type == "cuda":
+        return {case: cuda_peak(models[case.model], case, device) for case in cases}
+    if device.type != "cpu":
+        return dict.fromkeys(cases)
+    say(f"  peak memory of {len(cases)} rows, each run once in a process of its own")
+    by_model = sorted(cases, key=lambda case: case.model)  # each model is built once
+    return dict(zip(by_model, cpu_peaks(by_model, bench.vocabulary, torch.get_num_threads()), strict=True))
+
+
+def _row(model: Model, case: Case, seconds: Sequence[float], peak: int | None) -> Row:
+    fastest = min(seconds)
+    return Row(
+        size=case.size,
+        model=case.model,
+        cells=case.cells,
+        batch=case.batch,
+        steps=case.steps,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        runs=len(seconds),
+        timed_steps=len(case.steps_run),
+        seconds=fastest,
+        seconds_per_image=fastest / case.batch,
+        images_per_second=case.batch / fastest,
+        milliseconds_per_step=1000 * fastest / case.steps,
+        peak_bytes=peak,
+        cache_bytes=cache_bytes(model, case),
+    )
+
+
+def describe(row: Row) -> str:
+    """A row in one line."""
+    return (
+        f"{row.size} {row.model}, N = {row.cells:,}, batch {row.batch}, {row.steps} steps: "
+        f"{row.images_per_second:.3g} images/s, {row.milliseconds_per_step:.3g} ms per step"
+    )
+
+
+@contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Runs the block with so many threads, and puts the number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def settings_of(bench: SamplingBench) -> dict[str, object]:
+    """The settings as they are recorded, with what is fixed."""
+    fixed = {"dtype": "float32", "weights": "random", "schedule": "cosine"}
+    return {**dataclasses.asdict(bench), **fixed}

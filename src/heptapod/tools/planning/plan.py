@@ -1,0 +1,246 @@
+"""The plan of a recipe: everything that can be told before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from heptapod.data.cache_writer import stored_dtype
+from heptapod.models.heptapod import parameters_by_part
+from heptapod.tools.planning.budget import FLOAT32, MOMENTS, USABLE, Budget, GPUMemory, MemoryOption
+from heptapod.tools.planning.fake import meta_model
+from heptapod.tools.planning.flops import TrainingFlops, training_flops
+from heptapod.tools.planning.gpus import GIB, GPU
+from heptapod.tools.planning.sampling import SamplingFlops, sampling_flops
+from heptapod.tools.planning.training_setup import TrainingSetup
+from heptapod.utils.logging import Progress
+
+SAMPLED_IMAGES = 50_000
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a recipe is to be trained on."""
+
+    gpu: GPU
+    gpus: int = 1
+    utilisation: float = 0.4
+    """Share of the GPUs' peak that the model's products reach."""
+    dollars_per_gpu_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1:
+            raise ValueError(f"gpus: {self.gpus} given, must be at least 1")
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(f"utilisation: {self.utilisation} given, must be above 0 and at most 1")
+        if self.dollars_per_gpu_hour is not None and not self.dollars_per_gpu_hour >= 0:
+            raise ValueError(f"dollars_per_gpu_hour: {self.dollars_per_gpu_hour} given, must be at least 0")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of one GPU."""
+
+    micro_batch: int
+    """Images at a time on one GPU."""
+    at_peak: GPUMemory
+    activations: int
+    """Bytes held for the backward pass of a micro-batch, in the recipe's way."""
+    activations_without_checkpointing: int
+    activations_with_checkpointing: int
+    usable: int
+    """Bytes of a GPU that may be planned with."""
+    fits: bool
+    largest: MemoryOption | None
+    """The recipe's way with the largest micro-batches that fit."""
+    remedies: list[MemoryOption]
+    """Where it does not fit: what would."""
+
+
+@dataclass(frozen=True)
+class Time:
+    """How long training takes at the stated utilisation."""
+
+    seconds_per_step: float
+    images_per_second: float
+    tokens_per_second: float
+    days: float
+    gpu_hours: float
+    epochs: float
+    """Passes over the images of the data."""
+    model_flops_utilisation: float
+    """Of the model's own FLOPs: less than stated where blocks are computed twice."""
+    dollars: float | None
+
+
+@dataclass(frozen=True)
+class SamplingTime:
+    """What images cost."""
+
+    flops: SamplingFlops
+    images: int
+    gpu_hours: float
+    """In float32, as ``heptapod sample`` computes."""
+    dollars: float | None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes on disk."""
+
+    cache: int
+    cache_images: int
+    cache_views: int
+    bytes_per_token: int
+    checkpoint: int
+    """Model, moving average and optimizer in float32."""
+    export: int
+    """The exported model, without its tokenizer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training a recipe takes."""
+
+    training_setup: TrainingSetup
+    hardware: Hardware
+    parameters: dict[str, int]
+    flops: TrainingFlops
+    memory: Memory
+    time: Time
+    sampling: SamplingTime
+    storage: Storage
+
+
+def make_plan(training_setup: TrainingSetup, hardware: Hardware) -> Plan:
+    """Plans a recipe; nothing is trained, read or allocated.
+
+    Raises:
+        ValueError: for settings that do not go together, naming what would.
+    """
+    budget = Budget(training_setup, hardware.gpus)
+    with Progress("planning", 100, "%") as progress:
+        sampling = sampling_flops(training_setup)
+        progress.advance(5, "FLOPs")
+        flops = training_flops(training_setup)
+        progress.advance(25, "memory")
+        memory = _memory(budget, hardware)
+        progress.advance(70)
+    return Plan(
+        training_setup,
+        hardware,
+        parameters_by_part(meta_model(training_setup)),
+        flops,
+        memory,
+        _time(training_setup, hardware, flops),
+        _sampling_time(hardware, sampling),
+        storage(training_setup),
+    )
+
+
+def _memory(budget: Budget, hardware: Hardware) -> Memory:
+    own, gib = budget.configured_option, hardware.gpu.memory_gib
+    fits = budget.fits(own, gib)
+    plain, checkpointed = (dataclasses.replace(own, checkpointing=value) for value in (False, True))
+    return Memory(
+        micro_batch=budget.micro_batch(own),
+        at_peak=budget.memory(own),
+        activations=budget.step(own).activations,
+        activations_without_checkpointing=budget.step(plain).activations,
+        activations_with_checkpointing=budget.step(checkpointed).activations,
+        usable=int(USABLE * gib * GIB),
+        fits=fits,
+        largest=budget.smallest_accumulation(own, gib),
+        remedies=[] if fits else budget.remedies(gib),
+    )
+
+
+def _time(training_setup: TrainingSetup, hardware: Hardware, flops: TrainingFlops) -> Time:
+    train = training_setup.recipe.train
+    peak = hardware.gpus * hardware.gpu.peak(train.precision)
+    computed = flops.total + flops.recomputed
+    images_per_second = peak * hardware.utilisation / computed
+    seconds_per_step = train.batch_size / images_per_second
+    seconds = train.steps * seconds_per_step
+    hours = hardware.gpus * seconds / 3600
+    return Time(
+        seconds_per_step=seconds_per_step,
+        images_per_second=images_per_second,
+        tokens_per_second=images_per_second * training_setup.grid.num_cells,
+        days=seconds / SECONDS_PER_DAY,
+        gpu_hours=hours,
+        epochs=train.steps * train.batch_size / training_setup.images,
+        model_flops_utilisation=hardware.utilisation * flops.total / computed,
+        dollars=_dollars(hardware, hours),
+    )
+
+
+def _sampling_time(hardware: Hardware, flops: SamplingFlops) -> SamplingTime:
+    per_second = hardware.gpu.peak("float32") * hardware.utilisation
+    hours = SAMPLED_IMAGES * flops.total / per_second / 3600
+    return SamplingTime(flops, SAMPLED_IMAGES, hours, _dollars(hardware, hours))
+
+
+def _dollars(hardware: Hardware, gpu_hours: float) -> float | None:
+    return None if hardware.dollars_per_gpu_hour is None else hardware.dollars_per_gpu_hour * gpu_hours
+
+
+def storage(training_setup: TrainingSetup) -> Storage:
+    """Bytes on disk of what a recipe reads and writes, but for headers and names of files (less than 1%)."""
+    grid = training_setup.grid
+    parameters = parameters_by_part(meta_model(training_setup))["total"]
+    if grid.is_discrete:
+        per_token = stored_dtype(grid.vocabulary_size, "float16").itemsize
+    else:
+        per_token = grid.channels * training_setup.float_bytes
+    labels_rows_held_out = 8 + 8 + 1
+    per_image = training_setup.views * grid.num_cells * per_token + labels_rows_held_out
+    copies = 1 + MOMENTS + (training_setup.recipe.train.ema_decay > 0)
+    return Storage(
+        cache=training_setup.images * per_image,
+        cache_images=training_setup.images,
+        cache_views=training_setup.views,
+        bytes_per_token=per_token,
+        checkpoint=copies * FLOAT32 * parameters,
+        export=FLOAT32 * parameters,
+    )
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON-safe values; bytes, FLOPs and seconds in full."""
+    training_setup, hardware, train = plan.training_setup, plan.hardware, plan.training_setup.recipe.train
+    flops, memory = plan.flops, plan.memory
+    return {
+        "recipe": training_setup.recipe.out.rpartition("/")[2],
+        "assumed": training_setup.assumed,
+        "grid": dataclasses.asdict(training_setup.grid),
+        "classes": training_setup.num_classes,
+        "training": {
+            name: getattr(train, name)
+            for name in ("steps", "batch_size", "accumulation", "precision", "strategy", "activation_checkpointing")
+        },
+        "hardware": dataclasses.asdict(hardware),
+        "parameters": plan.parameters,
+        "flops": {
+            "per_image": {
+                "parts": {name: dataclasses.asdict(part) for name, part in flops.parts.items()},
+                "forward": flops.forward,
+                "backward": flops.backward,
+                "total": flops.total,
+                "recomputed": flops.recomputed,
+            },
+            "per_step": flops.total * train.batch_size,
+            "per_run": flops.total * train.batch_size * train.steps,
+        },
+        "memory": {
+            **dataclasses.asdict(memory),
+            "at_peak": dataclasses.asdict(memory.at_peak)
+            | {"training": memory.at_peak.training, "peak": memory.at_peak.peak},
+        },
+        "time": dataclasses.asdict(plan.time),
+        "sampling": dataclasses.asdict(plan.sampling)
+        | {"flops": dataclasses.asdict(plan.sampling.flops) | {"total": plan.sampling.flops.total}},
+        "storage": dataclasses.asdict(plan.storage),
+    }

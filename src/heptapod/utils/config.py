@@ -1,0 +1,188 @@
+"""Settings: dataclasses that check themselves, to and from YAML, with dotted overrides.
+
+A group of settings is a dataclass made with :func:`settings`; every field has a docstring under it, which ``--help``
+shows. Values are checked by pydantic wherever they come from; an unknown key is refused with the nearest right one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+import pydantic
+import pydantic.dataclasses
+import yaml
+
+T = TypeVar("T")
+SHIPPED = {"recipe": "training/recipes", "study": "tools/ablation/studies"}
+"""Folders of the package with YAML files, by what they hold."""
+
+
+@dataclass_transform(field_specifiers=(dataclasses.field,))
+def settings(cls: type[T]) -> type[T]:
+    """Makes a class a group of settings: a dataclass that checks types and refuses unknown names."""
+    config = pydantic.ConfigDict(extra="forbid", validate_default=False)
+    return pydantic.dataclasses.dataclass(config=config)(cls)  # type: ignore[return-value]
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A group of settings as plain dictionaries, lists, numbers and strings (JSON and YAML safe)."""
+    dumped = pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
+    assert isinstance(dumped, dict)
+    return dumped
+
+
+def to_yaml(config: object) -> str:
+    """A group of settings as YAML, every field written out."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=100)
+
+
+def from_dict(cls: type[T], values: dict[str, Any], source: str = "settings") -> T:
+    """Builds settings from nested dictionaries.
+
+    Args:
+        cls: the settings class.
+        values: nested dictionary; missing keys take their defaults.
+        source: what to call the origin in errors (a file name, say).
+
+    Raises:
+        ValueError: in one line, with the path of the key, the value given and what is allowed.
+    """
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(values)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{source}: {_explain(cls, error)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ValueError: if the file is not YAML or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of settings, found {type(values).__name__}")
+    return values
+
+
+def shipped_names(kind: str) -> list[str]:
+    """Names of the YAML files of a kind (recipe, study) that come with the package."""
+    folder = resources.files("heptapod") / SHIPPED[kind]
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def find_yaml(kind: str, name: str) -> Path:
+    """The file of a shipped recipe or study by name, or the path itself.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    source = resources.files("heptapod") / SHIPPED[kind] / f"{name}.yaml"
+    path = Path(str(source)) if source.is_file() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{kind}: {name} is neither a file nor one of {', '.join(shipped_names(kind))}")
+    return path
+
+
+def apply_overrides(cls: type[object], values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Merges ``--a.b VALUE``, ``--a.b=VALUE`` and ``--flag`` arguments into nested dictionaries.
+
+    Values are read as YAML (``4``, ``1e-3``, ``true``, ``[1, 2]``, ``null``); a flag without a value is true.
+
+    Raises:
+        ValueError: for an argument that is no override or names no setting.
+    """
+    merged = _copy(values)
+    kinds = _dotted_keys(cls)
+    position = 0
+    while position < len(overrides):
+        argument = overrides[position]
+        position += 1
+        if not argument.startswith("--") or len(argument) == 2:
+            raise ValueError(f"unexpected argument {argument!r}; overrides look like --train.steps 1000")
+        key, has_value, text = argument[2:].partition("=")
+        key = key.replace("-", "_")
+        if key not in kinds:
+            raise ValueError(f"unknown setting {key!r}{_nearest(key, list(kinds))}")
+        if not has_value and position < len(overrides) and not overrides[position].startswith("--"):
+            text, has_value = overrides[position], "="
+            position += 1
+        if not has_value and bool not in kinds[key]:
+            raise ValueError(f"{key}: no value given; write --{key} VALUE")
+        _set(merged, key, _parse_value(text, kinds[key]) if has_value else True)
+    return merged
+
+
+def _parse_value(text: str, kinds: tuple[Any, ...]) -> Any:
+    """Reads an override as YAML, or as it stands where the setting is a string."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if str in kinds and not (value is None and type(None) in kinds):
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
+    """Every setting below a class by its dotted key, with the types it may have."""
+    keys: dict[str, tuple[Any, ...]] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+        keys[prefix + field.name] = kinds
+        for group in filter(dataclasses.is_dataclass, kinds):
+            keys = _dotted_keys(group, f"{prefix}{field.name}.") | keys
+    return keys
+
+
+def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
+    """The first problem of a validation error in one line."""
+    first = error.errors(include_url=False)[0]
+    # Members of a union appear in the location as the class or tag that was tried: drop what is no key.
+    known = list(_dotted_keys(cls))
+    names = {part for key in known for part in key.split(".")}
+    *parents, last = [str(part) for part in first["loc"]] or [""]
+    parents = [part for part in parents if part in names]
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        location = ".".join([*parents, last])
+        return f"unknown setting {location!r}{_nearest(location, known)}"
+    location = ".".join([*parents, last] if last in names else parents)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{location}.{message}" if location else message
+    return f"{location}: {first['input']!r} given; {message[0].lower()}{message[1:]}"
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    last = key.rpartition(".")[2]
+    near = near or [other for other in known if other.rpartition(".")[2] == last]
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            child = values[parent] = {}
+        values = child
+    values[last] = value
+
+
+def _copy(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}

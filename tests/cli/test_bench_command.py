@@ -1,0 +1,104 @@
+"""``heptapod bench``, in this process: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from heptapod.cli import main
+from tests.cli.test_cli import fails
+
+QUICK = ["--sizes", "tiny", "--models", "cross", "next_token", "masked", "--grids", "4", "8", "--batches", "1"]
+QUICK += ["--steps", "8", "all", "--repeats", "1", "--vocabulary", "16", "--threads", "1", "--device", "cpu"]
+
+
+def test_bench_sampling_writes_json_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "sampling", *QUICK, "--out", str(tmp_path / "mine.json")]) == 0
+    text = (tmp_path / "mine.md").read_text(encoding="utf-8")
+    out, err = capsys.readouterr()
+    assert text in out
+    assert "[10/10]" in err
+    report = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    assert set(report) == {"benchmark", "hardware", "settings", "rows", "skipped", "exponents", "ratios"}
+    assert report["hardware"]["threads"] == 1
+    assert report["settings"]["dtype"] == "float32"
+    assert len(report["rows"]) == 10
+    assert report["skipped"] == []
+    assert {exponent["steps"] for exponent in report["exponents"]} == {8, "all"}
+    assert any("one cell per step / next_token" in ratio["what"] for ratio in report["ratios"])
+    assert str(tmp_path) not in json.dumps(report) + text
+
+
+def test_a_row_that_takes_too_long_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "sampling", *QUICK, "--max_seconds", "1e-6", "--out", str(tmp_path / "folder")]) == 0
+    report = json.loads((tmp_path / "folder" / "sampling.json").read_text(encoding="utf-8"))
+    assert report["rows"] == []
+    assert len(report["skipped"]) == 10
+    assert all(row["predicted_seconds"] > 1e-6 for row in report["skipped"])
+    assert "## Left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "benchmark: none given, must be sampling or training"),
+        (["speed"], "benchmark: 'speed' given, must be sampling or training"),
+        (["sampling", "--sizes", "huge"], "sizes: huge given, must be among tiny, B, L, H"),
+        (["sampling", "--models", "mar"], "models: mar given, must be among cross"),
+        (["sampling", "--steps", "some"], "steps: some given"),
+        (["sampling", "--batches", "0"], "batches: 0 given, must be at least 1"),
+        (["sampling", "--device", "cuda:99"], "device: cuda:99 given"),
+        (["sampling", "--out", "x.csv"], "out: x.csv given, must be a folder or a .json file"),
+        (["training", "--rounds", "2"], "a recipe comes first"),
+        (["training", "demo", "--models", "global"], "models: global given, must be own, next_token, or a head with"),
+        (["training", "demo", "--models", "cross:0/3"], "models: cross:0/3 given"),
+        (["training", "demo", "--rounds", "0"], "rounds: 0 given, must be at least 1"),
+        (["training", "demo", "--max_seconds", "0"], "max_seconds: 0.0 given, must be above 0"),
+        (["training", "demo", "--train.bach_size", "2"], "unknown setting 'train.bach_size'"),
+        (["training", "demo", "--device", "cuda:99"], "device: cuda:99 given"),
+        (["training", "demo", "--out", "x.csv"], "out: x.csv given, must be a folder or a .json file"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(capsys, ["bench", *arguments], message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bench_training_writes_json_markdown_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    arguments = ["bench", "training", "demo", "--models", "own", "next_token", "--rounds=1", "--threads", "1"]
+    arguments += ["--train.batch_size", "4", "--model.width", "16", "--model.num_heads", "1", "--grid", "4x4"]
+    arguments += ["--codes", "8", "--classes", "3", "--memory", "False", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "mine.json")]) == 0
+    out, _ = capsys.readouterr()
+    assert (tmp_path / "mine.md").read_text(encoding="utf-8") in out
+    with Image.open(tmp_path / "mine.png") as picture:
+        assert picture.size[0] > 500
+    report = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    assert set(report) == {
+        "benchmark", "hardware", "settings", "assumed", "clock", "peak", "rows", "left_out"
+    }  # fmt: skip
+    assert [row["model"] for row in report["rows"]] == ["cross:all/3", "next_token"]
+    assert report["settings"]["batch_size"] == 4
+    assert report["settings"]["grid"] == {"height": 4, "width": 4, "vocabulary_size": 8, "channels": 0}
+    assert report["clock"] == "process"
+    assert str(tmp_path) not in json.dumps(report)
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "sampling", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(word in text for word in ("--max_seconds", "--batches", "KV cache", "one cell per step"))
+    assert main(["bench", "training", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(word in text for word in ("RECIPE", "--models", "--max_seconds", "utilisation", "global:4/all"))

@@ -1,0 +1,118 @@
+"""What a study trains: arms, budgets, recipes, and the settings it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from heptapod.tools.ablation.plan import steps_of
+from heptapod.tools.ablation.study import Budget, HeadArm, Study, all_runs, arm_recipe, load_study, study_names
+
+HEADS: list[dict[str, Any]] = [
+    {"kind": "next_token"},
+    {"kind": "local", "window": 3, "densities": ["8/4"]},
+    {"kind": "cross", "densities": ["all/3", "8/all"]},
+]
+
+
+def study(**changes: Any) -> Study:
+    heads = [HeadArm(**head) for head in changes.pop("heads", HEADS)]
+    return Study(codes="cache", heads=heads, token_orders=["raster", "random"], **changes)
+
+
+def test_arms_are_all_combinations() -> None:
+    names = [arm.name for arm in study().arms()]
+    heads = ["next_token-all-1", "local3-8-4", "cross-all-3", "cross-8-all"]
+    assert names == [f"{head}-{order}" for order in ("raster", "random") for head in heads]
+    both = study(distributions=["categorical", "flow"], vectors="other")
+    assert [arm.name for arm in both.arms()] == names + [f"{name}-flow" for name in names]
+
+
+def test_runs_are_budget_by_budget_and_seed_by_seed() -> None:
+    budgets = [Budget("time", 100, [0, 1], ["*-raster"]), Budget("steps", 50, [2], ["cross-all-*"])]
+    runs = [(run.budget.equal, run.seed, run.arm.name) for run in all_runs(study(budgets=budgets))]
+    raster = ["next_token-all-1-raster", "local3-8-4-raster", "cross-all-3-raster", "cross-8-all-raster"]
+    assert runs == [
+        *(("time", seed, name) for seed in (0, 1) for name in raster),
+        ("steps", 2, "cross-all-3-raster"),
+        ("steps", 2, "cross-all-3-random"),
+    ]
+    assert len({run.name for run in all_runs(study(budgets=budgets))}) == 10
+    again = [*budgets, Budget("time", 100, [1, 2], ["cross-all-3-raster"])]
+    assert len(all_runs(study(budgets=again))) == 11, "a run that two budgets name is one run"
+
+
+def test_the_recipe_of_an_arm() -> None:
+    changes = {"model": {"width": 32, "num_heads": 2, "depth": 3}, "train": {"learning_rate": 0.001}}
+    made = study(changes=changes)
+    local = arm_recipe(made, made.arms()[5], seed=7, steps=200, out="somewhere")
+    assert (local.model.head.kind, local.model.head.window, local.model.head.depth) == ("local", 3, 2)
+    assert (local.model.width, local.model.depth, local.train.learning_rate) == (32, 3, 0.001)
+    assert (local.objective.prefixes_per_image, local.objective.targets_per_prefix) == (8, 4)
+    assert (local.objective.token_order, local.data.path, local.seed) == ("random", "cache", 7)
+    assert (local.train.steps, local.train.eval_every, local.train.warmup_steps) == (200, 20, 20)
+    dense = arm_recipe(made, made.arms()[3])
+    assert (dense.objective.prefixes_per_image, dense.objective.targets_per_prefix) == (8, "all")
+    deep = study(heads=[{"kind": "cross", "densities": ["all/2"], "depth": 4, "backbone_depth": 1}])
+    recipe = arm_recipe(deep, deep.arms()[0])
+    assert (recipe.model.depth, recipe.model.head.depth, deep.arms()[0].name) == (1, 4, "cross-d4of1-all-2-raster")
+
+
+def test_vectors_take_their_own_cache_and_distribution() -> None:
+    made = study(distributions=["categorical", "diffusion"], vectors="vectors")
+    first, last = (arm_recipe(made, made.arms()[i]) for i in (0, -1))
+    assert (first.data.path, first.model.distribution.kind) == ("cache", "categorical")
+    assert (last.data.path, last.model.distribution.kind) == ("vectors", "diffusion")
+
+
+def test_equal_time_and_equal_steps() -> None:
+    made = study(budgets=[Budget("time", 100), Budget("steps", 100)])
+    plan = {"arms": {arm.name: {"relative_time": 1 + number} for number, arm in enumerate(made.arms())}}
+    steps = [steps_of(run, plan) for run in all_runs(made)]
+    assert steps[:8] == [100, 50, 33, 25, 20, 17, 14, 12]
+    assert steps[8:] == [100] * 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": [{"kind": "cross"}]}, "densities: none given for the cross head"),
+        ({"heads": [{"kind": "cross", "densities": ["3"]}]}, "densities: 3 given, must be S/L"),
+        ({"heads": [{"kind": "cross", "densities": ["0/3"]}]}, "densities: 0/3 given, must be S/L"),
+        ({"heads": [{"kind": "next_token", "densities": ["all/3"]}]}, "predicts one cell: S/1"),
+        ({"heads": [HEADS[2], HEADS[2]]}, "cross-8-all-random is given twice"),
+        ({"heads": []}, "heads: none given"),
+        ({"distributions": ["flow"]}, "vectors: no cache given, but distributions has flow"),
+        ({"budgets": [{"arms": ["glob*"]}]}, "budgets.arms: glob\\* fits no arm; there are next_token-all-1-raster"),
+        ({"budgets": [{"steps": 3}]}, "steps: 3 given, must be at least 10"),
+        ({"budgets": [{"seeds": [1, 1]}]}, "seeds: .* all different"),
+        ({"measures": {"samples": 100}}, "reference: none given"),
+        ({"measures": {"samples": 0, "probe_images": 5}}, "probe_images: 5 given, must be 0 .* or at least 20"),
+        ({"changes": {"model": {"widht": 3}}}, "unknown setting 'model.widht'"),
+        ({"changes": {"seed": 3}}, "changes.seed: given, but the study itself sets it"),
+        ({"changes": {"objective": {"token_order": "mixed"}}}, "changes.objective.token_order: given"),
+        ({"measures": {"samples": 0, "sampling_steps": []}}, "sampling_steps: \\[\\] given"),
+        ({"measures": {"samples": 0, "temperature": -1}}, "temperature: -1.0 given, must be at least 0"),
+        ({"recipe": "cifar11"}, "recipe: cifar11 is neither a file nor one of"),
+        ({"haeds": []}, "did you mean 'heads'"),
+    ],
+)
+def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    file = tmp_path / "study.yaml"
+    values = {"codes": "cache", "heads": HEADS, "token_orders": ["raster", "random"], "measures": {"samples": 0}}
+    file.write_text(yaml.safe_dump({**values, **changes}))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_study(str(file))
+
+
+def test_shipped_studies() -> None:
+    assert {"cifar10", "digits", "imagenet64"} <= set(study_names())
+    for name in study_names():
+        assert all_runs(load_study(name))
+    changed = load_study("cifar10", ["--measures.samples", "0", "--codes", "elsewhere"])
+    assert (changed.measures.samples, changed.codes, changed.out) == (0, "elsewhere", "ablations/cifar10")
+    with pytest.raises(FileNotFoundError, match="study: nothing is neither a file nor one of cifar10"):
+        load_study("nothing")
