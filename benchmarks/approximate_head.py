@@ -4,7 +4,7 @@
 
 Images are sampled exactly; at every step the approximate head predicts the same cells after the same tokens, and
 KL(exact ‖ approximate) of each is taken. Beside it: the share of digits that a judge trained on real ones
-recognises when all is sampled one way or the other, and the time. Writes JSON and prints a table.
+recognizes when all is sampled one way or the other, and the time. Writes JSON and prints a table.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
             axes.annotate(str(row["evaluations"] or ""), place, xytext=(4, 4), textcoords="offset points", fontsize=8)
     for number, (title, bound) in enumerate(reconstructions(results).items()):
         style = ("--", ":", "-.")[number % 3]
-        axes.axhline(bound["kernel_distance"]["mean"], color="grey", linestyle=style, label=title)
+        axes.axhline(bound["kernel_distance"]["mean"], color="gray", linestyle=style, label=title)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

@@ -56,7 +56,7 @@ def main() -> None:
     write_json(args.out, {"settings": about, "accuracy": on_real, **hardware(torch.device("cpu")), "rows": rows})
     save_png(image_grid(torch.cat(pictures), SHOWN), args.out.with_suffix(".png"))
     print(f"judge: {on_real['real']:.1%} of the real digits, {on_real['reconstructed']:.1%} of their reconstructions")
-    print("| masked | order | label | cells kept | identical | largest difference outside, composite | recognised |")
+    print("| masked | order | label | cells kept | identical | largest difference outside, composite | recognized |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         print(

@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/orders.py --model runs/cifar10_mixed --data cifar10/train.parquet --images 500
 
 Labels are balanced and seeds 0, 1, …; there is no guidance. Reported is, for digits, the share that a judge trained on
-real digits recognises; else the kernel distance to real images in features of EfficientNet-Lite0 ± its standard error.
+real digits recognizes; else the kernel distance to real images in features of EfficientNet-Lite0 ± its standard error.
 Take a model that was trained on mixed order, which has seen all of them.
 
 Writes JSON after every setting (started again, it goes on from there) and a picture, and prints a Markdown table.
@@ -144,13 +144,13 @@ def draw(results: dict[str, Any]) -> Figure:
     names = [name for name in ("accuracy", "kernel_distance") if any(name in row for row in results["rows"])]
     figure = Figure(figsize=(6 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for colour, order in enumerate(dict.fromkeys(row["token_order"] for row in results["rows"])):
+        for color, order in enumerate(dict.fromkeys(row["token_order"] for row in results["rows"])):
             own = [row for row in results["rows"] if row["token_order"] == order]
             most = max(row["steps"] for row in own)
             for schedule, style in (("cosine", "-"), ("constant", "--")):
                 points = sorted((r["steps"], r[name]) for r in own if schedule == r["schedule"] or r["steps"] == most)
                 axes.plot(
-                    *zip(*points, strict=True), style, marker="o", color=f"C{colour}", label=f"{order}, {schedule}"
+                    *zip(*points, strict=True), style, marker="o", color=f"C{color}", label=f"{order}, {schedule}"
                 )
         axes.set(xscale="log", xlabel="sampling steps", ylabel=name.replace("_", " "))
         axes.grid(alpha=0.3)

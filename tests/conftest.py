@@ -26,7 +26,7 @@ torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", os.environ.get
 
 
 def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:
-    """Weights far from initialisation, so that every path matters."""
+    """Weights far from initialization, so that every path matters."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -126,7 +126,7 @@ def test_bits_per_dimension(levels: int, color: bool, numbers: int) -> None:
     assert dimensions(images) == numbers
     uniform = torch.full((6,), math.log(grid.vocabulary_size))
     bits = bits_per_dimension(tokenizer, grid, images, codes, uniform, batch_size=4)
-    expected = math.log2(levels)  # the same for the three channels of a colour as for a grey level
+    expected = math.log2(levels)  # the same for the three channels of a color as for a gray level
     assert torch.allclose(bits, torch.full((6,), expected, dtype=torch.float64), atol=1e-5)
 
 

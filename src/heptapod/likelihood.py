@@ -163,7 +163,7 @@ def bits_per_dimension(
 ) -> Tensor:
     """Bits per number of an image: nats per token · N / (ln 2 · numbers).
 
-    A pixel counts as three numbers, and as one where all the images are grey: its three channels say the same thing
+    A pixel counts as three numbers, and as one where all the images are gray: its three channels say the same thing
     once. Of images on fewer than 256 levels these are bits for telling so many levels apart, not 256.
 
     Args:
@@ -195,9 +195,9 @@ def bits_per_dimension(
 
 
 def dimensions(images: Tensor) -> int:
-    """Numbers in one of the images (M, 3, h, w): three per pixel, one where all of them are grey."""
-    is_grey = bool((images[:, :1] == images).all())
-    return images.shape[2] * images.shape[3] * (1 if is_grey else 3)
+    """Numbers in one of the images (M, 3, h, w): three per pixel, one where all of them are gray."""
+    is_gray = bool((images[:, :1] == images).all())
+    return images.shape[2] * images.shape[3] * (1 if is_gray else 3)
 
 
 def _by_batch(

@@ -22,17 +22,17 @@ from torch import Tensor
 from heptapod.cli import main
 from heptapod.distributed import collectives, process_group
 from heptapod.evaluation.features import CallableFeatures
-from tests.cli.test_evaluate_command import colours  # sets the number of threads as the tests do
+from tests.cli.test_evaluate_command import colors  # sets the number of threads as the tests do
 
 RANK = int(os.environ["RANK"])
 
 
 def failing(how: str | None, images: Tensor) -> Tensor:
     if how == "value":
-        raise ValueError("colours: cannot see")
+        raise ValueError("colors: cannot see")
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    return colours(images)
+    return colors(images)
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     how = task.get("how") if task.get("fails_in") == RANK else None
 
     def extractor(*_: Any) -> CallableFeatures:
-        return CallableFeatures("colours", 6, lambda x: failing(how, x), lambda features: features[:, :4] * 9, 4)
+        return CallableFeatures("colors", 6, lambda x: failing(how, x), lambda features: features[:, :4] * 9, 4)
 
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

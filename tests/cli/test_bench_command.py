@@ -101,4 +101,4 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(word in text for word in ("--max_seconds", "--batches", "KV cache", "one cell per step"))
     assert main(["bench", "training", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all(word in text for word in ("RECIPE", "--models", "--max_seconds", "utilisation", "global:4/all"))
+    assert all(word in text for word in ("RECIPE", "--models", "--max_seconds", "utilization", "global:4/all"))

@@ -76,7 +76,7 @@ def test_a_saved_model_is_the_same(place: Path, tmp_path: Path) -> None:
     assert torch.equal(padded[:2], after.generate_tokens(["dark", "light"], seed=3, batch_size=4)), "bit for bit"
 
 
-def test_likelihood_counts_the_normalisation(place: Path) -> None:
+def test_likelihood_counts_the_normalization(place: Path) -> None:
     """In nats per token of the latent itself: latents twice as wide have C·log 2 more."""
     heptapod = Heptapod.from_pretrained(place / "run")
     images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -25,7 +25,7 @@ from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.tokenizers import VQConfig, build_tokenizer
-from tests.cli.test_evaluate_command import colours
+from tests.cli.test_evaluate_command import colors
 from tests.conftest import randomized, write_classes
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def alone(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """Runs a command in this process; gives back what it said."""
 
     def extractor(*_: Any) -> CallableFeatures:
-        return CallableFeatures("colours", 6, colours, lambda features: features[:, :4] * 9, 4)
+        return CallableFeatures("colors", 6, colors, lambda features: features[:, :4] * 9, 4)
 
     monkeypatch.chdir(place)
     monkeypatch.setattr("heptapod.cli.evaluate.open_extractor", extractor)
@@ -198,8 +198,8 @@ def errors(task: dict[str, Any]) -> list[str]:
             "device",
             "heptapod: error: device: cpu:0 given, but each of several processes takes a GPU",
         ),
-        ("first", "heptapod: error: colours: cannot see"),
-        ("second", "heptapod: error in process 1 of 2: colours: cannot see"),
+        ("first", "heptapod: error: colors: cannot see"),
+        ("second", "heptapod: error in process 1 of 2: colors: cannot see"),
         ("batch", "heptapod: error: train.batch_size: 7 given, must be divisible by 2 processes"),
         ("resume", "heptapod: error: train.resume: 123 given, but the steps with a checkpoint"),
         ("setting", "heptapod: error: unknown setting 'model.widht'"),

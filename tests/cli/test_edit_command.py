@@ -35,8 +35,8 @@ def place(make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         mask = np.zeros((height, width), dtype=np.uint8)
         mask[height // 2 :] = 255
         Image.fromarray(mask).save(f"{name}-mask.png")
-    for name, grey in {"black": 127, "white": 128}.items():
-        Image.new("L", (20, 16), grey).save(f"{name}.png")
+    for name, gray in {"black": 127, "white": 128}.items():
+        Image.new("L", (20, 16), gray).save(f"{name}.png")
     Path("text.png").write_text("no image")
     Path("cut.png").write_bytes(Path("image.png").read_bytes()[:300])
     return tmp_path

@@ -31,7 +31,7 @@ from tests.conftest import write_classes
 Make = Callable[..., HeptapodModel]
 
 
-def colours(images: Tensor) -> Tensor:
+def colors(images: Tensor) -> Tensor:
     """Mean and spread of each channel: 6 features of float64 sums, the same in every batch."""
     x = images.double() / 255
     return torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
@@ -44,10 +44,10 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def function(images: Tensor) -> Tensor:
         seen.append(len(images))
-        return colours(images)
+        return colors(images)
 
     def fake(inception: str | None, device: str) -> FeatureExtractor:
-        return CallableFeatures("colours", 6, function, lambda features: features[:, :4] * 9, 4)
+        return CallableFeatures("colors", 6, function, lambda features: features[:, :4] * 9, 4)
 
     monkeypatch.setattr("heptapod.cli.evaluate.open_extractor", fake)
     monkeypatch.setattr("heptapod.cli.reference.open_extractor", fake)
@@ -86,8 +86,8 @@ def test_two_runs_are_identical(place: Path) -> None:
 def test_the_record_tells_everything(place: Path) -> None:
     record = run(*MODEL, "--temperature", "0.9")
     names = ["precision", "recall", "density", "coverage"]
-    distances = ["frechet_distance[colours]", "kernel_distance[colours]", "classifier_score[colours]"]
-    assert list(record["metrics"]) == [*distances, *(f"{name}[colours]" for name in names)]
+    distances = ["frechet_distance[colors]", "kernel_distance[colors]", "classifier_score[colors]"]
+    assert list(record["metrics"]) == [*distances, *(f"{name}[colors]" for name in names)]
     assert record["left_out"] == {}
     made = record["generation"]
     expected = {"model": "model", "label_policy": "balanced", "count": 11, "seed": 3, "guidance": None, "batch_size": 4}
@@ -97,7 +97,7 @@ def test_the_record_tells_everything(place: Path) -> None:
     assert made["model_sha256"] == sha256(Path("model/model.safetensors"))
     assert record["samples"]["count"] == 11
     assert record["samples"]["image_size"] == [16, 16]
-    assert record["evaluator"]["name"] == "colours"
+    assert record["evaluator"]["name"] == "colors"
     reference = record["reference"]
     images = decode(open_source("real"), DataConfig("real"))
     assert (reference["count"], reference["source"]["sha256"]) == (24, images.sha256())
@@ -133,8 +133,8 @@ def test_npz_is_a_cache_of_the_samples(place: Path) -> None:
     direct["samples"].pop("source")
     assert direct == first
     itself = run(*MODEL[:2], "samples.npz", *MODEL[3:])["metrics"]  # as its own reference
-    assert itself["frechet_distance[colours]"] == pytest.approx(0, abs=1e-12)
-    assert itself["precision[colours]"] == itself["recall[colours]"] == 1
+    assert itself["frechet_distance[colors]"] == pytest.approx(0, abs=1e-12)
+    assert itself["precision[colors]"] == itself["recall[colors]"] == 1
 
 
 def test_policies_and_given_classes(place: Path) -> None:
@@ -157,7 +157,7 @@ def test_policies_and_given_classes(place: Path) -> None:
 
 def test_reference_file(place: Path, capsys: pytest.CaptureFixture[str], extracted: list[int]) -> None:
     assert main(["reference", "real", "--out", "real.safetensors", "--image_size", "16"]) == 0
-    assert "real.safetensors: 24 images, 24 features of colours" in capsys.readouterr().out
+    assert "real.safetensors: 24 images, 24 features of colors" in capsys.readouterr().out
     expected = run(*MODEL)
     extracted.clear()
     record = run(*MODEL[:2], "real.safetensors", *MODEL[3:])
@@ -170,8 +170,8 @@ def test_samples_of_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) ->
     record = run("--samples", "real", "--reference", "real")
     assert record["generation"] is None
     assert record["samples"]["sha256"] == record["reference"]["source"]["sha256"]
-    assert record["metrics"]["frechet_distance[colours]"] == pytest.approx(0, abs=1e-12)
-    assert record["metrics"]["precision[colours]"] == record["metrics"]["recall[colours]"] == 1
+    assert record["metrics"]["frechet_distance[colors]"] == pytest.approx(0, abs=1e-12)
+    assert record["metrics"]["precision[colors]"] == record["metrics"]["recall[colors]"] == 1
     assert "warning" not in capsys.readouterr().err
     assert run("--samples", "real", "--reference", "real", "--count", "13")["samples"]["count"] == 13
     run("--samples", "real", "--reference", "real", "--image_size", "8")
@@ -181,8 +181,8 @@ def test_samples_of_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_few_samples(place: Path, capsys: pytest.CaptureFixture[str], extracted: list[int]) -> None:
     few = [*MODEL[:4], "6", *MODEL[5:]]
     record = run(*few)
-    assert record["left_out"]["frechet_distance[colours]"] == {"reason": "needs 7 samples, 6 given", "needed": 7}
-    assert set(record["left_out"]) == {"frechet_distance[colours]", "classifier_score[colours]"}
+    assert record["left_out"]["frechet_distance[colors]"] == {"reason": "needs 7 samples, 6 given", "needed": 7}
+    assert set(record["left_out"]) == {"frechet_distance[colors]", "classifier_score[colors]"}
     extracted.clear()
     fails(capsys, ["evaluate", *few, "--metrics", "kernel", "score"], "metrics: score needs 10 samples, 6 given")
     assert extracted == [], "refused before the reference is read"
@@ -192,8 +192,8 @@ def test_few_samples(place: Path, capsys: pytest.CaptureFixture[str], extracted:
     fails(capsys, [*compared, "--metrics", "kernel"], "metrics: kernel needs 4 features kept in the reference")
     assert extracted == [], "refused before sampling"
     chosen = run(*MODEL, "--metrics", "kernel")
-    assert list(chosen["metrics"]) == ["kernel_distance[colours]"]
-    assert chosen["left_out"]["recall[colours]"] == {"reason": "not asked for", "needed": None}
+    assert list(chosen["metrics"]) == ["kernel_distance[colors]"]
+    assert chosen["left_out"]["recall[colors]"] == {"reason": "not asked for", "needed": None}
 
 
 def test_mistakes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

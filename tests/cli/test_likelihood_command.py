@@ -50,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         levels = np.random.default_rng(0).integers(6, size=(4, 4, 5), dtype=np.uint8) * 51
         for name, off in (("exact", 0), ("off", 3)):
             Path(name).mkdir()
-            for number, grey in enumerate(levels):
-                Image.fromarray(grey // 2 + off if off else grey).save(f"{name}/{number}.png")
+            for number, gray in enumerate(levels):
+                Image.fromarray(gray // 2 + off if off else gray).save(f"{name}/{number}.png")
         shutil.copytree("images/dark", "others/cow")
         shutil.copytree("images/light", "others/light")
     return place
@@ -134,7 +134,7 @@ def test_two_runs_are_equal_and_no_batch_matters(place: Path) -> None:
     assert other["nats_per_token"]["mean"] != pytest.approx(first["nats_per_token"]["mean"], abs=1e-5)
 
 
-def test_zero_shot_finds_the_likeliest_class(place: Path) -> None:
+def test_zero_shot_finds_the_most_likely_class(place: Path) -> None:
     found = run("model", "--zero_shot", "--token_order", "raster")["zero_shot"]
     heptapod, images = Heptapod.from_pretrained("model"), pixels_of("images")
     nats = torch.stack(
@@ -174,8 +174,8 @@ def test_splits_and_counts(place: Path) -> None:
     assert some[0]["sha256"] == some[1]["sha256"] != some[2]["sha256"]
 
 
-def test_vectors_count_the_normalisation(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents of standard deviation 2 have C·log 2 nats more than what is normalised."""
+def test_vectors_count_the_normalization(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of standard deviation 2 have C·log 2 nats more than what is normalized."""
     monkeypatch.setattr(flow, "LIKELIHOOD_STEPS", 4)
     found = run("flow", "--zero_shot")
     assert found["exact"] is False
@@ -193,7 +193,7 @@ def test_vectors_count_the_normalisation(place: Path, monkeypatch: pytest.Monkey
 def test_bits_per_dimension_of_pixels(place: Path) -> None:
     found = run("pixel", "--data", "exact")
     assert found["labels"] is False, "a model without classes takes none"
-    assert found["dimensions_per_image"] == 20, "grey counts once"
+    assert found["dimensions_per_image"] == 20, "gray counts once"
     nats = Heptapod.from_pretrained("pixel").negative_log_likelihood(pixels_of("exact")).double()
     assert found["bits_per_dimension"] == pytest.approx(float(nats.mean()) / math.log(2), abs=1e-5)
     off = run("pixel", "--data", "off")
@@ -223,7 +223,7 @@ def test_a_warning_without_the_label_that_was_always_there(place: Path, capsys: 
 
 
 def test_confusion_picture() -> None:
-    """The colours are shares of the row, an empty row is 0; names where there is room, any number of classes."""
+    """The colors are shares of the row, an empty row is 0; names where there is room, any number of classes."""
     counts = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 9]])
     picture = np.asarray(confusion_picture(counts, ["a", "b", "c"]))
     cell = 48

@@ -81,4 +81,4 @@ def test_mistakes(
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all(word in text for word in ("--utilisation", "--dollars_per_gpu_hour", "--json", "rtx4090", "RECIPE"))
+    assert all(word in text for word in ("--utilization", "--dollars_per_gpu_hour", "--json", "rtx4090", "RECIPE"))

@@ -355,7 +355,7 @@ def test_contact_sheet_and_counts(image_folder: Path, tmp_path: Path) -> None:
     assert statistics["std"] == pytest.approx(float(values.std(unbiased=False)), rel=1e-4)
 
 
-def test_unlabelled_images(tmp_path: Path) -> None:
+def test_unlabeled_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(3):
         Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")

@@ -60,12 +60,12 @@ def test_every_kind_of_file_comes_out_as_rgb(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90° clockwise
     image.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
-    image.convert("L").save(folder / "grey.png")
+    image.convert("L").save(folder / "gray.png")
     loaded = decode(open_source(str(tmp_path)), DataConfig(str(tmp_path)))
     assert loaded.images.shape == (6, 3, 6, 10)
     for name, pixels in zip(loaded.names, loaded.images, strict=True):
         expected = torch.from_numpy(reference).permute(2, 0, 1)
-        if "grey" in name:
+        if "gray" in name:
             assert torch.equal(pixels[0], pixels[1])
             continue
         assert (pixels.int() - expected.int()).abs().max() <= 3, name
@@ -80,7 +80,7 @@ def test_sixteen_bit_and_transparent() -> None:
     assert to_rgb(clear, 0).ravel().tolist() == [255, 255, 255]
 
 
-def test_resizes_the_short_side_and_crops_the_centre(tmp_path: Path) -> None:
+def test_resizes_the_short_side_and_crops_the_center(tmp_path: Path) -> None:
     wide = np.zeros((20, 60, 3), dtype=np.uint8)
     wide[:, 20:40] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")

@@ -82,7 +82,7 @@ def test_training_on_shards_gives_the_weights_of_the_folder(image_folder: Path, 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the data sets are not here")
 def test_photos_in_shards_are_those_of_the_parquet_file(tmp_path: Path) -> None:
-    """Real photos of many sizes, some of them grey, as they were published."""
+    """Real photos of many sizes, some of them gray, as they were published."""
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(SHARED_DATA / "photos" / "photos.parquet")
     contents = [row["bytes"] for row in table["image"].to_pylist()]
@@ -315,7 +315,7 @@ def test_damage_names_the_shard(tmp_path: Path, how: str, message: str) -> None:
         open_source(str(tmp_path))
     assert str(error.value).startswith(f"data.path: {tmp_path}/1.tar: ")
     assert message in str(error.value)
-    assert (tmp_path / INDEX).is_file(), "what was learnt of the whole ones is kept"
+    assert (tmp_path / INDEX).is_file(), "what was learned of the whole ones is kept"
 
 
 def test_wherever_it_is_cut_off_a_shard_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_efficientnet_gives_features_and_logits_from_one_pass(
 @needs_efficientnet
 @pytest.mark.skipif(not PHOTOS.exists(), reason="needs the sample photos")
 def test_efficientnet_recognises_photos(lite0: EfficientNetLite0Features) -> None:
-    """The weights, the order of colours and the normalisation are right: it knows 90 of the 100 photos."""
+    """The weights, the order of colors and the normalization are right: it knows 90 of the 100 photos."""
     pytest.importorskip("pyarrow")
     photos = decode(open_source(str(PHOTOS)), DataConfig(str(PHOTOS), image_size=256), np.arange(0, 100, 4))
     predicted = lite0.logits(photos.images[:, :, 16:240, 16:240]).argmax(1)
@@ -107,12 +107,12 @@ def test_resize() -> None:
 
 
 def test_wrapped_function() -> None:
-    extractor = CallableFeatures("mean-colour", 3, lambda images: images.double().mean((2, 3)))
+    extractor = CallableFeatures("mean-color", 3, lambda images: images.double().mean((2, 3)))
     images = random_images(4)
     assert torch.equal(extractor.extract(images), images.double().mean((2, 3)).float())
-    assert (extractor.name, extractor.num_features) == ("mean-colour", 3)
-    with pytest.raises(ValueError, match=r"mean-colour: features of the shape \(4, 5\) expected, \(4, 3\) given"):
-        CallableFeatures("mean-colour", 5, lambda images: images.float().mean((2, 3))).extract(images)
+    assert (extractor.name, extractor.num_features) == ("mean-color", 3)
+    with pytest.raises(ValueError, match=r"mean-color: features of the shape \(4, 5\) expected, \(4, 3\) given"):
+        CallableFeatures("mean-color", 5, lambda images: images.float().mean((2, 3))).extract(images)
     with pytest.raises(ValueError, match="uint8 expected"):
         extractor.extract(images.float())
 

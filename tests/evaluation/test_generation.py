@@ -99,8 +99,8 @@ def test_does_not_depend_on_batches(batch_size: int) -> None:
     parts = generated.split(batch_size)
     assert evaluate_images(generated, reference(), EXTRACTOR, batch_size=batch_size) == whole
     assert evaluate_images(iter(parts), reference(), EXTRACTOR) == whole
-    labelled = ((part, torch.full((len(part),), -1)) for part in parts)
-    assert evaluate_images(labelled, reference(), EXTRACTOR, count=40) == whole
+    labeled = ((part, torch.full((len(part),), -1)) for part in parts)
+    assert evaluate_images(labeled, reference(), EXTRACTOR, count=40) == whole
 
 
 def test_one_pass_gives_features_and_logits() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heptapod.evaluation.layer_features import check_unlabelled, layer_features, layer_names
+from heptapod.evaluation.layer_features import check_unlabeled, layer_features, layer_names
 from heptapod.grid import tokens_at
 from heptapod.models import HeptapodModel
 from heptapod.models.heads import CrossHead, LocalHead
@@ -161,10 +161,10 @@ def test_local_windows_count_their_next_cell_only(make_model: Make) -> None:
 
 @pytest.mark.parametrize(("classes", "dropout"), [(0, 0.0), (0, None), (3, 0.1), (3, 1.0)])
 def test_models_that_know_images_without_labels(classes: int, dropout: float | None) -> None:
-    check_unlabelled(classes, dropout)
+    check_unlabeled(classes, dropout)
 
 
 @pytest.mark.parametrize(("dropout", "message"), [(0.0, "never trained without the label"), (None, "not known")])
 def test_models_that_do_not(dropout: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=f"label_dropout: .*{message}"):
-        check_unlabelled(3, dropout)
+        check_unlabeled(3, dropout)

@@ -19,8 +19,8 @@ def by_definition(real: Tensor, generated: Tensor, k: int, wide: int) -> tuple[f
     def distance(a: Tensor, b: Tensor) -> float:
         return float((a.double() - b.double()).square().sum())
 
-    def radius(points: Tensor, i: int, neighbours: int) -> float:
-        return sorted(distance(points[i], points[j]) for j in range(len(points)) if j != i)[neighbours - 1]
+    def radius(points: Tensor, i: int, neighbors: int) -> float:
+        return sorted(distance(points[i], points[j]) for j in range(len(points)) if j != i)[neighbors - 1]
 
     def share(points: Tensor, balls: Tensor) -> float:
         radii = [radius(balls, i, k) for i in range(len(balls))]
@@ -53,7 +53,7 @@ def test_does_not_depend_on_the_block_size(block_size: int) -> None:
 
 
 def test_a_set_and_its_copy() -> None:
-    """Each open ball holds its centre and k − 1 others, so that the density is 1, not (k + 1)/k."""
+    """Each open ball holds its center and k − 1 others, so that the density is 1, not (k + 1)/k."""
     real = features(50, 1280).abs()
     found = manifold_metrics(real, real.flip(0), block_size=11)
     assert dataclasses.astuple(found) == (1, 1, 1, 1)
@@ -95,11 +95,11 @@ def test_errors() -> None:
         manifold_metrics(features(9), features(9, 4))
     with pytest.raises(ValueError, match="not finite"):
         manifold_metrics(features(9), torch.full((9, 5), float("nan")))
-    with pytest.raises(ValueError, match="precision_neighbours: 3 given, .* 3$"):
+    with pytest.raises(ValueError, match="precision_neighbors: 3 given, .* 3$"):
         manifold_metrics(features(9), features(3))
-    with pytest.raises(ValueError, match="density_neighbours: 5 given, .* 5$"):
+    with pytest.raises(ValueError, match="density_neighbors: 5 given, .* 5$"):
         manifold_metrics(features(5), features(9))
-    with pytest.raises(ValueError, match="density_neighbours: 0 given"):
-        manifold_metrics(features(9), features(9), density_neighbours=0)
+    with pytest.raises(ValueError, match="density_neighbors: 0 given"):
+        manifold_metrics(features(9), features(9), density_neighbors=0)
     with pytest.raises(ValueError, match="block_size: 0 given"):
         manifold_metrics(features(9), features(9), block_size=0)

@@ -1,4 +1,4 @@
-"""Probes: the neighbours against brute force, the linear one against what is known of the data."""
+"""Probes: the neighbors against brute force, the linear one against what is known of the data."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def blobs(count: int, seed: int, spread: float = 0.5) -> tuple[Tensor, Tensor]:
     corners = torch.tensor([[0.0, 2.0], [-2.0, -1.0], [2.0, -1.0]])
     features = torch.randn(count, 8, generator=generator) * spread
     features[:, :2] += corners[labels]
-    return features * torch.arange(1, 9) ** 3 + 100, labels  # scales that only standardising can undo
+    return features * torch.arange(1, 9) ** 3 + 100, labels  # scales that only standardizing can undo
 
 
-def test_neighbours_are_those_of_brute_force() -> None:
+def test_neighbors_are_those_of_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     train, test = torch.randn(60, 5, generator=generator), torch.randn(BLOCK + 30, 5, generator=generator)
     labels = torch.randint(4, (60,), generator=generator)
-    found = knn_predictions(train, labels, test, neighbours=7)
+    found = knn_predictions(train, labels, test, neighbors=7)
     for image in [*range(20), BLOCK - 1, BLOCK, BLOCK + 29]:
         cosine = [float(torch.cosine_similarity(test[image], one, dim=0)) for one in train]
         votes = [0.0] * 4
         for index in sorted(range(60), key=lambda i: -cosine[i])[:7]:
             votes[int(labels[index])] += math.exp(cosine[index] / 0.07)
         assert int(found[image]) == votes.index(max(votes))
-    with pytest.raises(ValueError, match="neighbours: 61 given, must lie between 1 and .* 60"):
-        knn_predictions(train, labels, test, neighbours=61)
+    with pytest.raises(ValueError, match="neighbors: 61 given, must lie between 1 and .* 60"):
+        knn_predictions(train, labels, test, neighbors=61)
 
 
-def test_near_neighbours_outvote_far_ones() -> None:
+def test_near_neighbors_outvote_far_ones() -> None:
     train = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
     labels = torch.tensor([0, 1, 1])
-    assert int(knn_predictions(train, labels, torch.tensor([[2.0, 0.0]]), neighbours=3)) == 0
-    assert int(knn_predictions(train, labels, torch.tensor([[0.9, 0.45]]), neighbours=3)) == 1
+    assert int(knn_predictions(train, labels, torch.tensor([[2.0, 0.0]]), neighbors=3)) == 0
+    assert int(knn_predictions(train, labels, torch.tensor([[0.9, 0.45]]), neighbors=3)) == 1
 
 
 def test_separable_classes_are_told_apart_and_shuffled_labels_are_not() -> None:
@@ -90,7 +90,7 @@ def test_a_probe_is_repeatable_and_its_seed_splits() -> None:
 
 
 def test_linear_probe_is_logistic_regression() -> None:
-    """At the optimum the gradient of the penalised likelihood vanishes: checked by the classes it puts on a line."""
+    """At the optimum the gradient of the penalized likelihood vanishes: checked by the classes it puts on a line."""
     x = torch.tensor([[-1.0], [1.0], [-1.0], [1.0], [1.0]])
     y = torch.tensor([0, 1, 1, 0, 1])
     grid = torch.linspace(-3, 3, 61)[:, None]

@@ -18,12 +18,12 @@ from heptapod.evaluation.streams import write_npz
 from heptapod.utils.files import read_metadata, read_tensors, write_tensors
 
 
-def colours(images: Tensor) -> Tensor:
+def colors(images: Tensor) -> Tensor:
     """Mean of each channel and of the first pixels: 6 numbers."""
     return torch.cat([images.double().mean((2, 3)), images[:, :, 0, 0].double()], 1)
 
 
-EXTRACTOR = CallableFeatures("colours", 6, colours)
+EXTRACTOR = CallableFeatures("colors", 6, colors)
 
 
 class Inception6(FeatureExtractor):
@@ -35,7 +35,7 @@ class Inception6(FeatureExtractor):
     model_sha256 = "a" * 64
 
     def extract(self, images: Tensor) -> Tensor:
-        return colours(images).float()
+        return colors(images).float()
 
 
 def make(path: Path | str, extractor: FeatureExtractor = EXTRACTOR, **options: Any) -> Reference:
@@ -44,7 +44,7 @@ def make(path: Path | str, extractor: FeatureExtractor = EXTRACTOR, **options: A
 
 def test_statistics_of_a_folder(image_folder: Path) -> None:
     images = decode(open_source(str(image_folder)), DataConfig(str(image_folder)))
-    expected = colours(images.in_memory())
+    expected = colors(images.in_memory())
     reference = make(image_folder, batch_size=7)
     assert reference.count == 24
     assert torch.allclose(reference.mean, expected.mean(0), rtol=1e-6)
@@ -97,11 +97,11 @@ def test_a_random_part_of_the_features_is_kept(image_folder: Path) -> None:
 def test_another_extractor_is_refused(image_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "reference.safetensors"
     make(image_folder).save(path)
-    other = CallableFeatures("edges", 6, colours)
-    with pytest.raises(ValueError, match=r"made with the extractor colours .* this evaluation uses edges \(6 features"):
+    other = CallableFeatures("edges", 6, colors)
+    with pytest.raises(ValueError, match=r"made with the extractor colors .* this evaluation uses edges \(6 features"):
         open_reference(str(path), other)
-    with pytest.raises(ValueError, match=r"\(6 features; unspecified\), but .* colours \(6 features; cropped\)"):
-        open_reference(str(path), CallableFeatures("colours", 6, colours, preprocessing="cropped"))
+    with pytest.raises(ValueError, match=r"\(6 features; unspecified\), but .* colors \(6 features; cropped\)"):
+        open_reference(str(path), CallableFeatures("colors", 6, colors, preprocessing="cropped"))
     reference, inception = make(image_folder, Inception6()), Inception6()
     reference.check(inception)
     inception.model_sha256 = "b" * 64
@@ -144,7 +144,7 @@ def test_npz_of_moments(tmp_path: Path) -> None:
     assert (reference.count, len(reference.features), reference.image_size) == (None, 0, None)
     reference.save(tmp_path / "reference.safetensors")
     assert Reference.load(tmp_path / "reference.safetensors").sha256() == reference.sha256()
-    with pytest.raises(ValueError, match="moments of inception-v3 features only, this evaluation uses colours"):
+    with pytest.raises(ValueError, match="moments of inception-v3 features only, this evaluation uses colors"):
         make(path)
     with pytest.raises(ValueError, match="count: 5 given, but .*adm.npz has moments"):
         make_reference(str(path), Inception6(), count=5)
@@ -169,11 +169,11 @@ def test_npz_of_images_and_moments(tmp_path: Path) -> None:
     np.savez(path, arr_0=images.permute(0, 2, 3, 1).numpy(), mu=mu, sigma=sigma)
     reference = make(path, Inception6())
     assert np.array_equal(reference.mean.numpy(), mu)
-    assert torch.equal(reference.features, colours(images).float())
+    assert torch.equal(reference.features, colors(images).float())
     assert (reference.count, reference.source["moments"]) == (None, "mu and sigma of the file")
     other = make(path)
     assert other.count == 9
-    assert torch.allclose(other.mean, colours(images).mean(0), rtol=1e-6)
+    assert torch.allclose(other.mean, colors(images).mean(0), rtol=1e-6)
     labels = torch.tensor([0, 2, 2, -1, 0, 2, 2, 2, 2])
     write_npz(path, 9, (4, 4), iter([(images, labels)]), {})
     assert (make(path).class_names, make(path).class_counts) == (["0", "1", "2"], [2, 0, 6])

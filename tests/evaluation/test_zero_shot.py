@@ -89,7 +89,7 @@ def test_classes_that_cannot_be_chosen_among(make_model: Make) -> None:
         zero_shot(vectors, torch.zeros(1, 20, 3))
 
 
-def test_judgement() -> None:
+def test_judgment() -> None:
     """Four images of two classes with posteriors 0.93, 0.6, 0.7 and 0.85 for their answers; the last one is wrong."""
     p = torch.tensor([[0.93, 0.07], [0.6, 0.4], [0.3, 0.7], [0.85, 0.15]], dtype=torch.float64)
     found = judge(p.log() - 1000, torch.tensor([0, 0, 1, 1]))

@@ -148,7 +148,7 @@ def test_outpainting_keeps_the_cells_where_they_lie(heptapod: Heptapod) -> None:
     assert not torch.equal(cells[0, 0], cells[1, 0])
 
 
-def test_outpainting_is_centred_and_may_end_on_the_trained_grid(heptapod: Heptapod) -> None:
+def test_outpainting_is_centered_and_may_end_on_the_trained_grid(heptapod: Heptapod) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = outpaint(heptapod, picture(8, 8), 16, 20)

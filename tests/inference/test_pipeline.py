@@ -271,7 +271,7 @@ def test_trace(make_model: Make, tmp_path: Path, head: str) -> None:
     assert strip.height > 3 * 112 if sees else strip.height < 2 * 112 + 60
 
 
-def test_read_so_far_is_grey_where_nothing_was_read(heptapod: Heptapod) -> None:
+def test_read_so_far_is_gray_where_nothing_was_read(heptapod: Heptapod) -> None:
     start, middle, end = heptapod.trace("dog", seed=1, most=3)
     pictures = read_so_far(heptapod, [start, middle, end])
     assert (pictures[0] == 205).all()

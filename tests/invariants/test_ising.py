@@ -49,7 +49,7 @@ def marginal_kl(model: HeptapodModel, truth: Ising, per_length: int) -> float:
     return total / count
 
 
-def check_normalised(log_ratio: Tensor) -> None:
+def check_normalized(log_ratio: Tensor) -> None:
     """Σ_x p_model(x) = 1: over states drawn from the truth the mean of p_model / p is that sum."""
     ratio = log_ratio.exp()
     error = float(ratio.std()) / len(ratio) ** 0.5
@@ -77,7 +77,7 @@ def test_learns_the_exact_distribution(kind: str) -> None:
     excess = -float(log_ratio.mean())  # KL(p || model), of low variance
     entropy = truth.entropy()
     kl = marginal_kl(model, truth, per_length=24)
-    check_normalised(log_ratio)
+    check_normalized(log_ratio)
     posterior_kl = check_zero_shot(model, truth, numbers[:512])
     print(f"{kind}: posterior KL {posterior_kl:.5f}, mean of p_model / p {float(log_ratio.exp().mean()):.5f}")
     print(f"{kind}: entropy {entropy:.4f} nats, model {entropy + excess:.4f}, marginal KL {kl:.5f}")

@@ -130,9 +130,9 @@ def test_the_field_agrees_with_itself() -> None:
     truth = Lattice()
     labels, tokens = truth.sample(50_000, torch.Generator().manual_seed(3))
     read, unread = torch.tensor([0, 5, 10]), torch.tensor([6, 15])
-    centred = tokens.squeeze(-1).double() - truth.mean[labels]
-    fit = torch.linalg.lstsq(centred[:, read], centred[:, unread]).solution
+    centered = tokens.squeeze(-1).double() - truth.mean[labels]
+    fit = torch.linalg.lstsq(centered[:, read], centered[:, unread]).solution
     values = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     mean, variance = truth.conditional(1, values, read, unread)
-    assert torch.allclose((centred[:, unread] - centred[:, read] @ fit).var(0), variance, rtol=0.03)
+    assert torch.allclose((centered[:, unread] - centered[:, read] @ fit).var(0), variance, rtol=0.03)
     assert torch.allclose(truth.mean[1, unread] + (values - truth.mean[1, read]) @ fit, mean, atol=0.05)

@@ -30,7 +30,7 @@ def test_a_spiral_visits_every_cell_ring_by_ring(height: int, width: int) -> Non
     assert (from_edge.diff() <= 0).all(), "outwards"
     inside_a_ring = from_edge.diff() == 0
     steps = rows.diff().abs() + columns.diff().abs()
-    assert (steps[inside_a_ring] == 1).all(), "to a neighbour"
+    assert (steps[inside_a_ring] == 1).all(), "to a neighbor"
 
 
 def test_the_spiral_of_nine_cells() -> None:

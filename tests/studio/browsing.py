@@ -63,7 +63,7 @@ def click_cell(canvas: Locator, row: int, column: int) -> None:
     canvas.click(position={"x": (column + 0.5) * box["width"] / 5, "y": (row + 0.5) * box["height"] / 4})
 
 
-def colour_of(canvas: Locator, row: int, column: int) -> tuple[int, ...]:
+def color_of(canvas: Locator, row: int, column: int) -> tuple[int, ...]:
     """Red, green and blue near the corner of a cell of a grid of 4×5, where no text is."""
     png = base64.b64decode(shown(canvas).split(",")[1])
     image = Image.open(io.BytesIO(png)).convert("RGB")

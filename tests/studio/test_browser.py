@@ -15,7 +15,7 @@ from tests.studio.browsing import (
     Route,
     assert_makes_the_same_again,
     click_cell,
-    colour_of,
+    color_of,
     expect,
     finished,
     generate,
@@ -79,7 +79,7 @@ def test_a_fork_keeps_what_was_read_and_can_be_left_again(open_page: Open) -> No
     first = shown(page.locator(".panel canvas").first)
     page.get_by_role("slider", name="Step", exact=True).fill("8")
     order = page.locator(".panel canvas").nth(3)
-    assert GIVEN != colour_of(order, 0, 0) != colour_of(order, 2, 0)
+    assert GIVEN != color_of(order, 0, 0) != color_of(order, 2, 0)
     page.get_by_label("Seed to continue with", exact=True).fill("77")
     page.get_by_role("button", name="Continue from here").click()
     finished(page)
@@ -89,8 +89,8 @@ def test_a_fork_keeps_what_was_read_and_can_be_left_again(open_page: Open) -> No
     page.get_by_role("button", name="First state").click()
     assert read_so_far(page) == "8 of 20 cells"
     assert page.locator(".transport output").inner_text() == "0 / 12"
-    assert colour_of(order, 0, 0) == colour_of(order, 1, 2) == GIVEN
-    assert colour_of(order, 2, 0) != GIVEN
+    assert color_of(order, 0, 0) == color_of(order, 1, 2) == GIVEN
+    assert color_of(order, 2, 0) != GIVEN
     page.locator(".history .entry").first.click()
     expect(page.locator(".transport output")).to_have_text("20 / 20")
     assert shown(page.locator(".panel canvas").first) == first

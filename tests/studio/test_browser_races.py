@@ -52,8 +52,8 @@ def test_the_last_cell_may_be_pinned(open_page: Open) -> None:
 
 def test_the_last_upload_and_the_model_chosen_win(open_page: Open, tmp_path: Path) -> None:
     page = open_page("edit?model=run")
-    for name, colour in (("a.png", "red"), ("b.png", "blue")):
-        Image.new("RGB", (20, 16), colour).save(tmp_path / name)
+    for name, color in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (20, 16), color).save(tmp_path / name)
     uploads, file = Held(page, "**/api/encode"), page.get_by_label("Image file")
     name, models = page.locator(".panel .name"), page.get_by_label("model")
     file.set_input_files(tmp_path / "a.png")

@@ -164,7 +164,7 @@ def test_what_is_refused(client: httpx.Client, content: bytes, status: int, mess
 
 
 PIXELS = "pixels (height×width)"
-FRAMES = [Image.new("RGB", (20, 16), colour) for colour in ("red", "blue")]
+FRAMES = [Image.new("RGB", (20, 16), color) for color in ("red", "blue")]
 ANIMATED = file_of(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:])
 CLEAR = Image.new("RGBA", (20, 16), (0, 0, 0, 0))
 
@@ -175,14 +175,14 @@ CLEAR = Image.new("RGBA", (20, 16), (0, 0, 0, 0))
         (file_of(NOISE, "PNG"), [], NOISE.getpixel((0, 0))),
         (file_of(NOISE, "BMP"), [], NOISE.getpixel((0, 0))),
         (ANIMATED, ["the first of several pictures in the GIF file"], (255, 0, 0)),
-        (file_of(DEEP, "TIFF"), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
-        (file_of(DEEP, "PNG"), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
-        (file_of(DEEP, "PNG", transparency=0), ["16 bits per channel brought to 8", "grey read as colour"], (0, 0, 0)),
+        (file_of(DEEP, "TIFF"), ["16 bits per channel brought to 8", "gray read as color"], (0, 0, 0)),
+        (file_of(DEEP, "PNG"), ["16 bits per channel brought to 8", "gray read as color"], (0, 0, 0)),
+        (file_of(DEEP, "PNG", transparency=0), ["16 bits per channel brought to 8", "gray read as color"], (0, 0, 0)),
         (file_of(CLEAR, "PNG"), ["transparency put on white"], (255, 255, 255)),
         (file_of(NOISE.resize((40, 64)), "PNG"), [f"resized and cropped from 64×40 {PIXELS} to 16×20"], None),
-        (file_of(FRAMES[0].convert("CMYK"), "JPEG", quality=95), ["CMYK colours brought to RGB"], None),
+        (file_of(FRAMES[0].convert("CMYK"), "JPEG", quality=95), ["CMYK colors brought to RGB"], None),
     ],
-    ids=["png", "bmp", "animated gif", "16-bit tiff", "16-bit png", "colour key", "transparent", "large", "cmyk"],
+    ids=["png", "bmp", "animated gif", "16-bit tiff", "16-bit png", "color key", "transparent", "large", "cmyk"],
 )  # fmt: skip
 def test_what_is_converted_and_said(
     client: httpx.Client, content: bytes, converted: list[str], pixel: tuple[int, ...] | None

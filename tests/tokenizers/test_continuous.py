@@ -58,7 +58,7 @@ def test_statistics_do_not_depend_on_batches() -> None:
     assert bool(one.measured)
 
 
-def test_measuring_refuses_what_cannot_be_normalised() -> None:
+def test_measuring_refuses_what_cannot_be_normalized() -> None:
     tokenizer = Linear(1, 3)
     with pytest.raises(ValueError, match="no images"):
         tokenizer.measure([])
@@ -107,7 +107,7 @@ def test_vae_tokens_are_the_mean_of_the_posterior() -> None:
     assert torch.allclose(tokenizer.encode(images), latent.flatten(2).transpose(1, 2), atol=1e-6)
 
 
-def test_log_scale_is_the_log_determinant_of_the_normalisation() -> None:
+def test_log_scale_is_the_log_determinant_of_the_normalization() -> None:
     """With patches of 2×2 positions and unequal channels: log|det| of token -> latent, by autograd."""
     tokenizer = build_trainable(VAEConfig(width=8, latent_channels=2, patch=2), 0)
     assert isinstance(tokenizer, VAETokenizer)

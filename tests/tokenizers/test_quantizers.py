@@ -34,11 +34,11 @@ def test_vq_agrees_with_the_library() -> None:
     oracle.train()
     for step in range(5):
         x = torch.randn(2, 500, 8, generator=torch.Generator().manual_seed(step))
-        quantised, codes, loss = oracle(x.clone())
+        quantized, codes, loss = oracle(x.clone())
         own_codes = ours.nearest(x.flatten(0, 1))
         assert torch.equal(own_codes, codes.flatten())
         own = ours.vectors[own_codes]
-        assert torch.allclose(own, quantised.flatten(0, 1), atol=1e-5)
+        assert torch.allclose(own, quantized.flatten(0, 1), atol=1e-5)
         assert abs(float(0.25 * (x.flatten(0, 1) - own).square().mean() - loss.detach())) < 1e-5
         ours.update(ours.statistics(x.flatten(0, 1), own_codes), 0, step)
         assert torch.allclose(ours.vectors, oracle._codebook.embed[0], atol=1e-5), "the moving averages too"
@@ -51,10 +51,10 @@ def test_fsq_agrees_with_the_library(levels: list[int]) -> None:
     ours = FiniteScalarQuantizer(levels)
     x = (3 * torch.randn(4, 200, len(levels), generator=generator())).requires_grad_()
     expected, codes = oracle(x)
-    quantised = ours(x)
-    assert torch.allclose(quantised, expected, atol=1e-5)
-    assert torch.equal(ours.codes(quantised), codes.long())
-    (gradient,) = torch.autograd.grad(quantised.square().sum(), x)
+    quantized = ours(x)
+    assert torch.allclose(quantized, expected, atol=1e-5)
+    assert torch.equal(ours.codes(quantized), codes.long())
+    (gradient,) = torch.autograd.grad(quantized.square().sum(), x)
     (expected_gradient,) = torch.autograd.grad(expected.square().sum(), x)
     assert torch.allclose(gradient, expected_gradient, atol=1e-5)
 

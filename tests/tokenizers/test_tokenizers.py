@@ -155,14 +155,14 @@ def test_gradient_reaches_every_weight(kind: str, attention: bool) -> None:
 
 def test_codebook_starts_from_data_and_follows_it() -> None:
     codebook = Codebook(4, 2, decay=0.5, dead_below=0.0)
-    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [5.0, 5.0]])
+    centers = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [5.0, 5.0]])
     generator = torch.Generator().manual_seed(0)
     for step in range(30):
-        x = centres.repeat(25, 1) + 0.1 * torch.randn(100, 2, generator=generator)
+        x = centers.repeat(25, 1) + 0.1 * torch.randn(100, 2, generator=generator)
         codebook.update(codebook.statistics(x, codebook.nearest(x)), 0, step)
         if step == 0:
-            codebook.vectors.copy_(centres + 1.0)  # wrong, but each nearest to its own centre
-    assert (codebook.vectors - centres).abs().max() < 0.1
+            codebook.vectors.copy_(centers + 1.0)  # wrong, but each nearest to its own center
+    assert (codebook.vectors - centers).abs().max() < 0.1
 
 
 def test_dead_codes_restart_so_that_the_codebook_does_not_collapse() -> None:

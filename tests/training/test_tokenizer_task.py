@@ -32,7 +32,7 @@ VAE = VAEConfig(width=8, latent_channels=4)
 
 
 def images_of(count: int, size: int = 16) -> ImageSet:
-    """Smooth pictures: coarse colours, enlarged."""
+    """Smooth pictures: coarse colors, enlarged."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 3, 3, generator=generator)
     pixels = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=True) * 255
@@ -62,8 +62,8 @@ def test_every_kind_learns_to_reconstruct(tmp_path: Path, model: AnyTrainableCon
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line["val_psnr"] for line in lines if "val_psnr" in line]
     flat = task.validation.in_memory().float().flatten(1)
-    grey = 10 * torch.log10(255**2 / (flat - flat.mean(1, keepdim=True)).square().mean(1)).mean()
-    assert evaluations[-1] > float(grey) + 1.5, "better than a picture's mean, with so small a network"
+    gray = 10 * torch.log10(255**2 / (flat - flat.mean(1, keepdim=True)).square().mean(1)).mean()
+    assert evaluations[-1] > float(gray) + 1.5, "better than a picture's mean, with so small a network"
     assert evaluations[-1] > evaluations[0]
     tokenizer = load_tokenizer(tmp_path / "best")
     images = to_float(task.validation.in_memory())

@@ -22,8 +22,8 @@ def test_small_images_are_enlarged_and_rows_named() -> None:
 
 
 def test_heat_map_goes_from_dark_to_light() -> None:
-    colours = heat_map(torch.linspace(0, 2, 9).unsqueeze(0), 2.0).float().sum(0).flatten()
-    assert (colours.diff() > 0).all()
+    colors = heat_map(torch.linspace(0, 2, 9).unsqueeze(0), 2.0).float().sum(0).flatten()
+    assert (colors.diff() > 0).all()
     assert torch.equal(heat_map(torch.tensor([[5.0]]), 2.0), heat_map(torch.tensor([[2.0]]), 2.0))
 
 
@@ -31,7 +31,7 @@ def test_belief_picture_has_three_rows() -> None:
     read = torch.full((6, 3, 28, 28), 7, dtype=torch.uint8)
     believed = torch.full((6, 3, 28, 28), 99, dtype=torch.uint8)
     uncertainty = torch.ones(6, 7, 7)
-    uncertainty[0, 0, 0] = 2  # the end of the colour scale
+    uncertainty[0, 0, 0] = 2  # the end of the color scale
     picture = belief_picture(read, believed, uncertainty, ["a"] * 6, "entropy (nats)")
     column = [picture.getpixel((picture.width - 40, y)) for y in (60, 180, 290)]
     assert column[:2] == [(7, 7, 7), (99, 99, 99)]

@@ -20,7 +20,7 @@ describe("the cells that stay", () => {
 });
 
 describe("the brush", () => {
-  it("sets the pixels whose centre it covers, and erases them again", () => {
+  it("sets the pixels whose center it covers, and erases them again", () => {
     const mask = emptyMask([5, 5]);
     paintDisc(mask, 2.5, 2.5, 1, 1);
     expect(countPixels(mask)).toBe(5);

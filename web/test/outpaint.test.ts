@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { centred, fitted, outsideMask, placedCells, suggested } from "../src/logic/outpaint";
+import { centered, fitted, outsideMask, placedCells, suggested } from "../src/logic/outpaint";
 
 const SIDE = 64;
 
@@ -11,7 +11,7 @@ describe("a canvas", () => {
 
   it("is larger than the image at first, and the image in its middle", () => {
     expect(suggested([28, 28], 4, SIDE)).toEqual({ height: 44, width: 44, top: 8, left: 8 });
-    expect(centred({ height: 16, width: 24, top: 0, left: 0 }, [8, 12], 4, SIDE)).toMatchObject({ top: 4, left: 4 });
+    expect(centered({ height: 16, width: 24, top: 0, left: 0 }, [8, 12], 4, SIDE)).toMatchObject({ top: 4, left: 4 });
   });
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { time } from "../src/logic/colour";
+import { time } from "../src/logic/color";
 import { aligned, axisLabels, goal, positive, qualityLines, toFigures } from "../src/logic/curves";
 import { defaultOf, differences, fromQuery, initialSettings, mostImages, toQuery, toSampling } from "../src/logic/settings";
 import { model } from "./traces";
@@ -93,9 +93,9 @@ describe("charts", () => {
   });
 });
 
-it("numbers can be read on every colour of the fill order", () => {
-  const luminance = (colour: number[]) => {
-    const [red, green, blue] = colour.map((value) => (value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
+it("numbers can be read on every color of the fill order", () => {
+  const luminance = (color: number[]) => {
+    const [red, green, blue] = color.map((value) => (value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
     return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue!;
   };
   for (let share = 0; share <= 1; share += 0.01) {

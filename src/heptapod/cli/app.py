@@ -46,8 +46,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "edit": (edit, "repaint, continue or vary an image with a trained model, the rest kept as it is"),
     "studio": (studio, "serve a page on which one sees what a model believes while it draws, asks it and edits"),
     "ablate": (ablate, "compare heads, orders, densities and distributions for equal time and at equal steps"),
-    "likelihood": (likelihood, "how likely images are to a trained model, and which class makes them likeliest"),
-    "probe": (probe, "measure what a model has learnt: classes told from its hidden states by simple means"),
+    "likelihood": (likelihood, "how likely images are to a trained model, and which class makes them most likely"),
+    "probe": (probe, "measure what a model has learned: classes told from its hidden states by simple means"),
     "reference": (reference, "measure real images once, for evaluate to compare samples with"),
     "evaluate": (
         evaluate,
@@ -120,7 +120,7 @@ def _help() -> str:
         [
             "usage: heptapod COMMAND [ARGUMENTS]    (heptapod COMMAND --help explains each)",
             "",
-            "Image generation by language modelling: causal attention, the whole 2D grid predicted at every step,",
+            "Image generation by language modeling: causal attention, the whole 2D grid predicted at every step,",
             "no classifier-free guidance.",
             "",
             *lines,

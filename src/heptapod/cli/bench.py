@@ -80,7 +80,7 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
 class TrainingOptions(GridOptions):
     """Measures what training a recipe costs on this machine, beside other heads and densities, in one run.
 
-    Images, tokens and supervised cells per second, model FLOPs utilisation, peak memory (beside what `heptapod plan`
+    Images, tokens and supervised cells per second, model FLOPs utilization, peak memory (beside what `heptapod plan`
     says of it), and how the time of a step is shared by reading data, forward and backward pass, optimizer and moving
     average. The baseline is next_token; width and depths are those of the recipe; the models take turns, step by step.
     Tokens are random ones in memory, so that no data are needed; weights are fresh (neither changes a time).

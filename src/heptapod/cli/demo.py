@@ -78,7 +78,7 @@ def demo(arguments: list[str]) -> None:
 
 
 def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]:
-    """Samples in equal numbers of every class, and how many the judge recognises."""
+    """Samples in equal numbers of every class, and how many the judge recognizes."""
     classes = len(heptapod.class_names)
     labels = [i % classes for i in range(IMAGES)]
     began = time.perf_counter()

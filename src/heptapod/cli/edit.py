@@ -68,7 +68,7 @@ def edit_file(
         seed: Result i is drawn with seed + i.
         composite: Put the image's own pixels back wherever nothing is to be repainted. Otherwise they come from their
             tokens, as the tokenizer shows them.
-        resize: First resize the image to the model's size and crop the centre, and the mask with it.
+        resize: First resize the image to the model's size and crop the center, and the mask with it.
         batch_size: Results at a time; if given, batches are filled up to it and results equal bit for bit.
         device: auto, cpu, cuda, ...
         out: A .png file for one picture, or a folder for one file per result besides.
@@ -177,13 +177,13 @@ def _read(name: str, path: str) -> Tensor:
 
 def _read_mask(path: str, image: str, pixels: Tensor) -> Tensor:
     """(h, w) bool: where a mask is white."""
-    grey = torch.from_numpy(np.array(to_pil(_read("mask", path)).convert("L")))
-    if grey.shape != pixels.shape[1:]:
+    gray = torch.from_numpy(np.array(to_pil(_read("mask", path)).convert("L")))
+    if gray.shape != pixels.shape[1:]:
         raise ValueError(
-            f"mask: {path} is {grey.shape[0]}×{grey.shape[1]} pixels (height×width), must be of the size of {image}, "
+            f"mask: {path} is {gray.shape[0]}×{gray.shape[1]} pixels (height×width), must be of the size of {image}, "
             f"{pixels.shape[1]}×{pixels.shape[2]}"
         )
-    return grey >= WHITE
+    return gray >= WHITE
 
 
 def _sized(

@@ -64,7 +64,7 @@ def evaluate(
     Args:
         tokenizer: Folder of a tokenizer, or of the run that trained it.
         data: Images: a folder, parquet file(s), .tar shards or a built-in set.
-        image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.
+        image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Use so many images, drawn at random; all if left out.
         baseline_data: Training images. If given, the baseline of the same rate on raw patches is fitted on them and
             measured in the same run: k-means with as many centroids as there are codes, or as many principal components

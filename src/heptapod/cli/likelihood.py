@@ -79,7 +79,7 @@ def measure(
         data: Images: a folder, parquet file(s), .tar shards or a built-in set.
         split: held_out: the set's own held-out images, or, where it has none, the 2% that training holds out unless
             told otherwise. train: the others. all: both (for a set that is held out as a whole).
-        image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.
+        image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Use so many images, drawn at random; all if left out.
         classes: Only images of these classes of the model, by name or index; zero-shot chooses among them only, which
             is cheaper than among all.

@@ -34,7 +34,7 @@ class PlanOptions(GridOptions):
     """Peak of a GPU of your own at the precision of training, in 10^12 FLOPs per second."""
     gpu_memory_gib: float | None = None
     """Memory of a GPU of your own."""
-    utilisation: float = 0.4
+    utilization: float = 0.4
     """Share of the peak that the matrix products reach; `heptapod bench training` measures it."""
     dollars_per_gpu_hour: float | None = None
     """Price of a GPU; costs are told where it is given."""
@@ -63,7 +63,7 @@ def plan(arguments: list[str]) -> None:
     if out is not None:
         check_folder(out.parent)
     gpu = find_gpu(options.gpu, options.gpu_tflops, options.gpu_memory_gib)
-    hardware = Hardware(gpu, options.gpus, options.utilisation, options.dollars_per_gpu_hour)
+    hardware = Hardware(gpu, options.gpus, options.utilization, options.dollars_per_gpu_hour)
     made = make_plan(resolve_setup(load_recipe(name, overrides), options.given(options.images)), hardware)
     if options.as_json:
         print(json.dumps(to_json(made), indent=2))

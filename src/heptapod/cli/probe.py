@@ -16,7 +16,7 @@ from heptapod.cli.sampling_options import ModelFolder
 from heptapod.data import DataConfig
 from heptapod.distributed.device import resolve_device
 from heptapod.evaluation import probe as probes
-from heptapod.evaluation.layer_features import check_unlabelled, layer_features, layer_names, reading_order
+from heptapod.evaluation.layer_features import check_unlabeled, layer_features, layer_names, reading_order
 from heptapod.evaluation.probe import Accuracy, best_layer, probe_layers
 from heptapod.evaluation.probe_data import ProbeData, load_probe_data
 from heptapod.evaluation.probe_picture import probe_picture
@@ -55,19 +55,19 @@ def probe_model(
     device: str = "auto",
     out: str = "probe",
 ) -> None:
-    """Measures what a model has learnt about images: how well classes can be told from its hidden states.
+    """Measures what a model has learned about images: how well classes can be told from its hidden states.
 
     Every image is read without its label, the hidden states of each layer of the backbone and of the head are averaged
-    over the image, and a linear classifier and the 20 nearest neighbours of labelled training images name the class of
+    over the image, and a linear classifier and the 20 nearest neighbors of labeled training images name the class of
     each test image. Beside it the same of raw pixels, and of a model of the same shape with random weights. The model
     must have been trained without labels, or without them some of the time (objective.label_dropout). Writes probe.json
     and probe.png.
 
     Args:
         model: Folder of a model, or of the run that trained it.
-        data: Labelled images (a folder, parquet file(s), .tar shards or a built-in set), or a cache of their tokens.
+        data: Labeled images (a folder, parquet file(s), .tar shards or a built-in set), or a cache of their tokens.
         test_data: Images to test on. If left out, those that the data itself holds out, or else a random fifth.
-        image_size: Pixels per side after resizing the short side and cropping the centre; 0 keeps their size.
+        image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Use so many training images, drawn at random; all if left out.
         test_count: The same for the test images.
         layers: Layers to probe (embedding, backbone.1, ..., backbone.norm, head.1, ..., head.norm); all if left out.
@@ -75,7 +75,7 @@ def probe_model(
         random_model: Also probe a model of the same shape with random weights.
         batch_size: Images the model reads at a time.
         memory_gib: Refuse more than this many GiB of images, or of features.
-        seed: Which images are drawn, those held out to choose the regularisation, and the random weights.
+        seed: Which images are drawn, those held out to choose the regularization, and the random weights.
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
@@ -88,7 +88,7 @@ def probe_model(
     place = resolve_device(device)
     folder = find_pretrained(Path(model))
     heptapod = Heptapod.from_pretrained(folder, place)
-    check_unlabelled(heptapod.model.num_classes, heptapod.label_dropout)
+    check_unlabeled(heptapod.model.num_classes, heptapod.label_dropout)
     wanted = _chosen(layer_names(heptapod.model), layers)
     config = from_dict(
         DataConfig,
@@ -121,7 +121,7 @@ def probe_model(
         "model": _model_facts(heptapod, folder),
         "data": {"path": data, "test_path": test_data, **_data_facts(found)},
         "seed": seed,
-        "neighbours": probes.NEIGHBOURS,
+        "neighbours": probes.NEIGHBORS,
         "temperature": probes.TEMPERATURE,
         "strengths": list(probes.STRENGTHS),
         **_summary(results, found),
@@ -194,7 +194,7 @@ def _summary(results: dict[str, dict[str, Accuracy]], data: ProbeData) -> dict[s
 
 
 def _print(results: dict[str, dict[str, Accuracy]], figures: dict[str, Any]) -> None:
-    title = f"{figures['data']['test_images']:,} test images recognised, {figures['data']['classes']} classes"
+    title = f"{figures['data']['test_images']:,} test images recognized, {figures['data']['classes']} classes"
     table = rich.table.Table(title=title)
     random = results.get("random_model", {})
     table.add_column("layer")

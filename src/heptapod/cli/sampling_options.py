@@ -30,7 +30,7 @@ class SamplingOptions:
     top_p: float | None = None
     """Keep only the most likely codes that together have this probability."""
     token_order: SamplingOrder | None = None
-    """Order in which cells are filled (spiral: from the centre outwards, confidence: the most certain ones next); the
+    """Order in which cells are filled (spiral: from the center outwards, confidence: the most certain ones next); the
     trained one if left out."""
     schedule: str | None = None
     """Cells per step: few at first and many at the end (cosine), constant, or your own numbers (1,2,4,...) whose sum is

@@ -74,7 +74,7 @@ def write_cache(
         out: Folder of the cache.
         image_size: Pixels per side after resizing the short side and cropping; 0 keeps the images as they are.
         flip: Also store every view mirrored (training then reads one of the two at random).
-        crops: 1: the centre. 5: also the corners of a larger copy.
+        crops: 1: the center. 5: also the corners of a larger copy.
         crop_scale: Short side of that larger copy, as a multiple of the image size.
         dtype: How continuous tokens are stored; codes are stored as small integers.
         batch_size: Images encoded at a time.
@@ -122,7 +122,7 @@ def import_published(
     """Brings a tokenizer that others published into a folder that every command takes.
 
     Its weights must fit to the last tensor. A continuous tokenizer is measured on images (mean and standard deviation
-    of every latent channel), so that its tokens are normalised.
+    of every latent channel), so that its tokens are normalized.
 
     Args:
         kind: What it is.

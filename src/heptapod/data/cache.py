@@ -44,7 +44,7 @@ class CacheConfig:
     flip: bool = False
     """Also store every view mirrored."""
     crops: int = 1
-    """Crops of each image: 1 (the centre) or 5 (the corners of a larger copy as well)."""
+    """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
     crop_scale: float = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
     shard_size: int = 4096
@@ -61,7 +61,7 @@ class CacheConfig:
         if self.image_size < 0:
             raise ValueError(f"image_size: {self.image_size} given, must be positive, or 0 to keep the size")
         if self.crops not in CROPS:
-            raise ValueError(f"crops: {self.crops} given, must be 1 (the centre) or 5 (and the corners)")
+            raise ValueError(f"crops: {self.crops} given, must be 1 (the center) or 5 (and the corners)")
         if self.crops > 1 and not self.image_size:
             raise ValueError(f"crops: {self.crops} given, which needs an image_size")
         if not 1 <= self.crop_scale <= 4:

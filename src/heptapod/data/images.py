@@ -31,7 +31,7 @@ class DataConfig:
     WebDataset: a folder of .tar files, one of them, or a pattern such as shards/train-{000000..000146}.tar (quoted in a
     shell)."""
     image_size: int = 0
-    """Pixels per side after resizing the short side and cropping the centre; 0 keeps the images as they are."""
+    """Pixels per side after resizing the short side and cropping the center; 0 keeps the images as they are."""
     flip: bool = False
     """Mirror each training image with probability 1/2."""
     validation_path: str | None = None
@@ -274,14 +274,14 @@ def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
 
     Args:
         image: of any mode.
-        image_size: side of the centre crop after a bicubic resize of the short side; 0 keeps the image as it is.
+        image_size: side of the center crop after a bicubic resize of the short side; 0 keeps the image as it is.
     """
     image = _upright_rgb(image)
     return _pixels(_resize(image, image_size) if image_size else image, image_size)
 
 
 def to_crops(image: Image.Image, image_size: int, scale: float) -> np.ndarray:
-    """The centre crop of an image, then its four corner crops from a larger copy: (5, 3, size, size) uint8.
+    """The center crop of an image, then its four corner crops from a larger copy: (5, 3, size, size) uint8.
 
     Args:
         image: of any mode.
@@ -318,7 +318,7 @@ def _resize(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def _pixels(image: Image.Image, crop: int) -> np.ndarray:
-    """(3, h, w), of the centre if ``crop`` gives its side."""
+    """(3, h, w), of the center if ``crop`` gives its side."""
     if crop:
         left, top = (image.width - crop) // 2, (image.height - crop) // 2
         image = image.crop((left, top, left + crop, top + crop))

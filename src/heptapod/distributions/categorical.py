@@ -50,7 +50,7 @@ class Categorical(CellDistribution):
         return drawn
 
     def probabilities(self, features: Tensor, how: CellSampling) -> Tensor:
-        """What :meth:`sample` draws from, not normalised, for features (B, L, D): (B, L, V) float32."""
+        """What :meth:`sample` draws from, not normalized, for features (B, L, D): (B, L, V) float32."""
         logits = self.logits(features).float()
         if how.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
@@ -75,7 +75,7 @@ class Categorical(CellDistribution):
 
 
 def _filtered(logits: Tensor, how: CellSampling) -> Tensor:
-    """Probabilities after top-k and top-p, not renormalised."""
+    """Probabilities after top-k and top-p, not renormalized."""
     if how.top_k is not None and how.top_k < logits.shape[-1]:
         threshold = logits.topk(how.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, -torch.inf)

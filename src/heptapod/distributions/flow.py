@@ -72,7 +72,7 @@ class FlowDistribution(ContinuousDistribution):
 
         log p(x) = log N(x_1; 0, 1) + ∫₀¹ div v(x_t, t) dt along dx/dt = v. The divergence is exact for up to 32 numbers
         per token; above, it is estimated with 16 random sign vectors per cell, the same along its way. The density is
-        that of the token as given, that is, of the normalised latent; :attr:`ContinuousTokenizer.log_scale` leads to
+        that of the token as given, that is, of the normalized latent; :attr:`ContinuousTokenizer.log_scale` leads to
         the latent itself.
         """
         self._check(targets)

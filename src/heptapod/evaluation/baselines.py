@@ -85,8 +85,8 @@ def pca_baseline(
     if not 1 <= components <= patches.shape[1]:
         raise ValueError(f"components: {components} given, must lie between 1 and {patches.shape[1]}")
     mean = patches.mean(0)
-    centred = patches - mean
-    _, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+    centered = patches - mean
+    _, vectors = torch.linalg.eigh(centered.T @ centered)  # ascending
     basis, center = vectors[:, -components:].float(), mean.float()  # (D, C), (D,)
     return _reconstruction_psnr(test, factor, lambda x: (x - center) @ basis @ basis.T + center)
 

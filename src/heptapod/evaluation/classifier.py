@@ -64,6 +64,6 @@ def train_classifier(images: ImageSet, num_classes: int, steps: int = 500, seed:
 
 @torch.inference_mode()
 def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Share of uint8 images (M, 3, h, w) recognised as their label (M,)."""
+    """Share of uint8 images (M, 3, h, w) recognized as their label (M,)."""
     predicted = torch.cat([model(to_float(part)).argmax(1) for part in images.split(256)])
     return float((predicted == labels).double().mean())

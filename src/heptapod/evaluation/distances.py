@@ -24,7 +24,7 @@ class FeatureStatistics:
         self.count = 0
         self.mean = torch.zeros(num_features, dtype=torch.float64)
         self._scatter = torch.zeros(num_features, num_features, dtype=torch.float64)
-        """Σ (x − mean)(x − mean)ᵀ: kept centred, as Σ x·xᵀ loses the covariance of features far from 0."""
+        """Σ (x − mean)(x − mean)ᵀ: kept centered, as Σ x·xᵀ loses the covariance of features far from 0."""
 
     @classmethod
     def from_moments(cls, mean: Tensor, covariance: Tensor, count: int) -> FeatureStatistics:
@@ -83,8 +83,8 @@ class FeatureStatistics:
         if len(features) == 0:
             return
         mean = features.mean(0)
-        centred = features - mean
-        self._merge(len(features), mean, centred.T @ centred)
+        centered = features - mean
+        self._merge(len(features), mean, centered.T @ centered)
 
     def __add__(self, other: FeatureStatistics) -> FeatureStatistics:
         _check_same_length(self.num_features, other.num_features)

@@ -18,13 +18,13 @@ from heptapod.evaluation.score import SPLITS, classifier_score
 
 Metric = Literal["frechet", "kernel", "score", "precision_recall", "density_coverage"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-PRECISION_NEIGHBOURS = 3
-DENSITY_NEIGHBOURS = 5
+PRECISION_NEIGHBORS = 3
+DENSITY_NEIGHBORS = 5
 KERNEL_MINIMUM = 4
 """Fewer features than this have no two halves of two, from which the kernel distance tells its error."""
 
-NEIGHBOURS_MINIMUM = max(PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS) + 1
-"""So that every feature has as many others as neighbours are looked for; the four metrics come from one table."""
+NEIGHBORS_MINIMUM = max(PRECISION_NEIGHBORS, DENSITY_NEIGHBORS) + 1
+"""So that every feature has as many others as neighbors are looked for; the four metrics come from one table."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def unavailable_reason(
 
     The Fréchet distance needs more samples than features (else its covariance is singular, and its value tells more of
     the number of samples than of the model) and as many images behind the reference's moments, if their number is
-    known; the score one sample for each split; the others ``KERNEL_MINIMUM`` or ``NEIGHBOURS_MINIMUM`` samples and
+    known; the score one sample for each split; the others ``KERNEL_MINIMUM`` or ``NEIGHBORS_MINIMUM`` samples and
     features kept in the reference.
     """
 
@@ -77,7 +77,7 @@ def unavailable_reason(
         return lacking(count, needed, "samples") or few
     if metric == "kernel":
         return lacking(count, KERNEL_MINIMUM, "samples") or kept_features(KERNEL_MINIMUM)
-    return lacking(count, NEIGHBOURS_MINIMUM, "samples") or kept_features(NEIGHBOURS_MINIMUM)
+    return lacking(count, NEIGHBORS_MINIMUM, "samples") or kept_features(NEIGHBORS_MINIMUM)
 
 
 def plan_metrics(
@@ -187,18 +187,18 @@ def measure(
         score = classifier_score(found.logits, seed=seed)
         results[extractor.score_name] = {"mean": score.mean, "std": score.std, "splits": SPLITS}
     if "precision_recall" in chosen or "density_coverage" in chosen:
-        neighbours = manifold_metrics(real, generated, PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS)
+        neighbors = manifold_metrics(real, generated, PRECISION_NEIGHBORS, DENSITY_NEIGHBORS)
         for metric in ("precision_recall", "density_coverage"):
             if metric in chosen:
                 names = metric_names(metric, extractor)
-                results |= {name: getattr(neighbours, name.partition("[")[0]) for name in names}
+                results |= {name: getattr(neighbors, name.partition("[")[0]) for name in names}
     return {
         "metrics": results,
         "left_out": {name: {"reason": each.reason, "needed": each.needed} for name, each in left_out.items()},
         "samples": {"count": len(found), "image_size": list(found.image_size), "sha256": found.sha256},
         "evaluator": extractor.description(),
         "reference": reference.record(),
-        "neighbours": {"precision_recall": PRECISION_NEIGHBOURS, "density_coverage": DENSITY_NEIGHBOURS},
+        "neighbours": {"precision_recall": PRECISION_NEIGHBORS, "density_coverage": DENSITY_NEIGHBORS},
         "evaluation_seed": seed,
     }
 

@@ -30,7 +30,7 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
     """Structural similarity of each pair of images (Wang et al. 2004), by torchmetrics.
 
     Gaussian window of 11×11 pixels with σ = 1.5, K1 = 0.01, K2 = 0.03, mean over the windows that lie inside the image
-    (as in the original; torchmetrics' own mean includes a mirrored border) and over the colours. SSIM depends on where
+    (as in the original; torchmetrics' own mean includes a mirrored border) and over the colors. SSIM depends on where
     black lies, so pixels are moved to [0, 2], which equals [0, 1] and [0, 255] with their ranges.
 
     Args:

@@ -35,7 +35,7 @@ def reading_order(trained: TokenOrder) -> Literal["raster", "random"]:
     return "random" if trained == "random" else "raster"
 
 
-def check_unlabelled(num_classes: int, label_dropout: float | None) -> None:
+def check_unlabeled(num_classes: int, label_dropout: float | None) -> None:
     """Refuses a model that knows images only together with their labels.
 
     Args:

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: how much of one set lies near the other, by nearest neighbours."""
+"""Precision, recall, density and coverage: how much of one set lies near the other, by nearest neighbors."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ManifoldMetrics:
 def manifold_metrics(
     real: Tensor,
     generated: Tensor,
-    precision_neighbours: int = 3,
-    density_neighbours: int = 5,
+    precision_neighbors: int = 3,
+    density_neighbors: int = 5,
     block_size: int = BLOCK_SIZE,
 ) -> ManifoldMetrics:
-    """Compares two sets by the balls around each feature that reach to its k-th nearest neighbour in its own set.
+    """Compares two sets by the balls around each feature that reach to its k-th nearest neighbor in its own set.
 
     Precision and recall are those of arXiv 1904.06991, with closed balls; density and coverage those of arXiv
     2002.09797, with open ones, as their authors compute them. All of them change with the sizes of the sets: compare
@@ -47,17 +47,17 @@ def manifold_metrics(
     Args:
         real: (M, F), finite.
         generated: (M', F), finite.
-        precision_neighbours: k of precision and recall.
-        density_neighbours: k of density and coverage.
+        precision_neighbors: k of precision and recall.
+        density_neighbors: k of density and coverage.
         block_size: rows of the table of distances at a time; the result does not depend on it.
 
     Raises:
         ValueError: if the features differ in length or are not finite, or a set is no larger than a k.
     """
-    _check(real, generated, precision_neighbours, density_neighbours, block_size)
+    _check(real, generated, precision_neighbors, density_neighbors, block_size)
     x, y = _on_grid(real, generated)
-    radii, wide = _radii(x, (precision_neighbours, density_neighbours), block_size)
-    (generated_radii,) = _radii(y, (precision_neighbours,), block_size)
+    radii, wide = _radii(x, (precision_neighbors, density_neighbors), block_size)
+    (generated_radii,) = _radii(y, (precision_neighbors,), block_size)
     num_dense, recalled, covered = 0, [], []
     is_precise = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     for rows, distances in _blocks(x, y, block_size):  # (R, M') squared
@@ -70,7 +70,7 @@ def manifold_metrics(
     return ManifoldMetrics(
         precision=num_precise / len(y),
         recall=int(torch.cat(recalled).sum()) / len(x),
-        density=num_dense / (density_neighbours * len(y)),
+        density=num_dense / (density_neighbors * len(y)),
         coverage=int(torch.cat(covered).sum()) / len(x),
     )
 
@@ -95,14 +95,14 @@ def _blocks(x: Tensor, y: Tensor, block_size: int) -> Iterator[tuple[Tensor, Ten
         yield rows, torch.addmm(squares + part.square().sum(1, keepdim=True), part, y.T, alpha=-2)
 
 
-def _radii(x: Tensor, neighbours: tuple[int, ...], block_size: int) -> list[Tensor]:
+def _radii(x: Tensor, neighbors: tuple[int, ...], block_size: int) -> list[Tensor]:
     """For each k the squared distance (M,) of every feature to its k-th nearest other one."""
     parts = []
     for rows, distances in _blocks(x, x, block_size):
         distances[torch.arange(len(rows), device=x.device), rows] = math.inf
-        parts.append(distances.topk(max(neighbours), largest=False).values)
+        parts.append(distances.topk(max(neighbors), largest=False).values)
     nearest = torch.cat(parts)
-    return [nearest[:, k - 1] for k in neighbours]
+    return [nearest[:, k - 1] for k in neighbors]
 
 
 def _check(real: Tensor, generated: Tensor, precision: int, density: int, block_size: int) -> None:
@@ -115,8 +115,8 @@ def _check(real: Tensor, generated: Tensor, precision: int, density: int, block_
     if block_size < 1:
         raise ValueError(f"block_size: {block_size} given, must be at least 1")
     for name, k, features in (
-        ("precision_neighbours", precision, min(len(real), len(generated))),
-        ("density_neighbours", density, len(real)),
+        ("precision_neighbors", precision, min(len(real), len(generated))),
+        ("density_neighbors", density, len(real)),
     ):
         if not 1 <= k < features:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Probes: how well classes are told from features by simple means, a linear classifier and the nearest neighbours."""
+"""Probes: how well classes are told from features by simple means, a linear classifier and the nearest neighbors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from heptapod.utils.logging import Progress, Silent
 from heptapod.utils.random import Stream, numpy_generator
 
-NEIGHBOURS = 20
+NEIGHBORS = 20
 TEMPERATURE = 0.07
-"""Of the neighbours' votes (1805.01978)."""
+"""Of the neighbors' votes (1805.01978)."""
 STRENGTHS = tuple(10.0**power for power in range(-4, 4))
-"""Inverse strengths C of the linear probe's regularisation that are tried, strongest regularisation first."""
+"""Inverse strengths C of the linear probe's regularization that are tried, strongest regularization first."""
 SELECTION = 5
 """One in so many training images is held out to choose among them."""
 MAX_ITERATIONS = 1000
@@ -29,7 +29,7 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of images recognised, by each probe."""
+    """Share of images recognized, by each probe."""
 
     linear: float
     """On the test images, by the linear probe of all training features."""
@@ -40,7 +40,7 @@ class Accuracy:
     knn_selection: float
     """Of the same images, by the nearest of the others."""
     strength: float
-    """The chosen C: the largest ``linear_selection``, the strongest regularisation among equals."""
+    """The chosen C: the largest ``linear_selection``, the strongest regularization among equals."""
     converged: bool
     """Whether the last fit came to rest within its iterations."""
     num_features: int
@@ -63,7 +63,7 @@ def check_probe_labels(train: Tensor, test: Tensor, class_names: list[str], sett
 
     Raises:
         ValueError: if labels are missing, there is one class only, a class has too few training images, there are too
-            few training images for the neighbours, or scikit-learn is not installed.
+            few training images for the neighbors, or scikit-learn is not installed.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise ValueError("probes need scikit-learn: pip install 'heptapod[evaluation]'")
@@ -81,10 +81,10 @@ def check_probe_labels(train: Tensor, test: Tensor, class_names: list[str], sett
             f"{setting}: {int(counts[fewest])} training image(s) of the class {class_names[int(classes[fewest])]}; a "
             f"probe needs at least {SELECTION} of each"
         )
-    if len(train) - -(-len(train) // SELECTION) < NEIGHBOURS:
+    if len(train) - -(-len(train) // SELECTION) < NEIGHBORS:
         raise ValueError(
-            f"{setting}: {len(train)} training images, too few for the {NEIGHBOURS} nearest among four fifths of them; "
-            f"at least {NEIGHBOURS * SELECTION // (SELECTION - 1)} are needed"
+            f"{setting}: {len(train)} training images, too few for the {NEIGHBORS} nearest among four fifths of them; "
+            f"at least {NEIGHBORS * SELECTION // (SELECTION - 1)} are needed"
         )
 
 
@@ -115,9 +115,9 @@ def probe_layers(
 
 
 def probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, seed: int = 0) -> Accuracy:
-    """Tells classes from features: multinomial logistic regression, and the nearest neighbours by cosine.
+    """Tells classes from features: multinomial logistic regression, and the nearest neighbors by cosine.
 
-    Both see features brought to mean 0 and variance 1 over the training images. The strength of the regularisation is
+    Both see features brought to mean 0 and variance 1 over the training images. The strength of the regularization is
     chosen on a fifth of the training images, of every class alike.
 
     Args:
@@ -187,27 +187,27 @@ def linear_predictions(
     return results
 
 
-def knn_predictions(train: Tensor, labels: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+def knn_predictions(train: Tensor, labels: Tensor, test: Tensor, neighbors: int = NEIGHBORS) -> Tensor:
     """Classes (T,) by the votes exp(cosine / 0.07) of the nearest training images (1805.01978); exact.
 
     Args:
         train: (M, D) float.
         labels: (M,) int64.
         test: (T, D) float.
-        neighbours: how many vote.
+        neighbors: how many vote.
 
     Raises:
-        ValueError: if there are fewer training images than neighbours.
+        ValueError: if there are fewer training images than neighbors.
     """
-    if not 1 <= neighbours <= len(train):
+    if not 1 <= neighbors <= len(train):
         raise ValueError(
-            f"neighbours: {neighbours} given, must lie between 1 and the number of training images, {len(train)}"
+            f"neighbors: {neighbors} given, must lie between 1 and the number of training images, {len(train)}"
         )
     train = F.normalize(train, dim=1)
     classes = int(labels.max()) + 1
     predicted = []
     for part in F.normalize(test, dim=1).split(BLOCK):
-        similarity, index = (part @ train.T).topk(neighbours, dim=1)  # (block, k)
+        similarity, index = (part @ train.T).topk(neighbors, dim=1)  # (block, k)
         votes = torch.zeros(len(part), classes, dtype=similarity.dtype)
         votes.scatter_add_(1, labels[index], (similarity / TEMPERATURE).exp())
         predicted.append(votes.argmax(1))

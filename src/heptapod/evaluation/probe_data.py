@@ -118,7 +118,7 @@ def _check_grid(heptapod: Heptapod, height: int, width: int) -> None:
 
 
 def _raw_pixels(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (M, h·w or 3·h·w): one channel of images without colour."""
-    is_grey = all(bool((images == images[:, :1]).all()) for images in (train, test))
-    first, second = (images[:, :1] if is_grey else images for images in (train, test))
+    """Pixels (M, h·w or 3·h·w): one channel of images without color."""
+    is_gray = all(bool((images == images[:, :1]).all()) for images in (train, test))
+    first, second = (images[:, :1] if is_gray else images for images in (train, test))
     return first.flatten(1), second.flatten(1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
-from heptapod.evaluation.probe import NEIGHBOURS, Accuracy
+from heptapod.evaluation.probe import NEIGHBORS, Accuracy
 from heptapod.utils.images import BACKGROUND, INK
 
 BAR = 480
@@ -16,7 +16,7 @@ LINEAR, KNN, RANDOM = (42, 96, 160), (222, 140, 60), (190, 190, 190)
 
 
 def probe_picture(results: Mapping[str, Mapping[str, Accuracy]]) -> Image.Image:
-    """For each layer a bar of the linear probe over one of the neighbours, random weights in grey behind them.
+    """For each layer a bar of the linear probe over one of the neighbors, random weights in gray behind them.
 
     A line shows the linear probe of raw pixels.
 
@@ -29,11 +29,11 @@ def probe_picture(results: Mapping[str, Mapping[str, Accuracy]]) -> Image.Image:
     bottom = 34 + ROW * len(layers)
     picture = Image.new("RGB", (left + BAR + 70, bottom + 34), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    legend = [("linear", LINEAR), (f"{NEIGHBOURS} nearest neighbours", KNN)]
+    legend = [("linear", LINEAR), (f"{NEIGHBORS} nearest neighbors", KNN)]
     legend += [("random weights, linear", RANDOM)] if random else []
     x = left
-    for name, colour in legend:
-        draw.rectangle((x, 10, x + 10, 20), colour)
+    for name, color in legend:
+        draw.rectangle((x, 10, x + 10, 20), color)
         draw.text((x + 16, 15), name, INK, font=font, anchor="lm")
         x += int(font.getlength(name)) + 36
     for row, (name, accuracy) in enumerate(layers.items()):

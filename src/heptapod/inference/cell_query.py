@@ -28,7 +28,7 @@ class CellBelief:
     cell: int
     """Row · columns + column."""
     values: Tensor
-    """(K,) int64: the likeliest codes, the likeliest first; or (K, C) float32: the mean, then draws."""
+    """(K,) int64: the most likely codes, the most likely first; or (K, C) float32: the mean, then draws."""
     probabilities: Tensor | None
     """(K,) float32 of each code, as it would be sampled; None of vectors."""
     uncertainty: float
@@ -67,7 +67,7 @@ def ask_cell(
         label: a class index or name; None for no label.
         cells: the t cells read before, in reading order: ``step.prefix[0]`` of a step of :meth:`Heptapod.stream`.
         values: their tokens, (t,) int64 or (t, C) float32.
-        top: so many of the likeliest codes, or so many draws of a vector.
+        top: so many of the most likely codes, or so many draws of a vector.
         seed: keys the draws.
         **settings: how a cell is drawn, as in :meth:`Heptapod.generate`: temperature, top_k, top_p, ...
 

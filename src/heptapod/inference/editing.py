@@ -23,7 +23,7 @@ from heptapod.sampling import Known, SamplingConfig
 from heptapod.tokenizers.base import to_float
 
 OUTSIDE = 128
-"""Grey of what an out-painted image does not cover yet."""
+"""Gray of what an out-painted image does not cover yet."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Edit:
     tokens: Tensor
     """(M, N) int64 or (M, N, C) float32."""
     original: Tensor
-    """(3, h, w) uint8: the image on its canvas, grey outside."""
+    """(3, h, w) uint8: the image on its canvas, gray outside."""
     original_tokens: Tensor
     """(N,) int64 or (N, C) float32: its tokens, 0 outside."""
     mask: Tensor

@@ -231,7 +231,7 @@ class Heptapod(ModelBundle):
         """−log p of the tokens of images by the chain rule, in nats per token.
 
         Exact for codes; for a flow by an ODE, and then of the latents as the tokenizer's network gives them, that is,
-        with the Jacobian of their normalisation. Where the order is random, or the flow's divergence an estimate (above
+        with the Jacobian of their normalization. Where the order is random, or the flow's divergence an estimate (above
         32 numbers per token), an image's place in the batch of all images keys what is drawn for it.
 
         Args:

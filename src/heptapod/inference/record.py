@@ -27,7 +27,7 @@ from heptapod.utils.files import read_json
 from heptapod.utils.images import to_pil
 
 WHITE = 128
-"""Pixels of a mask from this grey on are repainted."""
+"""Pixels of a mask from this gray on are repainted."""
 
 
 @settings

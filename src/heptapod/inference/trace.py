@@ -15,7 +15,7 @@ from heptapod.utils.files import write_atomically
 from heptapod.utils.images import belief_picture, cell_maps, image_grid
 
 UNREAD = 205
-"""Grey of a pixel whose cell was not read."""
+"""Gray of a pixel whose cell was not read."""
 SECONDS = 4.0
 """About how long an animation takes, without the last picture."""
 
@@ -58,7 +58,7 @@ def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
 
 
 def read_so_far(bundle: ModelBundle, steps: Sequence[SamplingStep]) -> Tensor:
-    """(T, 3, h, w) uint8: the cells read at each state of one image, decoded; the others grey."""
+    """(T, 3, h, w) uint8: the cells read at each state of one image, decoded; the others gray."""
     grid, factor = bundle.model.grid, bundle.tokenizer.factor
     shown = torch.cat([step.is_read for step in steps]).view(-1, 1, grid.height, grid.width).cpu()
     shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)

@@ -192,7 +192,7 @@ class HeptapodModel(nn.Module):
 
 
 def build_model(config: ModelConfig, grid: GridSpec, num_classes: int, seed: int) -> HeptapodModel:
-    """A freshly initialised model; the same seed gives the same weights, and no global state changes."""
+    """A freshly initialized model; the same seed gives the same weights, and no global state changes."""
     with seeded_initialization(seed):
         return HeptapodModel(config, grid, num_classes)
 

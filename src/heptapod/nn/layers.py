@@ -16,7 +16,7 @@ from heptapod.nn.rotary import Rotary, rotate
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last dimension (1910.07467), computed in the input's dtype."""
+    """Root-mean-square normalization over the last dimension (1910.07467), computed in the input's dtype."""
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -85,19 +85,19 @@ class Attention(nn.Module):
         self.qk_scale = nn.Parameter(torch.ones(2, 1, width // num_heads))
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, D) -> queries, keys and values, (B, K, T, E) each; the first two normalised and rotated."""
+        """(B, T, D) -> queries, keys and values, (B, K, T, E) each; the first two normalized and rotated."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, K, E)
         qk = self._normed(qkv[:, :, :2], self.qk_scale)
         query, key = rotate(qk, Rotary(rotary.cos.unsqueeze(2), rotary.sin.unsqueeze(2))).unbind(2)
         return query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
 
     def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
-        """(B, T, D) -> (B, K, T, E), normalised and rotated."""
+        """(B, T, D) -> (B, K, T, E), normalized and rotated."""
         query = linear(x, self.qkv.weight[: self.width]).unflatten(-1, (self.num_heads, -1))
         return rotate(self._normed(query, self.qk_scale[0]), rotary).transpose(1, 2)
 
     def keys_values(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> keys and values, (B, K, T, E) each; the keys are normalised and rotated."""
+        """(B, T, D) -> keys and values, (B, K, T, E) each; the keys are normalized and rotated."""
         key, value = linear(x, self.qkv.weight[self.width :]).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
         return rotate(self._normed(key, self.qk_scale[1]), rotary).transpose(1, 2), value.transpose(1, 2)
 
@@ -203,7 +203,7 @@ def init_weights(module: nn.Module, depth: int) -> None:
     """Truncated normal 0.02 for matrices; outputs of residual branches are scaled by 1/sqrt(2·depth).
 
     Args:
-        module: what to initialise in place, from torch's own generator (see ``seeded_initialization``).
+        module: what to initialize in place, from torch's own generator (see ``seeded_initialization``).
         depth: residual blocks that a token passes through.
     """
     for name, child in module.named_modules():

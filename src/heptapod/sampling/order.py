@@ -26,7 +26,7 @@ def fill_order(
     """Token order of every image, known cells first.
 
     Args:
-        kind: raster; a random permutation from each image's seed; a spiral from the centre outwards; confidence, of
+        kind: raster; a random permutation from each image's seed; a spiral from the center outwards; confidence, of
             which only the known cells are ordered here (as raster), for the others follow from the model's predictions.
         seeds: one per image.
         height: rows of the grid.
@@ -48,7 +48,7 @@ def fill_order(
 
 
 def spiral(height: int, width: int) -> Tensor:
-    """(N,) int64: cells from the centre outwards, ring after ring; each is clockwise and ends in its upper left."""
+    """(N,) int64: cells from the center outwards, ring after ring; each is clockwise and ends in its upper left."""
     cells: list[int] = []
     top, left, bottom, right = 0, 0, height - 1, width - 1
     while top <= bottom and left <= right:  # from the outermost ring inwards, counter-clockwise; turned around below

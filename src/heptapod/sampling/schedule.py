@@ -19,7 +19,7 @@ class SamplingConfig:
     steps: int | None = None
     """Sampling steps; unset means one cell per step."""
     token_order: SamplingOrder | None = None
-    """Order in which cells are filled: raster, random, spiral (from the centre outwards) or confidence (the cells of
+    """Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells of
     least uncertainty next); unset takes the order of training (raster where it was mixed)."""
     schedule: Literal["cosine", "constant"] | list[int] = "cosine"
     """Cells per step: cosine (few at first, many at the end), constant, or a list of numbers that fill the grid."""

@@ -165,7 +165,7 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, queu
         model: Annotated[schemas.Name, Form(description="Name of a model.")],
         fit: Annotated[
             Literal["crop", "keep"],
-            Form(description="crop: resize and crop the centre to the model's size; keep: keep the image's size."),
+            Form(description="crop: resize and crop the center to the model's size; keep: keep the image's size."),
         ] = "crop",
     ) -> Response:
         heptapod = _model(collection, model).heptapod

@@ -30,7 +30,7 @@ Name = Annotated[str, Field(max_length=200)]
 
 
 class Shape(BaseModel):
-    """Unknown fields are refused: a misspelt setting is never ignored."""
+    """Unknown fields are refused: a misspelled setting is never ignored."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -112,7 +112,7 @@ class CellRequest(TrainingSetup):
     sampling: CellSampling = CellSampling()
     known: Tokens
     cell: Cell
-    top: int = Field(8, ge=1, le=32, description="So many of the likeliest codes, or draws of a vector.")
+    top: int = Field(8, ge=1, le=32, description="So many of the most likely codes, or draws of a vector.")
     seed: int = Field(0, ge=0, lt=1 << 53, description="Keys the draws of vectors.")
 
 
@@ -205,7 +205,7 @@ class CellAnswer(BaseModel):
 
     cell: int
     candidates: list[Candidate]
-    """The likeliest first; of vectors the mean, then draws."""
+    """The most likely first; of vectors the mean, then draws."""
     rest: float | None
     """Probability of all other codes."""
     uncertainty: float

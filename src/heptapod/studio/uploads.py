@@ -36,7 +36,7 @@ def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) 
         content: the file. Pixels are counted before any is decoded.
         limits: of bytes, pixels and, for a size that is kept, the longest side.
         heptapod: the model.
-        keep: take the size as it is; else resize and crop the centre to the model's own.
+        keep: take the size as it is; else resize and crop the center to the model's own.
 
     Raises:
         TooLargeError: for too many bytes or pixels.
@@ -102,9 +102,9 @@ def _conversions(image: Image.Image, content: bytes) -> list[str]:
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         said.append("turned upright by its EXIF tag")
     if image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"):
-        said.append("grey read as colour")
+        said.append("gray read as color")
     elif image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        said.append(f"{image.mode} colours brought to RGB")
+        said.append(f"{image.mode} colors brought to RGB")
     return said
 
 

@@ -1,4 +1,4 @@
-"""A vector-quantisation codebook that follows its data by exponential moving averages (1711.00937, appendix A.1)."""
+"""A vector-quantization codebook that follows its data by exponential moving averages (1711.00937, appendix A.1)."""
 
 from __future__ import annotations
 

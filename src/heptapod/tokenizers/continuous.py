@@ -1,4 +1,4 @@
-"""Continuous tokens on a grid: normalised latents, a patch of them per cell.
+"""Continuous tokens on a grid: normalized latents, a patch of them per cell.
 
 Shape legend: B batch, c latent channels, p patch, N cells, C = c·p² numbers per token.
 """
@@ -51,21 +51,21 @@ class ContinuousTokenizer(Tokenizer):
     def encode(self, images: Tensor) -> Tensor:
         """See :meth:`Tokenizer.encode`."""
         latent = self.encode_latent(images).float()
-        normalised = (latent - self.latent_mean.view(-1, 1, 1)) / self.latent_std.view(-1, 1, 1)
-        return F.pixel_unshuffle(normalised, self.patch).flatten(2).transpose(1, 2).contiguous()  # (B, N, C)
+        normalized = (latent - self.latent_mean.view(-1, 1, 1)) / self.latent_std.view(-1, 1, 1)
+        return F.pixel_unshuffle(normalized, self.patch).flatten(2).transpose(1, 2).contiguous()  # (B, N, C)
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""
         patches = tokens.transpose(1, 2).unflatten(2, (grid.height, grid.width))  # (B, C, H, W)
-        normalised = F.pixel_shuffle(patches, self.patch)
-        latent = normalised * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
+        normalized = F.pixel_shuffle(patches, self.patch)
+        latent = normalized * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
         return self.decode_latent(latent).float().clamp(-1, 1)
 
     @property
     def log_scale(self) -> float:
         """Σ log σ over the numbers of a token.
 
-        The log-density of a latent is that of the normalised token minus this, per token.
+        The log-density of a latent is that of the normalized token minus this, per token.
         """
         return float(self.latent_std.double().log().sum()) * self.patch**2
 

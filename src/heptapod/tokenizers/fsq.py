@@ -1,4 +1,4 @@
-"""Finite scalar quantisation (2309.15505): every channel rounds to a few levels, and there is no codebook to learn.
+"""Finite scalar quantization (2309.15505): every channel rounds to a few levels, and there is no codebook to learn.
 
 Shape legend: B batch, N cells, C channels (one per entry of ``levels``).
 """
@@ -63,10 +63,10 @@ class FiniteScalarQuantizer(nn.Module):
         rounded = bounded + (bounded.round() - bounded).detach()
         return rounded / (self.levels // 2)
 
-    def codes(self, quantised: Tensor) -> Tensor:
-        """Codes (…) int64 of quantised values (…, C)."""
+    def codes(self, quantized: Tensor) -> Tensor:
+        """Codes (…) int64 of quantized values (…, C)."""
         half = self.levels // 2
-        digits = (quantised * half + half).round().long()
+        digits = (quantized * half + half).round().long()
         return (digits * self.place).sum(-1)
 
     def values(self, codes: Tensor) -> Tensor:
@@ -90,14 +90,14 @@ class FSQTokenizer(TrainableTokenizer):
 
     def reconstruct(self, images: Tensor, generator: KeyedGenerator) -> Reconstruction:
         """See :meth:`TrainableTokenizer.reconstruct`."""
-        quantised = self._quantise(images)
-        decoded = at_least_float32(self.decoder(quantised.permute(0, 3, 1, 2)))
-        codes = self.quantizer.codes(quantised.detach()).flatten(1)
+        quantized = self._quantize(images)
+        decoded = at_least_float32(self.decoder(quantized.permute(0, 3, 1, 2)))
+        codes = self.quantizer.codes(quantized.detach()).flatten(1)
         return Reconstruction(decoded, decoded.new_zeros(len(images)), {}, codes)
 
     def encode(self, images: Tensor) -> Tensor:
         """See :meth:`Tokenizer.encode`."""
-        return self.quantizer.codes(self._quantise(images)).flatten(1)
+        return self.quantizer.codes(self._quantize(images)).flatten(1)
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""
@@ -105,8 +105,8 @@ class FSQTokenizer(TrainableTokenizer):
         decoded: Tensor = self.decoder(values.permute(0, 3, 1, 2))
         return decoded.float().clamp(-1, 1)
 
-    def _quantise(self, images: Tensor) -> Tensor:
+    def _quantize(self, images: Tensor) -> Tensor:
         """(B, H, W, C), in float32 under autocast too."""
         latent = at_least_float32(self.encoder(images)).permute(0, 2, 3, 1)
-        quantised: Tensor = self.quantizer(latent)
-        return quantised
+        quantized: Tensor = self.quantizer(latent)
+        return quantized

@@ -41,7 +41,7 @@ class NetworkConfig:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions around a skip."""
+    """Two normalized convolutions around a skip."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A lossless tokenizer for tiny images: one cell per pixel, one code per palette colour."""
+"""A lossless tokenizer for tiny images: one cell per pixel, one code per palette color."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PixelConfig:
     levels: int = 17
     """Levels per channel."""
     color: bool = False
-    """False: grey levels, V = levels. True: an RGB palette, V = levels cubed."""
+    """False: gray levels, V = levels. True: an RGB palette, V = levels cubed."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:
@@ -42,7 +42,7 @@ class PixelTokenizer(Tokenizer):
         self.vocabulary_size = config.levels**3 if config.color else config.levels
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Tokenizer.encode`; grey levels are the mean of the channels."""
+        """See :meth:`Tokenizer.encode`; gray levels are the mean of the channels."""
         scaled = (images.clamp(-1, 1) + 1) / 2 * (self.config.levels - 1)
         if not self.config.color:
             return scaled.mean(1).round().long().flatten(1)

@@ -36,7 +36,7 @@ class _TokenizerFile:
 
 
 def build_trainable(config: AnyTrainableConfig, seed: int = 0) -> TrainableTokenizer:
-    """A freshly initialised tokenizer; the same seed gives the same weights, and no global state changes."""
+    """A freshly initialized tokenizer; the same seed gives the same weights, and no global state changes."""
     with seeded_initialization(seed, 1):
         match config:
             case VQConfig():
@@ -48,7 +48,7 @@ def build_trainable(config: AnyTrainableConfig, seed: int = 0) -> TrainableToken
 
 
 def build_tokenizer(config: AnyConfig, seed: int = 0) -> Tokenizer:
-    """A tokenizer of any kind, a trainable one freshly initialised, a pretrained one without its weights."""
+    """A tokenizer of any kind, a trainable one freshly initialized, a pretrained one without its weights."""
     if isinstance(config, PixelConfig):
         return PixelTokenizer(config)
     if isinstance(config, AnyTrainableConfig):

@@ -68,10 +68,10 @@ class VQTokenizer(TrainableTokenizer):
         flat = vectors.flatten(0, 2)
         codes = self.codebook.nearest(flat)
         # The first step only gathers what the codebook starts from.
-        quantised = torch.where(self.codebook.initialized, self.codebook.vectors[codes].view_as(vectors), vectors)
-        quantised = quantised.detach()
-        commitment = (vectors - quantised).square().flatten(1).mean(1)
-        straight_through = vectors + (quantised - vectors).detach()
+        quantized = torch.where(self.codebook.initialized, self.codebook.vectors[codes].view_as(vectors), vectors)
+        quantized = quantized.detach()
+        commitment = (vectors - quantized).square().flatten(1).mean(1)
+        straight_through = vectors + (quantized - vectors).detach()
         decoded = at_least_float32(self.decoder(straight_through.permute(0, 3, 1, 2)))
         return Reconstruction(
             decoded,

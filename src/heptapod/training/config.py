@@ -100,7 +100,7 @@ class ProbeConfig:
     """Probes of the model at every evaluation (see `heptapod probe`); its weights do not depend on them."""
 
     images: int = 0
-    """Labelled training images that classes are learnt from, drawn at random; 0 for no probes."""
+    """Labeled training images that classes are learned from, drawn at random; 0 for no probes."""
     test_images: int = 1000
     """Held-out images tested on (at most)."""
 

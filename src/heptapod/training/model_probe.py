@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from heptapod.data import ImageSet, TokenSet
-from heptapod.evaluation.layer_features import TokenOrder, check_unlabelled, layer_features, layer_names
+from heptapod.evaluation.layer_features import TokenOrder, check_unlabeled, layer_features, layer_names
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.training.config import ProbeConfig
@@ -57,7 +57,7 @@ def check_probe(
     """
     if not config.images:
         return
-    check_unlabelled(len(train.class_names), label_dropout)
+    check_unlabeled(len(train.class_names), label_dropout)
     drawn = torch.from_numpy(drawn_rows(len(train), config.images, seed))
     held_out: Tensor = validation.labels[: config.test_images]
     check_probe_labels(train.labels[drawn], held_out, train.class_names, "probe.images")

@@ -74,24 +74,24 @@ def samples_picture(images: Tensor, labels: Sequence[int], class_names: Sequence
 
 
 def hatched(image: Tensor, mask: Tensor) -> Tensor:
-    """An image (3, h, w) uint8 whose pixels under a mask (h, w) are greyed and striped."""
+    """An image (3, h, w) uint8 whose pixels under a mask (h, w) are grayed and striped."""
     rows, columns = torch.arange(mask.shape[0]).unsqueeze(1), torch.arange(mask.shape[1])
     stripes = ((rows + columns) // 2 % 3 == 0) * 64 + 112
     return torch.where(mask, (image * 0.3 + stripes * 0.7).round().to(torch.uint8), image)
 
 
 def heat_map(values: Tensor, highest: float) -> Tensor:
-    """Values (h, w) between 0 and ``highest`` as colours (3, h, w) uint8: dark violet, orange, light yellow."""
+    """Values (h, w) between 0 and ``highest`` as colors (3, h, w) uint8: dark violet, orange, light yellow."""
     stops = np.array([[13, 8, 60], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], dtype=np.float64)
     position = (values / max(highest, 1e-9)).clamp(0, 1).cpu().double().numpy() * (len(stops) - 1)
     low = np.floor(position).astype(int).clip(0, len(stops) - 2)
     share = (position - low)[..., None]
-    colours = stops[low] * (1 - share) + stops[low + 1] * share
-    return torch.from_numpy(colours.round().astype(np.uint8)).permute(2, 0, 1)
+    colors = stops[low] * (1 - share) + stops[low + 1] * share
+    return torch.from_numpy(colors.round().astype(np.uint8)).permute(2, 0, 1)
 
 
 def cell_maps(values: Tensor, highest: float, factor: int) -> Tensor:
-    """Values (T, rows, columns) as colours (T, 3, rows · factor, columns · factor) uint8, see :func:`heat_map`."""
+    """Values (T, rows, columns) as colors (T, 3, rows · factor, columns · factor) uint8, see :func:`heat_map`."""
     maps = torch.stack([heat_map(grid, highest) for grid in values])
     return maps.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 

@@ -97,7 +97,7 @@ def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
 
 @contextmanager
 def seeded_initialization(*key: int) -> Iterator[None]:
-    """Weights that are initialised in this block on the CPU depend on the key only; torch's own state is put back."""
+    """Weights that are initialized in this block on the CPU depend on the key only; torch's own state is put back."""
     seed = int(numpy_generator(Stream.INIT, *key).integers(2**63 - 1))
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed every GPU as well.

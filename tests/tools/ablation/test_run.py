@@ -62,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fast_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colours of the corners in place of a network."""
+    """Colors of the corners in place of a network."""
     features = CallableFeatures("corners", 12, lambda images: images[:, :, ::15, ::15].flatten(1).float() / 255)
     monkeypatch.setattr(measure, "EfficientNetLite0Features", lambda device: features)
 

@@ -65,7 +65,7 @@ def test_rows_are_consistent(result: TrainingResult) -> None:
         assert row.rounds == 2
         assert row.images_per_second == pytest.approx(6 / row.seconds_per_step)
         assert row.tokens_per_second == pytest.approx(16 * row.images_per_second)
-        assert row.utilisation * result.peak.flops_per_second == pytest.approx(
+        assert row.utilization * result.peak.flops_per_second == pytest.approx(
             row.flops_per_image * row.images_per_second
         )
         assert tuple(row.phases) == PHASES

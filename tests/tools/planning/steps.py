@@ -50,7 +50,7 @@ class RealBatch:
 
 
 def real_model(training_setup: TrainingSetup, device: str = "cpu") -> HeptapodModel:
-    """The model of a recipe, freshly initialised."""
+    """The model of a recipe, freshly initialized."""
     return (
         build_model(training_setup.recipe.model, training_setup.grid, training_setup.num_classes, seed=0)
         .to(device)

@@ -154,7 +154,7 @@ def test_what_cannot_be_known(name: str, given: dict[str, int], settings: list[s
 def test_the_arithmetic_of_a_plan() -> None:
     settings = ["--train.steps", "1000", "--train.batch_size", "24", "--train.accumulation", "3"]
     what = training_setup("cross", *SMALL, *settings)
-    made = make_plan(what, Hardware(ONE_TFLOPS, gpus=2, utilisation=0.25, dollars_per_gpu_hour=3.0))
+    made = make_plan(what, Hardware(ONE_TFLOPS, gpus=2, utilization=0.25, dollars_per_gpu_hour=3.0))
     model = build_model(what.recipe.model, what.grid, what.num_classes, seed=0)
     assert made.parameters == parameters_by_part(model)
     images_per_second = 2 * 0.5e12 * 0.25 / made.flops.total
@@ -165,7 +165,7 @@ def test_the_arithmetic_of_a_plan() -> None:
     assert made.time.gpu_hours == pytest.approx(2 * 24 * made.time.days)
     assert made.time.dollars == pytest.approx(3 * made.time.gpu_hours)
     assert made.time.epochs == 240
-    assert made.time.model_flops_utilisation == 0.25
+    assert made.time.model_flops_utilization == 0.25
     assert made.sampling.gpu_hours == pytest.approx(50_000 * made.sampling.flops.total / (0.5e12 * 0.25) / 3600)
     assert made.memory.micro_batch == 4
     assert made.memory.fits
@@ -184,7 +184,7 @@ def test_checkpointing_takes_time() -> None:
     assert checkpointed.flops.total == plain.flops.total
     longer = 1 + checkpointed.flops.recomputed / plain.flops.total
     assert checkpointed.time.days == pytest.approx(longer * plain.time.days)
-    assert checkpointed.time.model_flops_utilisation == pytest.approx(0.4 / longer)
+    assert checkpointed.time.model_flops_utilization == pytest.approx(0.4 / longer)
     assert checkpointed.memory.activations == plain.memory.activations_with_checkpointing
 
 
@@ -229,8 +229,8 @@ def test_gpus_by_the_name_of_their_device(device: str, name: str | None) -> None
     ("change", "message"),
     [
         ({"gpus": 0}, "gpus: 0 given"),
-        ({"utilisation": 0.0}, "utilisation: 0.0 given, must be above 0 and at most 1"),
-        ({"utilisation": 1.5}, "utilisation: 1.5 given"),
+        ({"utilization": 0.0}, "utilization: 0.0 given, must be above 0 and at most 1"),
+        ({"utilization": 1.5}, "utilization: 1.5 given"),
         ({"dollars_per_gpu_hour": -1.0}, "dollars_per_gpu_hour: -1.0 given"),
     ],
 )

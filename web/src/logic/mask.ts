@@ -16,7 +16,7 @@ export function invertMask(mask: Mask): Mask {
   return { ...mask, data: mask.data.map((pixel) => 1 - pixel) };
 }
 
-/** Sets the pixels whose centre is within a disc. */
+/** Sets the pixels whose center is within a disc. */
 export function paintDisc(mask: Mask, y: number, x: number, radius: number, value: 0 | 1): void {
   const limit = radius * radius;
   for (let row = Math.max(0, Math.floor(y - radius)); row <= Math.min(mask.height - 1, Math.ceil(y + radius)); row++) {

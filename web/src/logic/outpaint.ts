@@ -31,10 +31,10 @@ export function fitted(wanted: Placement, image: Size, factor: number, side: num
 /** A canvas half as large again, the image in its middle. */
 export function suggested(image: Size, factor: number, side: number): Placement {
   const [height, width] = image.map((length) => length + 2 * Math.max(factor, round(length / 4, factor))) as Size;
-  return centred({ height, width, top: 0, left: 0 }, image, factor, side);
+  return centered({ height, width, top: 0, left: 0 }, image, factor, side);
 }
 
-export function centred(canvas: Placement, image: Size, factor: number, side: number): Placement {
+export function centered(canvas: Placement, image: Size, factor: number, side: number): Placement {
   const { height, width } = fitted(canvas, image, factor, side);
   const middle = (free: number) => Math.floor(free / 2 / factor) * factor;
   return { height, width, top: middle(height - image[0]), left: middle(width - image[1]) };

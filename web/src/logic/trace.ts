@@ -133,7 +133,7 @@ export function finishedTokens(trace: Trace, image: number): Token[] {
   return grid;
 }
 
-/** The largest uncertainty of an image over all its states, which keeps the colours of its map comparable. */
+/** The largest uncertainty of an image over all its states, which keeps the colors of its map comparable. */
 export function highestUncertainty(trace: Trace, image: number): number {
   let highest = 0;
   for (const state of trace.states) {

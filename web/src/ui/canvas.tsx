@@ -1,4 +1,4 @@
-/** A canvas as sharp as the screen, drawn again when its size, its content or the colour scheme changes. */
+/** A canvas as sharp as the screen, drawn again when its size, its content or the color scheme changes. */
 
 import { signal } from "@preact/signals";
 import type { JSX } from "preact";

@@ -1,4 +1,4 @@
-/** Lines over steps, drawn by uPlot in the page's colours. */
+/** Lines over steps, drawn by uPlot in the page's colors. */
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
@@ -27,11 +27,11 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 const scheme = signal(DARK.matches);
 DARK.addEventListener("change", ({ matches }) => (scheme.value = matches));
 
-/** Held-out values have the same colour in every chart. */
+/** Held-out values have the same color in every chart. */
 const PLACES: Record<string, number> = { training: 0, "held out": 1 };
 
-const LIGHT_COLOURS = ["#6a1b9a", "#c2410c", "#0f766e", "#a21caf", "#1d4ed8", "#4d7c0f"];
-const DARK_COLOURS = ["#c79bf0", "#ff9447", "#4fd1c0", "#f58bd0", "#8ab4ff", "#b6d957"];
+const LIGHT_COLORS = ["#6a1b9a", "#c2410c", "#0f766e", "#a21caf", "#1d4ed8", "#4d7c0f"];
+const DARK_COLORS = ["#c79bf0", "#ff9447", "#4fd1c0", "#f58bd0", "#8ab4ff", "#b6d957"];
 
 export function Chart({ title, lines, xName, log = false, logX = false, points = false, height = 220 }: Props) {
   const frame = useRef<HTMLDivElement>(null);
@@ -43,7 +43,7 @@ export function Chart({ title, lines, xName, log = false, logX = false, points =
     const ink = style.getPropertyValue("--ink-soft");
     const grid = { stroke: style.getPropertyValue("--line"), width: 1 };
     const font = '12px ui-sans-serif, system-ui, "Segoe UI", sans-serif';
-    const colours = isDark ? DARK_COLOURS : LIGHT_COLOURS;
+    const colors = isDark ? DARK_COLORS : LIGHT_COLORS;
     const axis: uPlot.Axis = { stroke: ink, grid, ticks: grid, font, labelFont: font };
     const data = aligned(lines.map(({ xs, ys }) => ({ xs, ys: log ? positive(ys) : ys })));
     const plot = new uPlot(
@@ -58,7 +58,7 @@ export function Chart({ title, lines, xName, log = false, logX = false, points =
         series: [
           { label: xName },
           ...lines.map(({ name }, i): uPlot.Series => {
-            const stroke = colours[(PLACES[name] ?? i) % colours.length]!;
+            const stroke = colors[(PLACES[name] ?? i) % colors.length]!;
             const few = points || lines[i]!.xs.length < 30;
             return {
               label: name,

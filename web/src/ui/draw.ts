@@ -1,4 +1,4 @@
-/** Draws an image's grid of cells on a canvas: pixels, covers, colours, numbers, outlines. */
+/** Draws an image's grid of cells on a canvas: pixels, covers, colors, numbers, outlines. */
 
 export interface GridPicture {
   rows: number;
@@ -7,9 +7,9 @@ export interface GridPicture {
   bitmap?: ImageBitmap | null;
   /** Cells that are not to be seen. */
   covered?: (cell: number) => boolean;
-  /** A colour over the cell. */
+  /** A color over the cell. */
   fill?: (cell: number) => string | null;
-  /** A short text in the cell, and its colour. */
+  /** A short text in the cell, and its color. */
   text?: (cell: number) => { text: string; ink: string } | null;
   /** Cells that this step fills. */
   fresh?: ReadonlySet<number>;
@@ -52,11 +52,11 @@ export function drawGrid(context: CanvasRenderingContext2D, picture: GridPicture
   const spacious = width / picture.columns > 7 * unit;
   for (let cell = 0; cell < cells; cell++) {
     const box = boxOf(cell, picture, width, height);
-    const colour = picture.fill?.(cell) ?? (picture.covered?.(cell) ? inks.cover : null);
-    if (colour) {
-      context.fillStyle = colour;
+    const color = picture.fill?.(cell) ?? (picture.covered?.(cell) ? inks.cover : null);
+    if (color) {
+      context.fillStyle = color;
       context.fillRect(box.x, box.y, box.width, box.height);
-      if (colour === inks.cover && spacious) {
+      if (color === inks.cover && spacious) {
         context.fillStyle = inks.line;
         context.fillRect(box.x + box.width - thin, box.y, thin, box.height);
         context.fillRect(box.x, box.y + box.height - thin, box.width, thin);
@@ -90,8 +90,8 @@ function drawText(context: CanvasRenderingContext2D, picture: GridPicture, cell:
   context.fillText(label.text, box.x + box.width / 2, box.y + box.height / 2 + size * 0.05);
 }
 
-function outline(context: CanvasRenderingContext2D, box: Box, colour: string, thickness: number): void {
-  context.strokeStyle = colour;
+function outline(context: CanvasRenderingContext2D, box: Box, color: string, thickness: number): void {
+  context.strokeStyle = color;
   context.lineWidth = thickness;
   const inset = thickness / 2;
   context.strokeRect(box.x + inset, box.y + inset, box.width - thickness, box.height - thickness);

@@ -1,4 +1,4 @@
-/** Labelled controls. */
+/** Labeled controls. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";

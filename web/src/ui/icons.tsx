@@ -44,12 +44,12 @@ export function Icon({ name }: { name: IconName }) {
 
 /** Seven cells in a ring, from certain to uncertain. */
 export function Logo() {
-  const colours = ["#5b50c4", "#8f1fb0", "#b03a94", "#cc4778", "#e26e5c", "#f08a3c", "#d9b61a"];
+  const colors = ["#5b50c4", "#8f1fb0", "#b03a94", "#cc4778", "#e26e5c", "#f08a3c", "#d9b61a"];
   return (
     <svg class="logo" viewBox="0 0 32 32" aria-hidden="true">
-      {colours.map((colour, i) => {
+      {colors.map((color, i) => {
         const angle = (2 * Math.PI * i) / 7 - Math.PI / 2;
-        return <circle key={colour} cx={16 + 11 * Math.cos(angle)} cy={16 + 11 * Math.sin(angle)} r="3.6" fill={colour} />;
+        return <circle key={color} cx={16 + 11 * Math.cos(angle)} cy={16 + 11 * Math.sin(angle)} r="3.6" fill={color} />;
       })}
     </svg>
   );

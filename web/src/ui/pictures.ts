@@ -99,10 +99,10 @@ export function maskPng(mask: Mask): Promise<string> {
   return toPng(canvas);
 }
 
-/** Grey of what an image does not cover, as in heptapod's own out-painting. */
+/** Gray of what an image does not cover, as in heptapod's own out-painting. */
 export const OUTSIDE = "rgb(128 128 128)";
 
-/** A picture at a place on a grey canvas. */
+/** A picture at a place on a gray canvas. */
 export async function placedPng(png: string, canvasSize: Size, [top, left]: [number, number]): Promise<string> {
   const [canvas, context] = canvasOf(canvasSize);
   context.fillStyle = OUTSIDE;

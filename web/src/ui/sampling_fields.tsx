@@ -1,4 +1,4 @@
-/** Fields of the sampling settings. Empty ones take the value that the model was saved with, shown in grey. */
+/** Fields of the sampling settings. Empty ones take the value that the model was saved with, shown in gray. */
 
 import { useState } from "preact/hooks";
 import type { Limits, ModelInfo } from "../api/types";

@@ -1,4 +1,4 @@
-"""LocalHead: predicts the unread cells of a window centred on the next cell. The paper's cheaper head."""
+"""LocalHead: predicts the unread cells of a window centered on the next cell. The paper's cheaper head."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class QuantisedTokenizer(PretrainedTokenizer):
 
     @abstractmethod
     def encode_vectors(self, images: Tensor) -> Tensor:
-        """Images (B, 3, h, w) in [-1, 1] -> vectors (B, c, h / factor, w / factor) before quantisation."""
+        """Images (B, 3, h, w) in [-1, 1] -> vectors (B, c, h / factor, w / factor) before quantization."""
 
     @abstractmethod
     def decode_vectors(self, vectors: Tensor) -> Tensor:

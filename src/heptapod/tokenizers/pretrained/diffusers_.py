@@ -164,7 +164,7 @@ def load_folder(model: Any, folder: Path) -> None:
 
 
 def build_model(class_name: str, architecture: dict[str, Any]) -> Any:
-    """A diffusers autoencoder, freshly initialised.
+    """A diffusers autoencoder, freshly initialized.
 
     Raises:
         ValueError: if diffusers is not installed, or the architecture is none or not of RGB images.

@@ -64,7 +64,7 @@ class Taef2Tokenizer(ContinuousTokenizer, PretrainedTokenizer):
 
 
 class Block(nn.Module):
-    """Three convolutions with a skip connection; the deepest blocks first add what a wide normalised layer says."""
+    """Three convolutions with a skip connection; the deepest blocks first add what a wide normalized layer says."""
 
     def __init__(self, has_pool: bool = False) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ def open_real(study: Study, folder: Path, image_size: int, device: torch.device)
 
 
 def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
-    """A logistic regression on real features: what generated images are recognised by, and how well real ones are."""
+    """A logistic regression on real features: what generated images are recognized by, and how well real ones are."""
     if labels.min() < 0 or len(labels.unique()) < 2:
         return None, None
     from sklearn.linear_model import LogisticRegression
@@ -156,7 +156,7 @@ def probe_images(
 
 
 def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) -> dict[str, Any]:
-    """What a linear classifier and the nearest neighbours make of every layer; the label is never given."""
+    """What a linear classifier and the nearest neighbors make of every layer; the label is never given."""
     tokens, labels = probe_images(train, held_out, count)
     features = [layer_features(heptapod.model, part, heptapod.token_order) for part in tokens]
     results = probe_layers(features[0], labels[0], features[1], labels[1], title="probing")
@@ -172,7 +172,7 @@ def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) 
 
 
 def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
-    """Kernel distance to the real images and the share recognised as their label, of balanced samples."""
+    """Kernel distance to the real images and the share recognized as their label, of balanced samples."""
     changes: dict[str, Any] = {"steps": steps}
     if measures.temperature is not None:
         changes["temperature"] = measures.temperature
@@ -202,13 +202,13 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
         figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(asked)).mean())
         figure["judge_accuracy_on_real"] = real.judge_accuracy
     say(
-        f"  {steps} steps: kernel distance {distance.mean:.4f}, recognised {figure.get('recognised', float('nan')):.1%}"
+        f"  {steps} steps: kernel distance {distance.mean:.4f}, recognized {figure.get('recognised', float('nan')):.1%}"
     )
     return figure
 
 
 def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:
     """(M, F) float32."""
-    unlabelled = torch.full((len(images),), -1)
-    batches = zip(images.split(BATCH), unlabelled.split(BATCH), strict=True)
+    unlabeled = torch.full((len(images),), -1)
+    batches = zip(images.split(BATCH), unlabeled.split(BATCH), strict=True)
     return collect_features(batches, extractor, len(images)).features

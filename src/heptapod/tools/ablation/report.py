@@ -150,7 +150,7 @@ def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
     probed = any("probe" in row for _, group in groups for row in group)
     name = "NLL" if "nats_per_token" in groups[0][1][0]["nll"] else "training loss, held out"
     header = ["arm", "parameters", "steps", "seeds", name, "Δ"]
-    header += [f"KD, {count} steps" for count in steps] + [f"recognised, {count}" for count in steps]
+    header += [f"KD, {count} steps" for count in steps] + [f"recognized, {count}" for count in steps]
     header += ["linear probe", "layer"] if probed else []
     lines = [header, ["---"] * len(header)]
     for arm, group in groups:

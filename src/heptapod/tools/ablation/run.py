@@ -13,7 +13,7 @@ from heptapod.data.cache import is_cache, load_tokens, open_cache
 from heptapod.data.sources import open_source
 from heptapod.distributed.device import resolve_device
 from heptapod.distributed.errors import NonFiniteLossError
-from heptapod.evaluation.layer_features import check_unlabelled
+from heptapod.evaluation.layer_features import check_unlabeled
 from heptapod.tools.ablation.measure import figures_of, measure_run, open_real, probe_images
 from heptapod.tools.ablation.plan import make_plan, steps_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
@@ -128,7 +128,7 @@ def _check_data(study: Study) -> None:
         for arm in {arm.distribution: arm for arm in study.arms()}.values():
             recipe = arm_recipe(study, arm)
             train, held_out = load_tokens(recipe.data)
-            check_unlabelled(len(train.class_names), recipe.objective.label_dropout)
+            check_unlabeled(len(train.class_names), recipe.objective.label_dropout)
             probe_images(train, held_out, study.measures.probe_images)
 
 

@@ -27,7 +27,7 @@ class MaskedBaseline(nn.Module):
     """A bidirectional Transformer over the condition and all N cells, with as many blocks as backbone and head.
 
     A read cell carries its token, an unread one a mask token. What a cell becomes depends on all others, so nothing can
-    be kept from one step to the next. MAR's 64 buffer tokens are left out, in the baseline's favour; that the half of
+    be kept from one step to the next. MAR's 64 buffer tokens are left out, in the baseline's favor; that the half of
     MAR's blocks that make its encoder pass over unread cells is not copied, which costs the baseline up to a third.
 
     Args:

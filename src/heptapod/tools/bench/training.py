@@ -67,7 +67,7 @@ class TrainingBench:
 
 @dataclass(frozen=True)
 class Peak:
-    """What utilisation is measured against."""
+    """What utilization is measured against."""
 
     flops_per_second: float
     is_measured: bool
@@ -94,7 +94,7 @@ class TrainingRow:
     supervised_cells_per_second: float
     flops_per_image: float
     """Of the model, forward and backward."""
-    utilisation: float
+    utilization: float
     """Of model FLOPs, against the peak."""
     phases: dict[str, float]
     """Seconds of a step: data, forward (drawing the supervision included), backward, optimizer (clipping included),
@@ -177,7 +177,7 @@ def _row(
         tokens_per_second=per_second * training_setup.grid.num_cells,
         supervised_cells_per_second=per_second * supervised_cells(training_setup.recipe, training_setup.grid),
         flops_per_image=flops,
-        utilisation=flops * per_second / peak.flops_per_second,
+        utilization=flops * per_second / peak.flops_per_second,
         phases=phases,
         peak_bytes=peak_bytes,
         planned_bytes=budget.memory(budget.configured_option).training,

@@ -50,7 +50,7 @@ def training_markdown(report: dict[str, Any]) -> str:
         f"Utilisation: model FLOPs per second, against {short_number(peak['flops_per_second'] / 1e9)} GFLOP/s "
         f"({against}{peak['name']}, {peak['dtype']}).",
         markdown_table(
-            ["model", "parameters", "images/s", "tokens/s", "supervised cells/s", "utilisation", "ms per step",
+            ["model", "parameters", "images/s", "tokens/s", "supervised cells/s", "utilization", "ms per step",
              "time of next_token", "peak MiB", "planned MiB"],
             [_row(row) for row in report["rows"]],
         ),
@@ -77,9 +77,9 @@ def _row(row: dict[str, Any]) -> list[str]:
     ratio = "" if row["time_of_next_token"] is None else f"{row['time_of_next_token']:.2f}"
     peak = "?" if row["peak_bytes"] is None else short_number(row["peak_bytes"] / MIB)
     milliseconds = short_number(1000 * row["seconds_per_step"])
-    utilisation = f"{row['utilisation']:.1%}"
+    utilization = f"{row['utilization']:.1%}"
     planned = short_number(row["planned_bytes"] / MIB)
-    return [row["model"], f"{row['parameters']:,}", *speed, utilisation, milliseconds, ratio, peak, planned]
+    return [row["model"], f"{row['parameters']:,}", *speed, utilization, milliseconds, ratio, peak, planned]
 
 
 def _phases(row: dict[str, Any]) -> list[str]:
@@ -100,7 +100,7 @@ def training_picture(report: dict[str, Any], path: Path) -> Path:
         axis.barh(names, widths, left=starts, label=phase, color=color)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
     for number, (row, end) in enumerate(zip(rows, starts, strict=True)):
-        text = f" {short_number(row['images_per_second'])} images/s, {row['utilisation']:.0%}"
+        text = f" {short_number(row['images_per_second'])} images/s, {row['utilization']:.0%}"
         axis.text(end, number, text, va="center", fontsize=8)
     axis.set(xlabel="ms per image", title=f"Training {report['settings']['recipe']}", xlim=(0, 1.35 * max(starts)))
     axis.invert_yaxis()

@@ -26,15 +26,15 @@ class Hardware:
 
     gpu: GPU
     gpus: int = 1
-    utilisation: float = 0.4
+    utilization: float = 0.4
     """Share of the GPUs' peak that the model's products reach."""
     dollars_per_gpu_hour: float | None = None
 
     def __post_init__(self) -> None:
         if self.gpus < 1:
             raise ValueError(f"gpus: {self.gpus} given, must be at least 1")
-        if not 0 < self.utilisation <= 1:
-            raise ValueError(f"utilisation: {self.utilisation} given, must be above 0 and at most 1")
+        if not 0 < self.utilization <= 1:
+            raise ValueError(f"utilization: {self.utilization} given, must be above 0 and at most 1")
         if self.dollars_per_gpu_hour is not None and not self.dollars_per_gpu_hour >= 0:
             raise ValueError(f"dollars_per_gpu_hour: {self.dollars_per_gpu_hour} given, must be at least 0")
 
@@ -61,7 +61,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Time:
-    """How long training takes at the stated utilisation."""
+    """How long training takes at the stated utilization."""
 
     seconds_per_step: float
     images_per_second: float
@@ -70,7 +70,7 @@ class Time:
     gpu_hours: float
     epochs: float
     """Passes over the images of the data."""
-    model_flops_utilisation: float
+    model_flops_utilization: float
     """Of the model's own FLOPs: less than stated where blocks are computed twice."""
     dollars: float | None
 
@@ -161,7 +161,7 @@ def _time(training_setup: TrainingSetup, hardware: Hardware, flops: TrainingFlop
     train = training_setup.recipe.train
     peak = hardware.gpus * hardware.gpu.peak(train.precision)
     computed = flops.total + flops.recomputed
-    images_per_second = peak * hardware.utilisation / computed
+    images_per_second = peak * hardware.utilization / computed
     seconds_per_step = train.batch_size / images_per_second
     seconds = train.steps * seconds_per_step
     hours = hardware.gpus * seconds / 3600
@@ -172,13 +172,13 @@ def _time(training_setup: TrainingSetup, hardware: Hardware, flops: TrainingFlop
         days=seconds / SECONDS_PER_DAY,
         gpu_hours=hours,
         epochs=train.steps * train.batch_size / training_setup.images,
-        model_flops_utilisation=hardware.utilisation * flops.total / computed,
+        model_flops_utilization=hardware.utilization * flops.total / computed,
         dollars=_dollars(hardware, hours),
     )
 
 
 def _sampling_time(hardware: Hardware, flops: SamplingFlops) -> SamplingTime:
-    per_second = hardware.gpu.peak("float32") * hardware.utilisation
+    per_second = hardware.gpu.peak("float32") * hardware.utilization
     hours = SAMPLED_IMAGES * flops.total / per_second / 3600
     return SamplingTime(flops, SAMPLED_IMAGES, hours, _dollars(hardware, hours))
 

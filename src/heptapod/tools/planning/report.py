@@ -60,7 +60,7 @@ def _share(plan: Plan, way: MemoryOption) -> str:
 def _title(plan: Plan) -> str:
     hardware = plan.hardware
     name = plan.training_setup.recipe.out.rpartition("/")[2]
-    return f"{name} on {hardware.gpus} × {hardware.gpu.name}, at {hardware.utilisation:.0%} of its peak"
+    return f"{name} on {hardware.gpus} × {hardware.gpu.name}, at {hardware.utilization:.0%} of its peak"
 
 
 def _model(plan: Plan) -> list[Row]:
@@ -131,8 +131,8 @@ def _time(plan: Plan) -> list[Row]:
             f"{time.gpu_hours:,.4g} GPU-hours" + _cost(time.dollars),
         ),
     ]
-    if time.model_flops_utilisation < plan.hardware.utilisation:
-        rows.append(("", f"model FLOPs utilisation {time.model_flops_utilisation:.0%}, for blocks are computed twice"))
+    if time.model_flops_utilization < plan.hardware.utilization:
+        rows.append(("", f"model FLOPs utilization {time.model_flops_utilization:.0%}, for blocks are computed twice"))
     return rows
 
 

@@ -1,7 +1,7 @@
 /** The images of both sides, a pair for each seed, at the same share of their steps. */
 
 import { signal } from "@preact/signals";
-import { HEAT_GRADIENT, heat } from "../../logic/colour";
+import { HEAT_GRADIENT, heat } from "../../logic/color";
 import { believedAt, filledAt, gridOf, highestUncertainty, lastStep, pictureAt, type Trace } from "../../logic/trace";
 import { runs, share, type Side } from "../../store/comparing";
 import { Downloads } from "../../ui/downloads";

@@ -45,10 +45,10 @@ export function drawMask(context: CanvasRenderingContext2D, view: MaskView, inks
 }
 
 /** The mask drawn last: the brush moves over it more often than it changes. */
-let drawn: { mask: Mask; colour: string; canvas: HTMLCanvasElement } | null = null;
+let drawn: { mask: Mask; color: string; canvas: HTMLCanvasElement } | null = null;
 
-function maskPixels(mask: Mask, colour: string): HTMLCanvasElement {
-  if (drawn?.mask === mask && drawn.colour === colour) return drawn.canvas;
+function maskPixels(mask: Mask, color: string): HTMLCanvasElement {
+  if (drawn?.mask === mask && drawn.color === color) return drawn.canvas;
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width: mask.width, height: mask.height });
   const context = canvas.getContext("2d")!;
@@ -56,9 +56,9 @@ function maskPixels(mask: Mask, colour: string): HTMLCanvasElement {
   for (let at = 0; at < mask.data.length; at++) image.data[at * 4 + 3] = 255 * mask.data[at]!;
   context.putImageData(image, 0, 0);
   context.globalCompositeOperation = "source-in";
-  context.fillStyle = colour;
+  context.fillStyle = color;
   context.fillRect(0, 0, mask.width, mask.height);
-  drawn = { mask, colour, canvas };
+  drawn = { mask, color, canvas };
   return canvas;
 }
 
@@ -76,8 +76,8 @@ function drawBrush(context: CanvasRenderingContext2D, view: MaskView, scale: num
     path.moveTo(x * scale, y * scale - arm);
     path.lineTo(x * scale, y * scale + arm);
   } else path.arc(x * scale, y * scale, Math.max(view.radius * scale, 3 * unit), 0, 2 * Math.PI);
-  for (const [colour, thickness] of [["#000", 3], ["#fff", 1.5]] as const) {
-    context.strokeStyle = colour;
+  for (const [color, thickness] of [["#000", 3], ["#fff", 1.5]] as const) {
+    context.strokeStyle = color;
     context.lineWidth = thickness * unit;
     context.stroke(path);
   }

@@ -1,7 +1,7 @@
 /** What the brush does, or how large the canvas is. */
 
 import { invertMask } from "../../logic/mask";
-import { centred, fitted, type Placement } from "../../logic/outpaint";
+import { centered, fitted, type Placement } from "../../logic/outpaint";
 import type { Source } from "../../logic/repaint";
 import {
   beginStroke,
@@ -82,8 +82,8 @@ export function CanvasTools({ source }: { source: Source }) {
       {field("Width", "width", source.size[1], side)}
       {field("Top", "top", 0, place.height - source.size[0])}
       {field("Left", "left", 0, place.width - source.size[1])}
-      <button type="button" onClick={() => (placement.value = centred(place, source.size, factor, side))}>
-        Centre
+      <button type="button" onClick={() => (placement.value = centered(place, source.size, factor, side))}>
+        Center
       </button>
     </div>
   );

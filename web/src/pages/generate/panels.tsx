@@ -2,7 +2,7 @@
 
 import { useMemo } from "preact/hooks";
 import type { ModelInfo } from "../../api/types";
-import { HEAT_GRADIENT, heat, TIME_GRADIENT, time } from "../../logic/colour";
+import { HEAT_GRADIENT, heat, TIME_GRADIENT, time } from "../../logic/color";
 import { believedAt, filledAt, gridOf, highestUncertainty, pictureAt, type Trace } from "../../logic/trace";
 import { asked, cursor, image, step, trace } from "../../store/stage";
 import { GridView } from "../../ui/grid_view";
@@ -78,7 +78,7 @@ function Filled({ trace }: { trace: Trace }) {
           {...shown}
           png={null}
           covered={() => true}
-          fill={(cell) => orderColour(filled.step[cell]!, filled.rank[cell]!, trace)?.fill ?? null}
+          fill={(cell) => orderColor(filled.step[cell]!, filled.rank[cell]!, trace)?.fill ?? null}
           text={(cell) => orderText(filled.step[cell]!, filled.rank[cell]!, trace)}
           fresh={fresh}
           label="In which order the cells were filled"
@@ -140,16 +140,16 @@ function Legend({ gradient, low, high }: { gradient: string; low: string; high: 
   );
 }
 
-function orderColour(filledIn: number, rank: number, trace: Trace) {
+function orderColor(filledIn: number, rank: number, trace: Trace) {
   if (rank < 0) return null;
   if (filledIn < 0) return { fill: "#9b95a6", ink: "#1c1826" };
   return time(filledIn / Math.max(1, (trace.started?.steps.length ?? 1) - 1));
 }
 
 function orderText(filledIn: number, rank: number, trace: Trace) {
-  const colour = orderColour(filledIn, rank, trace);
-  if (!colour) return null;
-  return { text: filledIn < 0 ? "·" : String(rank + 1), ink: colour.ink };
+  const color = orderColor(filledIn, rank, trace);
+  if (!color) return null;
+  return { text: filledIn < 0 ? "·" : String(rank + 1), ink: color.ink };
 }
 
 const soFar = (read: number, cells: number) =>
