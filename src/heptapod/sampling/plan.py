@@ -55,8 +55,6 @@ class SamplingPlan:
     """Number of known cells."""
     counts: list[int]
     """Number of cells that each step fills."""
-    levels: list[Tensor]
-    """The noise levels of the cell solver, see :meth:`CellDistribution.schedule`."""
 
     def batch(self, rows: Sequence[int]) -> SamplingPlan:
         """The same plan for some of the images, given by index; an image may occur twice."""
@@ -68,7 +66,6 @@ class SamplingPlan:
         return self.belief if isinstance(self.belief, bool) else step in self.belief
 
 
-@torch.inference_mode()
 def plan_sampling(
     model: HeptapodModel,
     config: SamplingConfig,
@@ -98,8 +95,7 @@ def plan_sampling(
             raise ValueError(f"belief: steps {sorted(belief)} given, must be between 0 and {len(counts)}")
         belief = frozenset(belief)
     _check_reach(model, config, order, num_known, counts, belief is not False)
-    levels = model.distribution.schedule(config)
-    return SamplingPlan(config, list(seeds), known, belief, order, num_known, counts, levels)
+    return SamplingPlan(config, list(seeds), known, belief, order, num_known, counts)
 
 
 def _check_known(model: HeptapodModel, known: Known, batch: int) -> None:

@@ -102,6 +102,7 @@ def run_plan(
     if config.approximate_head and not use_cache:
         raise ValueError("approximate_head: given, but without a cache nothing is kept between steps")
     generator = KeyedGenerator(Stream.SAMPLE, [(seed,) for seed in seeds])
+    levels = model.distribution.schedule(config)
     cache = model.new_cache(len(seeds), approximate_head=config.approximate_head) if use_cache else None
     labels = None if labels is None else labels.to(device)
 
@@ -118,19 +119,19 @@ def run_plan(
         if config.token_order == "confidence":
             features = model.predict(states, unread, cache)
             confidence_generator = KeyedGenerator(Stream.CONFIDENCE, [(seed, step) for seed in seeds])
-            uncertainty = model.distribution.uncertainty(features, confidence_generator, config, plan.levels)
+            uncertainty = model.distribution.uncertainty(features, confidence_generator, config, levels)
             cells, places, left = split_by_confidence(unread, uncertainty, count)
             features = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
         else:
             cells, left = unread[:, :count], unread[:, count:]
             features = model.predict(states, cells, cache)
-        values = model.distribution.sample(features, generator, config, plan.levels)
+        values = model.distribution.sample(features, generator, config, levels)
         state = SamplingStep(step, prefix, tokens, is_read, cells, values)
         if plan.predicts_grid_at(step):
             # A separate generator: a prediction of the grid changes no image.
             belief_generator = KeyedGenerator(Stream.BELIEF, [(seed, step) for seed in seeds])
             features = model.predict(states, unread, cache)
-            believed, uncertainty = model.distribution.belief(features, belief_generator, config, plan.levels)
+            believed, uncertainty = model.distribution.belief(features, belief_generator, config, levels)
             state.believed = with_tokens_at(tokens, unread, believed)
             state.uncertainty = torch.zeros(order.shape, device=device).scatter(1, unread, uncertainty)
         yield state

@@ -190,7 +190,9 @@ def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     if first["type"] == "value_error":
         return f"{location}.{message}" if location else message
     if limit := LIMITS.get(first["type"]):
-        return f"{location}: {first['input']!r} given, must be {limit.format(**first.get('ctx', {}))}"
+        bounds = first.get("ctx", {})
+        value = float(first["input"]) if float in map(type, bounds.values()) else first["input"]
+        return f"{location}: {value!r} given, must be {limit.format(**bounds)}"
     return f"{location}: {first['input']!r} given; {message[0].lower()}{message[1:]}"
 
 
