@@ -20,7 +20,7 @@ from heptapod.models.heads import CrossHead, GlobalHead, Head, LocalHead, NextTo
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.nn.layers import Block
-from heptapod.sampling import check_plan
+from heptapod.sampling import plan_sampling
 from heptapod.tools.planning.fake import NullGenerator, fake_model, meta_model, without_contents
 from heptapod.tools.planning.training_setup import TrainingSetup
 
@@ -48,7 +48,7 @@ def sampling_flops(training_setup: TrainingSetup) -> SamplingFlops:
     """
     model = meta_model(training_setup)
     config = training_setup.recipe.sampling.with_token_order(training_setup.recipe.objective.token_order)
-    _, _, counts = check_plan(model, config)
+    counts = plan_sampling(model, config).counts
     judges_all = config.token_order == "confidence"  # then every unread cell is computed in every step
     backbone = head = 0.0
     num_read = judged = 0
@@ -62,7 +62,7 @@ def sampling_flops(training_setup: TrainingSetup) -> SamplingFlops:
         head += _predict(
             model.head, fresh, 1 + num_read, computed, training_setup.grid.num_cells, config.approximate_head
         )
-    drawing, judging = _cell_flops(training_setup, config.cell(), judges_all)
+    drawing, judging = _cell_flops(training_setup, config, judges_all)
     distribution = drawing * training_setup.grid.num_cells + judging * judged
     return SamplingFlops(len(counts), backbone, head, distribution)
 
@@ -121,27 +121,27 @@ def _position(embedding: CellEmbedding) -> float:
     return 2.0 * embedding.project.weight.numel()
 
 
-def _cell_flops(training_setup: TrainingSetup, how: CellSampling, judges: bool) -> tuple[float, float]:
+def _cell_flops(training_setup: TrainingSetup, sampling: CellSampling, judges: bool) -> tuple[float, float]:
     """FLOPs of drawing one cell, and of telling how certain it is (0 where nobody asks)."""
     width = training_setup.recipe.model.width
     with without_contents(), torch.no_grad():
         distribution = fake_model(training_setup).distribution
-        planned = distribution.plan(how)
-        if planned.steps is None:
+        planned = distribution.plan(sampling)
+        if planned.cell_steps is None:
             return _counted(distribution, width, planned, judges)
         # Linear in the steps of the solver: one and two tell for all.
-        one, two = (_counted(distribution, width, dataclasses.replace(planned, steps=n), judges) for n in (1, 2))
-    drawing, judging = (a + (planned.steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
+        one, two = (_counted(distribution, width, dataclasses.replace(planned, cell_steps=n), judges) for n in (1, 2))
+    drawing, judging = (a + (planned.cell_steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
     return drawing, judging
 
 
-def _counted(distribution: CellDistribution, width: int, how: CellSampling, judges: bool) -> tuple[float, float]:
+def _counted(distribution: CellDistribution, width: int, sampling: CellSampling, judges: bool) -> tuple[float, float]:
     cells = 4
     features, generator = torch.empty(1, cells, width), NullGenerator(1)
-    schedule = distribution.schedule(how)  # once for all cells and images
+    schedule = distribution.schedule(sampling)  # once for all cells and images
     with FlopCounterMode(display=False) as drawing:
-        distribution.sample(features, generator, how, schedule)
+        distribution.sample(features, generator, sampling, schedule)
     with FlopCounterMode(display=False) as judging:
         if judges:
-            distribution.uncertainty(features, generator, how, schedule)
+            distribution.uncertainty(features, generator, sampling, schedule)
     return drawing.get_total_flops() / cells, judging.get_total_flops() / cells
