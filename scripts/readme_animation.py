@@ -12,7 +12,6 @@ from torch import Tensor
 from heptapod import Heptapod
 from heptapod.utils.images import heat_map
 
-LABELS = (2, 3, 5, 6, 8, 9)
 SIDE, GAP, LEFT, TOP, BOTTOM = 112, 8, 140, 44, 40
 """Pixels: side of a panel, space between panels, and the margins for captions."""
 BACKGROUND, UNREAD, TEXT, MUTED = "#0d1117", "#3a424d", "#f0f6fc", "#9198a1"
@@ -70,9 +69,8 @@ def frame(read: Tensor, is_read: Tensor, predicted: Tensor, uncertainty: Tensor,
     return canvas
 
 
-def animate(model: Heptapod, seed: int, token_order: str) -> list[Image.Image]:
-    """A frame before every step, and the finished images."""
-    labels = list(LABELS)
+def animate(model: Heptapod, labels: list[int], seed: int, token_order: str) -> list[Image.Image]:
+    """One frame per step, and one of the finished images; an image per label."""
     steps = list(model.stream(labels, seed=seed, token_order=token_order, belief=True))
     grid = (len(labels), model.model.grid.height, model.model.grid.width)
     entropies = [step.uncertainty for step in steps if step.uncertainty is not None]
@@ -89,10 +87,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="folder of the demo's run")
     parser.add_argument("out", type=Path, help="a .webp file")
+    parser.add_argument("--labels", type=int, nargs="+", default=[2, 3, 5, 6, 8, 9])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--token-order", default="raster")
     options = parser.parse_args()
-    frames = animate(Heptapod.from_pretrained(options.model), options.seed, options.token_order)
+    frames = animate(Heptapod.from_pretrained(options.model), options.labels, options.seed, options.token_order)
     first, *rest = frames
     durations = [FIRST_MS, *[STEP_MS] * (len(frames) - 2), LAST_MS]
     first.save(options.out, save_all=True, append_images=rest, duration=durations, loop=0, quality=80, method=6)
