@@ -20,7 +20,7 @@ from heptapod.models.heads import CrossHead, GlobalHead, Head, LocalHead, NextTo
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.nn.layers import Block
-from heptapod.sampling import check_plan
+from heptapod.sampling import plan_sampling
 from heptapod.tools.planning.fake import NullGenerator, fake_model, meta_model, without_contents
 from heptapod.tools.planning.training_setup import TrainingSetup
 
@@ -48,7 +48,7 @@ def sampling_flops(setup: TrainingSetup) -> SamplingFlops:
     """
     model = meta_model(setup)
     config = setup.recipe.sampling.with_token_order(setup.recipe.objective.token_order)
-    _, _, counts = check_plan(model, config)
+    counts = plan_sampling(model, config).counts
     ranks_all = config.token_order == "confidence"  # computes every unread cell in every step
     backbone = head = 0.0
     num_read = ranked = 0
@@ -60,7 +60,7 @@ def sampling_flops(setup: TrainingSetup) -> SamplingFlops:
         ranked += unread if ranks_all else 0
         backbone += _read(model, fresh, 1 + num_read)
         head += _predict(model.head, fresh, 1 + num_read, computed, setup.grid.num_cells, config.approximate_head)
-    sampling, ranking = _cell_flops(setup, config.cell(), ranks_all)
+    sampling, ranking = _cell_flops(setup, config, ranks_all)
     distribution = sampling * setup.grid.num_cells + ranking * ranked
     return SamplingFlops(len(counts), backbone, head, distribution)
 
@@ -125,11 +125,11 @@ def _cell_flops(setup: TrainingSetup, config: CellSampling, ranks: bool) -> tupl
     with without_contents(), torch.no_grad():
         distribution = fake_model(setup).distribution
         planned = distribution.plan(config)
-        if planned.steps is None:
+        if planned.cell_steps is None:
             return _counted(distribution, width, planned, ranks)
         # Linear in the steps of the solver: one and two suffice.
-        one, two = (_counted(distribution, width, dataclasses.replace(planned, steps=n), ranks) for n in (1, 2))
-    sampling, ranking = (a + (planned.steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
+        one, two = (_counted(distribution, width, dataclasses.replace(planned, cell_steps=n), ranks) for n in (1, 2))
+    sampling, ranking = (a + (planned.cell_steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
     return sampling, ranking
 
 
