@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from heptapod.grid import GridSpec
+from heptapod.grid import GridSpec, TokenOrder
 from heptapod.models import HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig
@@ -34,7 +34,7 @@ class PretrainedConfig:
     """The token grid, and what a token is."""
     class_names: list[str]
     """Names of the classes; empty for an unconditional model."""
-    token_order: Literal["raster", "random", "mixed"]
+    token_order: TokenOrder
     """The order(s) the model was trained on."""
     sampling: SamplingConfig
     """Recommended settings, the defaults of ``generate``."""

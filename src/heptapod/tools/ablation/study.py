@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from heptapod.grid import TokenOrder
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names, to_dict
 
-Order = Literal["raster", "random", "mixed"]
 Kind = Literal["categorical", "flow", "diffusion"]
 
 
@@ -121,7 +121,7 @@ class Study:
     """A cache of vectors, for flow and diffusion."""
     heads: list[HeadArm] = field(default_factory=lambda: [HeadArm("next_token"), HeadArm("cross", densities=["all/3"])])
     """The heads; the first one is what the others are compared with."""
-    token_orders: list[Order] = field(default_factory=lambda: ["raster"])
+    token_orders: list[TokenOrder] = field(default_factory=lambda: ["raster"])
     """Token orders."""
     distributions: list[Kind] = field(default_factory=lambda: ["categorical"])
     """Cell distributions."""
@@ -163,7 +163,7 @@ class Arm:
 
     head: HeadArm
     density: str
-    token_order: Order
+    token_order: TokenOrder
     distribution: Kind
 
     @property
