@@ -70,8 +70,11 @@ class Heptapod(ModelBundle):
         Raises:
             ValueError: for a model whose head is not the one its configuration names: it could not be loaded.
         """
-        if self.model.has_own_head:
-            raise ValueError(f"head: {type(self.model.head).__name__} is not one that config.head names; add it there")
+        if not self.model.head_is_configured:
+            raise ValueError(
+                f"head: {type(self.model.head).__name__} is not the head that config.head describes; register it "
+                "(heptapod.register_head) and name it there"
+            )
         folder = Path(folder)
         if tokenizer is None:
             save_tokenizer(self.tokenizer, folder / "tokenizer")

@@ -14,8 +14,8 @@ from torch import Tensor
 from heptapod.data.loader import BatchStream
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
-from heptapod.models import HeadConfig
-from heptapod.models.heads import DEFAULT_WINDOW
+from heptapod.models import HEADS, HeadConfig, head_class
+from heptapod.models.heads import head_without_weights
 from heptapod.models.heptapod import build_model
 from heptapod.objective import draw_supervision
 from heptapod.tools.planning.training_setup import TrainingSetup
@@ -36,7 +36,7 @@ Density = int | Literal["all"]
 class Entrant:
     """A head and a supervision density."""
 
-    head: Literal["global", "local", "cross", "next_token"]
+    head: str
     prefixes: Density
     """S."""
     targets: Density
@@ -45,7 +45,7 @@ class Entrant:
     @property
     def name(self) -> str:
         """As it is asked for: global:4/all, next_token."""
-        return self.head if self.head == "next_token" else f"{self.head}:{self.prefixes}/{self.targets}"
+        return self.head if not head_class(self.head).predicts_grid else f"{self.head}:{self.prefixes}/{self.targets}"
 
 
 def parse_entrant(text: str, recipe: Recipe) -> Entrant:
@@ -57,10 +57,10 @@ def parse_entrant(text: str, recipe: Recipe) -> Entrant:
     objective = recipe.objective
     if text == OWN:
         return Entrant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
-    if text == "next_token":
-        return Entrant("next_token", "all", 1)
-    found = re.fullmatch(r"(global|local|cross):(\d+|all)/(\d+|all)", text)
-    if not found or "0" in found.groups():
+    if text in HEADS.kinds() and not head_class(text).predicts_grid:
+        return Entrant(text, "all", 1)
+    found = re.fullmatch(r"([^:]+):(\d+|all)/(\d+|all)", text)
+    if not found or "0" in found.groups() or found.group(1) not in HEADS.kinds():
         raise ValueError(
             f"models: {text} given, must be own, next_token, or a head with prefixes/targets such as global:4/all, "
             "local:8/all or cross:all/3"
@@ -71,8 +71,9 @@ def parse_entrant(text: str, recipe: Recipe) -> Entrant:
 
 def entrant_recipe(recipe: Recipe, entrant: Entrant) -> Recipe:
     """The recipe with a head and density in place of its own; width and depths stay."""
-    window = recipe.model.head.window if entrant.head == recipe.model.head.kind else None
-    head = HeadConfig(entrant.head, recipe.model.head.depth, window)
+    head = recipe.model.head
+    if entrant.head != head.kind:
+        head = HeadConfig(entrant.head, head.depth)
     objective = dataclasses.replace(
         recipe.objective, prefixes_per_image=entrant.prefixes, targets_per_prefix=entrant.targets
     )
@@ -190,8 +191,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype, side: int = 1024) -> 
 
 def supervised_cells(recipe: Recipe, grid: GridSpec, images: int = 64) -> float:
     """Cells per image that the objective asks for, on the mean of a few images."""
-    head = recipe.model.head
-    window = (head.window or DEFAULT_WINDOW) if head.kind == "local" else None
+    window = head_without_weights(recipe.model).window
     keys = [(recipe.seed, 0, number) for number in range(images)]
     mask: Tensor = draw_supervision(recipe.objective, grid.height, grid.width, keys, window).mask
     return float(mask.sum()) / images

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from heptapod.distributions import distribution_class
 from heptapod.grid import GridSpec
-from heptapod.models import HeadConfig
 from heptapod.tools.bench.memory import ask_process, give_blocks_back, peak_of
 from heptapod.tools.bench.training_cases import TrainingSteps, random_tokens
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import from_dict, to_dict
+from heptapod.utils.extensions import import_extensions
 
 STEPS = 2
 """The second one has everything: the optimizer's moments are made at the end of the first."""
@@ -59,6 +60,7 @@ def main() -> None:
     asked: dict[str, Any] = json.load(sys.stdin)
     give_blocks_back()
     torch.set_num_threads(asked["threads"])
+    import_extensions(name for values in asked["recipes"] for name in values["imports"])
     for values, shape, classes in zip(asked["recipes"], asked["grids"], asked["classes"], strict=True):
         recipe, grid = from_dict(Recipe, values), GridSpec(**shape)
         train(_smallest(recipe), grid, classes, CPU)  # what is loaded and allocated once for all belongs to no recipe
@@ -67,9 +69,9 @@ def main() -> None:
 
 def _smallest(recipe: Recipe) -> Recipe:
     """The same kinds of parts, small."""
-    head = HeadConfig(recipe.model.head.kind, 1, recipe.model.head.window)
+    head = dataclasses.replace(recipe.model.head, depth=1)
     distribution = recipe.model.distribution
-    if distribution.kind != "categorical":
+    if distribution_class(distribution.kind).has_mlp:
         distribution = dataclasses.replace(distribution, mlp_depth=1, mlp_width=16)
     model = dataclasses.replace(
         recipe.model, size="tiny", width=16, depth=1, num_heads=1, head=head, distribution=distribution
