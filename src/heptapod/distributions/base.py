@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.registry import further_settings
 
 Solver = Literal["ancestral", "ddim", "euler", "heun"]
 
@@ -64,14 +65,14 @@ class CellDistribution(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, config: DistributionConfig, width: int, size: int) -> Self:
-        """Builds the distribution; override it for further arguments from ``config``.
+        """Builds the distribution; further settings of its config class are keyword arguments.
 
         Args:
             config: its settings.
             width: D, width of the features.
             size: V of discrete tokens, or C of continuous ones.
         """
-        return cls(width, size)
+        return cls(width, size, **further_settings(config, DistributionConfig))
 
     @abstractmethod
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -80,28 +81,29 @@ def recipe_names() -> list[str]:
     return shipped_names("recipe")
 
 
-def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
-    """A shipped recipe by name, or one from a YAML file, with overrides applied.
+def load_recipe(source: str | Mapping[str, Any], overrides: list[str] | None = None) -> Recipe:
+    """A shipped recipe by name, one from a YAML file, or one from nested mappings, with overrides applied.
 
     Args:
-        name: "demo", say, or the path of a .yaml file.
+        source: "demo", say, the path of a .yaml file, or what such a file contains.
         overrides: arguments such as ``--model.head.depth 4``; ``--data X`` stands for ``--data.path X``.
 
     Raises:
         FileNotFoundError: if there is no such recipe.
         ValueError: for an unknown setting or a value out of range.
     """
-    path = find_yaml("recipe", name)
-    values = read_yaml(path)
-    import_extensions(read_imports(values, str(path)))
+    path = find_yaml("recipe", source) if isinstance(source, str) else None
+    values = read_yaml(path) if path else copy.deepcopy(dict(source))  # type: ignore[arg-type]
+    name = str(path or "recipe")
+    import_extensions(read_imports(values, name))
     overrides = _aliases(overrides or [])
     _name_kinds(values)
-    from_dict(Recipe, values, str(path))  # an error in the file is the file's, not that of an override
+    from_dict(Recipe, values, name)  # an error in the file is the file's, not that of an override
     merged = apply_overrides(Recipe, _for_kinds(values, apply_overrides(Recipe, values, overrides)), overrides)
     _name_kinds(merged)
-    recipe = from_dict(Recipe, merged, f"recipe {name}")
+    recipe = from_dict(Recipe, merged, f"recipe {source}" if path else name)
     recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
-    recipe.out = recipe.out or f"runs/{path.stem}"
+    recipe.out = recipe.out or f"runs/{path.stem if path else 'recipe'}"
     return recipe
 
 

@@ -18,6 +18,7 @@ from heptapod.models.config import HEADS, HeadConfig, ModelConfig
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Linear
 from heptapod.nn.rotary import Rotary, rotary_2d
+from heptapod.utils.registry import further_settings
 
 
 @dataclass
@@ -102,8 +103,9 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
-        """Builds the head from a model's configuration; override it for further arguments from ``config.head``."""
-        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base)
+        """Builds the head from a model's configuration; further settings of its config class are keyword arguments."""
+        further = further_settings(config.head, HeadConfig)
+        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base, **further)
 
     @abstractmethod
     def forward(
