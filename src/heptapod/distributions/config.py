@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 from heptapod.utils.config import settings
+from heptapod.utils.registry import Registry
 
 
 @settings
 class DistributionConfig:
     """The distribution of one cell. The MLP belongs to diffusion and flow."""
 
-    kind: Literal["categorical", "diffusion", "flow"] = "categorical"
+    kind: str = "categorical"
     """categorical: codes of a discrete tokenizer; diffusion (after MAR) or flow (rectified flow, with a likelihood):
-    vectors of a continuous one."""
+    continuous tokens; or a registered distribution."""
     mlp_depth: int = 0
     """Residual blocks of the per-cell MLP; 0 takes those of the named size."""
     mlp_width: int = 0
@@ -25,13 +26,18 @@ class DistributionConfig:
     """Noise levels at which every supervised cell is trained in a step; 0 takes 4."""
 
     def __post_init__(self) -> None:
+        has_mlp = DISTRIBUTIONS.get(self.kind).has_mlp
         for name in ("mlp_depth", "mlp_width", "noise_levels"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1 (or 0 for the default)")
-        if self.kind != "categorical":
+        if has_mlp:
             self.modulation = self.modulation or "separable"
             self.noise_levels = self.noise_levels or 4
             return
         for name in ("mlp_depth", "mlp_width", "modulation", "noise_levels"):
             if value := getattr(self, name):
-                raise ValueError(f"{name}: {value} given, but a categorical distribution has no MLP")
+                raise ValueError(f"{name}: {value} given, but a {self.kind} distribution has no MLP")
+
+
+DISTRIBUTIONS = Registry("distribution", "categorical", DistributionConfig)
+"""Every cell distribution by kind."""

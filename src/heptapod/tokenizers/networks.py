@@ -8,13 +8,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heptapod.tokenizers.base import TokenizerConfig
 from heptapod.utils.config import settings
 
 NORM_GROUPS = 8
 
 
 @settings
-class NetworkConfig:
+class NetworkConfig(TokenizerConfig):
     """Size of the encoder and of its mirror image, the decoder."""
 
     factor: int = 4

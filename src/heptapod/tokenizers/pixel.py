@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from heptapod.grid import GridSpec
-from heptapod.tokenizers.base import Tokenizer
+from heptapod.tokenizers.base import Tokenizer, TokenizerConfig, register_tokenizer
 from heptapod.utils.config import settings
 
 
 @settings
-class PixelConfig:
+class PixelConfig(TokenizerConfig):
     """Tokens are pixels on evenly spaced levels; nothing is trained."""
 
     kind: Literal["pixel"] = "pixel"
@@ -30,6 +30,7 @@ class PixelConfig:
             raise ValueError(f"levels: {self.levels} given, at most 40 with color (64,000 codes)")
 
 
+@register_tokenizer("pixel", PixelConfig)
 class PixelTokenizer(Tokenizer):
     """Rounds every pixel to its level: exact for images whose pixels lie on the levels."""
 

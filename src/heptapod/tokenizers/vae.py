@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
@@ -40,6 +41,7 @@ class VAEConfig(NetworkConfig):
             raise ValueError(f"kl_weight: {self.kl_weight} given, must be at least 0")
 
 
+@register_tokenizer("vae", VAEConfig)
 class VAETokenizer(ContinuousTokenizer, TrainableTokenizer):
     """Convolutional encoder to a diagonal Gaussian, convolutional decoder; tokens are the Gaussian's mean."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.codebook import Codebook
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
@@ -49,6 +50,7 @@ class VQConfig(NetworkConfig):
             raise ValueError(f"codebook_decay: {self.codebook_decay} given, must lie between 0 and 1")
 
 
+@register_tokenizer("vq", VQConfig)
 class VQTokenizer(TrainableTokenizer):
     """Convolutional encoder, nearest code, convolutional decoder."""
 

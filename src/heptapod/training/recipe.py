@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any
 
 from heptapod.data import DataConfig
-from heptapod.models import ModelConfig
+from heptapod.models import ModelConfig, head_class
 from heptapod.objective import ObjectiveConfig
 from heptapod.sampling import TRAINED_FOR, SamplingConfig
-from heptapod.tokenizers import LossesConfig, TokenizerConfig, VQConfig
+from heptapod.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training import ProbeConfig, TrainConfig
 from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names
+from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 
 
 @settings
@@ -21,7 +22,7 @@ class TokenizerStage:
 
     path: str | None = None
     """Folder of a trained tokenizer (or of its run); if unset one is trained in OUT/tokenizer."""
-    model: TokenizerConfig = field(default_factory=VQConfig)
+    model: Annotated[TokenizerConfig, TOKENIZERS] = field(default_factory=VQConfig)
     """Kind and size."""
     losses: LossesConfig = field(default_factory=LossesConfig)
     """What its reconstructions are judged by."""
@@ -35,6 +36,9 @@ class Recipe:
 
     description: str = ""
     """What the recipe is for, with expected time, hardware and score."""
+    imports: list[str] = field(default_factory=list)
+    """Files (my_head.py) or modules that register heads, distributions or tokenizers; imported before the rest is
+    read."""
     out: str = ""
     """Run folder; empty means runs/<recipe>."""
     seed: int = 0
@@ -59,10 +63,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: {self.seed} given, must be between 0 and 2^63 - 1")
-        if self.model.head.kind == "next_token" and self.objective.targets_per_prefix != 1:
+        if not head_class(self.model.head.kind).predicts_grid and self.objective.targets_per_prefix != 1:
             raise ValueError(
-                f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a next_token head "
-                "predicts one cell per prefix: set it to 1"
+                f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a "
+                f"{self.model.head.kind} head predicts one cell per prefix: set it to 1"
             )
         if self.sampling.token_order not in (None, *TRAINED_FOR[self.objective.token_order]):
             raise ValueError(
@@ -89,12 +93,14 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     """
     path = find_yaml("recipe", name)
     values = read_yaml(path)
+    import_extensions(read_imports(values, str(path)))
     overrides = _aliases(overrides or [])
     _name_kinds(values)
     from_dict(Recipe, values, str(path))  # an error in the file is the file's, not that of an override
     merged = apply_overrides(Recipe, _for_kinds(values, apply_overrides(Recipe, values, overrides)), overrides)
     _name_kinds(merged)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
+    recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
     recipe.out = recipe.out or f"runs/{path.stem}"
     return recipe
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
 from heptapod.utils.config import settings
@@ -27,7 +28,7 @@ ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn":
 
 
 @settings
-class DiffusersKLConfig:
+class DiffusersKLConfig(TokenizerConfig):
     """A published AutoencoderKL: each cell is the mean of the encoder's Gaussian."""
 
     architecture: dict[str, Any]
@@ -44,7 +45,7 @@ class DiffusersKLConfig:
 
 
 @settings
-class DiffusersVQConfig:
+class DiffusersVQConfig(TokenizerConfig):
     """A published VQModel: each cell is the nearest code."""
 
     architecture: dict[str, Any]
@@ -111,6 +112,7 @@ class VQModelTokenizer(QuantisedTokenizer):
         return images
 
 
+@register_tokenizer("diffusers_kl", DiffusersKLConfig, PUBLISHED_TOKENIZERS)
 class DiffusersKLTokenizer(KLTokenizer):
     """An AutoencoderKL from a diffusers folder."""
 
@@ -123,6 +125,7 @@ class DiffusersKLTokenizer(KLTokenizer):
         load_folder(self.model, path)
 
 
+@register_tokenizer("diffusers_vq", DiffusersVQConfig, PUBLISHED_TOKENIZERS)
 class DiffusersVQTokenizer(VQModelTokenizer):
     """A VQModel from a diffusers folder."""
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer
 from heptapod.utils.config import settings
@@ -24,7 +25,7 @@ LATENT_CHANNELS = 32
 
 
 @settings
-class Taef2Config:
+class Taef2Config(TokenizerConfig):
     """The published TAEF2: latents of 32 channels, one per 8×8 pixels."""
 
     kind: Literal["taef2"] = "taef2"
@@ -37,6 +38,7 @@ class Taef2Config:
             raise ValueError(f"patch: {self.patch} given, must be at least 1")
 
 
+@register_tokenizer("taef2", Taef2Config, PUBLISHED_TOKENIZERS)
 class Taef2Tokenizer(ContinuousTokenizer, PretrainedTokenizer):
     """Convolutional encoder and decoder without attention; fp16 files become float32 weights."""
 
