@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from cell_quality import describe
+from heptapod.tools.bench.hardware import hardware
 from torch import Tensor
 
 from heptapod import Heptapod
@@ -23,7 +24,6 @@ from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.grid import tokens_at
 from heptapod.sampling import sample_stream
-from heptapod.tools.bench.hardware import hardware
 from heptapod.utils.files import write_json
 
 

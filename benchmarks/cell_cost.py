@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from heptapod.tools.bench.hardware import hardware
 from torch import Tensor
 
 from heptapod.distributions import CellDistribution, DistributionConfig
@@ -28,7 +29,6 @@ from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.sampling import SamplingConfig, sample_stream
-from heptapod.tools.bench.hardware import hardware
 from heptapod.utils.files import write_json
 from heptapod.utils.logging import say
 

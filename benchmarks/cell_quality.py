@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from cell_cost import MemoryOption, seconds_in_cells, ways
+from heptapod.tools.bench.hardware import hardware
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
@@ -33,7 +34,6 @@ from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.reconstruction import reconstruct
 from heptapod.inference.pretrained import find_pretrained
 from heptapod.tokenizers import tokenizer_hash
-from heptapod.tools.bench.hardware import hardware
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import read_json, sha256, write_atomically, write_json
 from heptapod.utils.logging import Progress, say

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from cell_quality import describe
+from heptapod.tools.bench.hardware import hardware
 from torch import Tensor
 
 from heptapod import Heptapod, edit
 from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.evaluation.reconstruction import reconstruct
-from heptapod.tools.bench.hardware import hardware
 from heptapod.utils.files import write_json
 from heptapod.utils.images import hatched, image_grid, save_png
 from heptapod.utils.logging import Progress

@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 import torch
+from heptapod.tools.bench.hardware import hardware
 from torch import Tensor
 
 from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.generation import evaluate_images
 from heptapod.evaluation.reference import FEATURES_KEPT, make_reference
 from heptapod.evaluation.streams import open_images, write_npz
-from heptapod.tools.bench.hardware import hardware
 from heptapod.utils.files import write_json
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from cell_quality import describe, features
+from heptapod.tools.bench.hardware import hardware
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -29,7 +30,6 @@ from heptapod.data.selection import random_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features
-from heptapod.tools.bench.hardware import hardware
 from heptapod.utils.files import read_json, write_atomically, write_json
 from heptapod.utils.logging import say
 from heptapod.utils.random import Stream

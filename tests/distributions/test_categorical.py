@@ -17,10 +17,10 @@ class Fixed(Categorical):
             self.logits.bias.zero_()
 
 
-def frequencies(how: CellSampling, count: int = 20_000) -> torch.Tensor:
+def frequencies(sampling: CellSampling, count: int = 20_000) -> torch.Tensor:
     distribution = Fixed([0.0, 1.0, 2.0, -1.0])
     generator = KeyedGenerator(Stream.SAMPLE, [(0,)])
-    drawn = distribution.sample(torch.ones(1, count, 1), generator, how)
+    drawn = distribution.sample(torch.ones(1, count, 1), generator, sampling)
     return torch.bincount(drawn.flatten(), minlength=4) / count
 
 

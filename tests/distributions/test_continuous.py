@@ -74,9 +74,12 @@ def test_learns_a_mixture(kind: str, channels: int, steps: int, batch: int) -> N
         conditions = torch.full((2048,), condition)
         true = [truth.sample(conditions, torch.Generator().manual_seed(100 + i)) for i in range(4)]
         generator = KeyedGenerator(Stream.SAMPLE, [(7,), (8,), (9,)])
-        how = {"diffusion": CellSampling(solver="ancestral", steps=100), "flow": CellSampling(solver="heun", steps=20)}
+        sampling = {
+            "diffusion": CellSampling(cell_solver="ancestral", cell_steps=100),
+            "flow": CellSampling(cell_solver="heun", cell_steps=20),
+        }
         with torch.inference_mode():
-            drawn = distribution.sample(truth.features[conditions].expand(3, -1, -1), generator, how[kind])
+            drawn = distribution.sample(truth.features[conditions].expand(3, -1, -1), generator, sampling[kind])
         between = energy_distances([*true, *drawn])
         floor = float(between[:4, :4].sum()) / 12  # the diagonal is 0
         distance = float(between[4:, :4].mean())
@@ -111,11 +114,11 @@ def test_log_prob_is_that_of_the_map(modulation: str) -> None:
     flow = randomized(build("flow", 3, modulation, 32))
     assert isinstance(flow, FlowDistribution)
     feature = torch.randn(1, 1, FEATURES, generator=torch.Generator().manual_seed(1))
-    how = CellSampling(solver="heun", steps=60)
-    condition, schedule = flow.mlp.of_features(feature.flatten(0, 1)), flow.schedule(how)
+    sampling = CellSampling(cell_solver="heun", cell_steps=60)
+    condition, schedule = flow.mlp.of_features(feature.flatten(0, 1)), flow.schedule(sampling)
 
     def draw(noise: Tensor) -> Tensor:
-        return flow._draw(noise.view(1, 1, 3), condition, schedule, how).flatten()
+        return flow._draw(noise.view(1, 1, 3), condition, schedule, sampling).flatten()
 
     noise = torch.tensor([0.3, -1.1, 0.7])
     with torch.no_grad():
@@ -150,9 +153,9 @@ def test_the_default_solvers_follow_the_probability_flow() -> None:
         features = torch.randn(1, 8, FEATURES, generator=torch.Generator().manual_seed(1))
 
         def draw(solver: str, steps: int, of: CellDistribution = distribution, z: Tensor = features) -> Tensor:
-            how = CellSampling(solver=solver, steps=steps)  # type: ignore[arg-type]
+            sampling = CellSampling(cell_solver=solver, cell_steps=steps)  # type: ignore[arg-type]
             with torch.no_grad():
-                return of.sample(z, KeyedGenerator(Stream.SAMPLE, [(0,)]), how)
+                return of.sample(z, KeyedGenerator(Stream.SAMPLE, [(0,)]), sampling)
 
         fine = draw(solvers[-1], 900)
         error = {(s, k): float((draw(s, k) - fine).abs().mean() / fine.std()) for s in solvers for k in (10, 40)}
@@ -187,12 +190,15 @@ def test_diffusion_of_a_known_normal() -> None:
 
     distribution.mlp = Exact()  # type: ignore[assignment]
     for solver, steps, tolerance in (("ancestral", 250, 0.02), ("ddim", 250, 0.02), ("ancestral", MAX_LEVEL, 0.02)):
-        how = CellSampling(solver=solver, steps=steps)  # type: ignore[arg-type]
-        x = distribution.sample(torch.zeros(1, 20_000, FEATURES), KeyedGenerator(Stream.SAMPLE, [(1,)]), how)
+        sampling = CellSampling(cell_solver=solver, cell_steps=steps)  # type: ignore[arg-type]
+        x = distribution.sample(torch.zeros(1, 20_000, FEATURES), KeyedGenerator(Stream.SAMPLE, [(1,)]), sampling)
         assert abs(float(x.mean()) - 2) < tolerance
         assert abs(float(x.std()) - 0.5) < tolerance
-    how = CellSampling(solver="ancestral", steps=250, temperature=0.7)
-    assert float(distribution.sample(torch.zeros(1, 5000, 16), KeyedGenerator(Stream.SAMPLE, [(1,)]), how).std()) < 0.45
+    sampling = CellSampling(cell_solver="ancestral", cell_steps=250, temperature=0.7)
+    assert (
+        float(distribution.sample(torch.zeros(1, 5000, 16), KeyedGenerator(Stream.SAMPLE, [(1,)]), sampling).std())
+        < 0.45
+    )
 
 
 def test_the_bound_is_the_divergence_of_two_normals() -> None:
@@ -264,29 +270,31 @@ def test_plans_and_refusals() -> None:
     flow, diffusion = build("flow", 2), build("diffusion", 2)
     for distribution in (flow, diffusion):
         default, fast = distribution.plan(CellSampling()), distribution.plan(CellSampling(preset="fast"))
-        assert default.steps is not None
-        assert fast.steps is not None
-        assert fast.steps < default.steps
-        assert distribution.plan(CellSampling(steps=3)).steps == 3
+        assert default.cell_steps is not None
+        assert fast.cell_steps is not None
+        assert fast.cell_steps < default.cell_steps
+        assert distribution.plan(CellSampling(cell_steps=3)).cell_steps == 3
         for wrong in (CellSampling(top_k=3), CellSampling(top_p=0.5)):
             with pytest.raises(ValueError, match="this model draws vectors, not codes"):
                 distribution.plan(wrong)
     with pytest.raises(ValueError, match="cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"):
-        flow.plan(CellSampling(solver="ddim"))
+        flow.plan(CellSampling(cell_solver="ddim"))
     with pytest.raises(ValueError, match="cell_steps: 5000 given, must be at most"):
-        diffusion.plan(CellSampling(steps=5000))
+        diffusion.plan(CellSampling(cell_steps=5000))
     with pytest.raises(ValueError, match="cell_steps: 0 given, must be at least 1"):
-        CellSampling(steps=0)
+        CellSampling(cell_steps=0)
     with pytest.raises(ValueError, match="DiffusionDistribution has no likelihood"):
         diffusion.log_prob(torch.zeros(1, FEATURES), torch.zeros(1, 2))
     codes = build_distribution(DistributionConfig(), FEATURES, vocabulary_size=5)
-    for how in (CellSampling(steps=3), CellSampling(solver="heun"), CellSampling(preset="fast")):
+    for sampling in (CellSampling(cell_steps=3), CellSampling(cell_solver="heun"), CellSampling(preset="fast")):
         with pytest.raises(ValueError, match="this model draws codes"):
-            codes.plan(how)
+            codes.plan(sampling)
 
 
 def test_kinds_must_go_together() -> None:
-    with pytest.raises(ValueError, match="categorical given, but the tokenizer's tokens are continuous with 8 channels"):
+    with pytest.raises(
+        ValueError, match="categorical given, but the tokenizer's tokens are continuous with 8"
+    ):
         build_distribution(DistributionConfig(), FEATURES, channels=8)
     with pytest.raises(ValueError, match="flow given, but the tokenizer's tokens are 256 codes: use categorical"):
         build_distribution(DistributionConfig("flow", 2, 16), FEATURES, vocabulary_size=256)

@@ -322,7 +322,7 @@ def test_belief_picture(heptapod: Heptapod) -> None:
         ({"labels": [0], "count": 2}, "count: 2 given beside 1 labels"),
         ({"labels": [0], "batch_size": 0}, "batch_size: 0 given"),
         ({"labels": ["²"]}, "label: '²' is no class"),
-        ({"labels": [0], "steps": 3, "schedule": [10, 10]}, "steps: 3 given beside a schedule of 2"),
+        ({"labels": [0], "steps": 3, "schedule": [10, 10]}, "steps: 3 given, but the schedule has 2 steps"),
     ],
 )
 def test_generate_refuses(heptapod: Heptapod, arguments: dict[str, object], message: str) -> None:

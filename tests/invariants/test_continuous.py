@@ -64,8 +64,8 @@ def test_sampling(make_model: Make, head: str, distribution: str, steps: int) ->
     alone = sample_tokens(model, labels[1:2], seeds[1:2], config)
     assert (alone[0] - together[1]).abs().max() <= 1e-4 * scale
     with torch.autocast("cpu", torch.bfloat16):
-        under = model.distribution.sample(torch.zeros(1, 2, 32), KeyedGenerator(Stream.SAMPLE, [(0,)]), config.cell())
-    plain = model.distribution.sample(torch.zeros(1, 2, 32), KeyedGenerator(Stream.SAMPLE, [(0,)]), config.cell())
+        under = model.distribution.sample(torch.zeros(1, 2, 32), KeyedGenerator(Stream.SAMPLE, [(0,)]), config)
+    plain = model.distribution.sample(torch.zeros(1, 2, 32), KeyedGenerator(Stream.SAMPLE, [(0,)]), config)
     assert torch.equal(under, plain), "float32 whatever autocast says"
 
 

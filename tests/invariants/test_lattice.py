@@ -85,7 +85,9 @@ def moments(model: HeptapodModel, features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, L) of scalar cells with features (B, L, D), by quadrature over the noise of the flow."""
     nodes = len(Quadrature.nodes)
     generator = Quadrature(Stream.SAMPLE, [(0,)] * len(features))
-    draws = model.distribution.sample(features.repeat(1, nodes, 1), generator, CellSampling(solver="heun", steps=20))
+    draws = model.distribution.sample(
+        features.repeat(1, nodes, 1), generator, CellSampling(cell_solver="heun", cell_steps=20)
+    )
     draws = draws.unflatten(1, (nodes, -1)).squeeze(-1)
     weights = (Quadrature.weights / Quadrature.weights.sum()).view(1, -1, 1)
     mean = (weights * draws).sum(1)

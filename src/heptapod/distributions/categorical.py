@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, register_distribution, to_device
+from heptapod.distributions.base import CellDistribution, CellSampling, S, register_distribution, to_device
 from heptapod.nn.layers import Linear
 from heptapod.utils.random import KeyedGenerator
 
@@ -41,50 +41,50 @@ class Categorical(CellDistribution):
         return -self.loss(features, targets)
 
     def sample(
-        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+        self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
         """Inverts the cumulative distribution at one uniform number per cell."""
-        probabilities = self.probabilities(features, how)
+        probabilities = self.probabilities(features, sampling)
         uniform = to_device(generator.uniform(probabilities.shape[1]), probabilities.device).unsqueeze(-1)
         cumulative = probabilities.cumsum(-1)
         # The first code whose cumulative probability exceeds u · total; codes of probability 0 are never hit.
         drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
         return drawn
 
-    def probabilities(self, features: Tensor, how: CellSampling) -> Tensor:
+    def probabilities(self, features: Tensor, sampling: CellSampling) -> Tensor:
         """What :meth:`sample` draws from, not normalized, for features (B, L, D): (B, L, V) float32."""
         logits = self.logits(features).float()
-        if how.temperature == 0:
+        if sampling.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-        return _filtered(logits / how.temperature, how)
+        return _filtered(logits / sampling.temperature, sampling)
 
     def belief(
-        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+        self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Most likely code and entropy in nats, (B, L) each."""
         log_probabilities = self.logits(features).float().log_softmax(-1)
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
         return log_probabilities.argmax(-1), entropy
 
-    def plan(self, how: CellSampling) -> CellSampling:
+    def plan(self, sampling: S) -> S:
         """See :meth:`CellDistribution.plan`."""
-        for name, value in (("cell_steps", how.steps), ("cell_solver", how.solver)):
+        for name, value in (("cell_steps", sampling.cell_steps), ("cell_solver", sampling.cell_solver)):
             if value is not None:
                 raise ValueError(f"{name}: {value} given, but this model draws codes, each in one go")
-        if how.preset != "default":
-            raise ValueError(f"preset: {how.preset} given, but this model draws codes, each in one go")
-        return how
+        if sampling.preset != "default":
+            raise ValueError(f"preset: {sampling.preset} given, but this model draws codes, each in one go")
+        return sampling
 
 
-def _filtered(logits: Tensor, how: CellSampling) -> Tensor:
+def _filtered(logits: Tensor, sampling: CellSampling) -> Tensor:
     """Probabilities after top-k and top-p, not renormalized."""
-    if how.top_k is not None and how.top_k < logits.shape[-1]:
-        threshold = logits.topk(how.top_k, dim=-1).values[..., -1:]
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        threshold = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
     probabilities = logits.softmax(-1)
-    if how.top_p is not None and how.top_p < 1:
+    if sampling.top_p is not None and sampling.top_p < 1:
         ranked, index = probabilities.sort(dim=-1, descending=True)
         before = ranked.cumsum(-1) - ranked  # probability of all codes ranked above
-        ranked = ranked.masked_fill(before >= how.top_p, 0)
+        ranked = ranked.masked_fill(before >= sampling.top_p, 0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, index, ranked)
     return probabilities

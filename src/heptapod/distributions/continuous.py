@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, Solver, to_device
+from heptapod.distributions.base import CellDistribution, CellSampling, S, Solver, to_device
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.config import DistributionConfig
 from heptapod.utils.random import KeyedGenerator
@@ -89,35 +89,35 @@ class ContinuousDistribution(CellDistribution):
         """
 
     def sample(
-        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+        self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
         """Draws (B, L, C) float32, see :meth:`CellDistribution.sample`."""
-        how = self.plan(how)
+        sampling = self.plan(sampling)
         B, L, _ = features.shape
         with torch.autocast(features.device.type, enabled=False):
             # All noise at once, so that nothing waits for the host within the loop over the steps.
-            noise = generator.normal(L * self._num_noises(how) * self.channels).view(B, L, -1, self.channels)
+            noise = generator.normal(L * self._num_noises(sampling) * self.channels).view(B, L, -1, self.channels)
             noise = to_device(noise.permute(2, 0, 1, 3).flatten(1, 2).contiguous(), features.device)  # (·, B·L, C)
             condition = self.mlp.of_features(features.float().flatten(0, 1))
-            schedule = self.schedule(how) if schedule is None else schedule
-            return self._draw(noise, condition, schedule, how).view(B, L, self.channels)
+            schedule = self.schedule(sampling) if schedule is None else schedule
+            return self._draw(noise, condition, schedule, sampling).view(B, L, self.channels)
 
-    def schedule(self, how: CellSampling) -> list[Tensor]:
+    def schedule(self, sampling: CellSampling) -> list[Tensor]:
         """What the network needs of the noise levels that the solver visits."""
         device = self.mlp.output.weight.device
         with torch.autocast(device.type, enabled=False):
-            return self.mlp.of_levels(to_device(torch.tensor(self._levels(self.plan(how))), device))
+            return self.mlp.of_levels(to_device(torch.tensor(self._levels(self.plan(sampling))), device))
 
     @abstractmethod
-    def _levels(self, how: CellSampling) -> list[float]:
+    def _levels(self, sampling: CellSampling) -> list[float]:
         """Noise levels between 0 and 1 in the order in which the solver asks for them."""
 
     @abstractmethod
-    def _num_noises(self, how: CellSampling) -> int:
+    def _num_noises(self, sampling: CellSampling) -> int:
         """Normal vectors needed to draw one token."""
 
     @abstractmethod
-    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], how: CellSampling) -> Tensor:
+    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
         """Tokens (B·L, C) from noise (``_num_noises``, B·L, C) and the parts of features and of levels."""
 
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
@@ -125,46 +125,45 @@ class ContinuousDistribution(CellDistribution):
         raise ValueError(f"{type(self).__name__} has no likelihood; flow and categorical distributions have")
 
     def belief(
-        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+        self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean (B, L, C) and spread (B, L) of a few draws; the spread is the root mean square over the channels."""
-        return self._moments(BELIEF_DRAWS, features, generator, how, schedule)
+        return self._moments(BELIEF_DRAWS, features, generator, sampling, schedule)
 
     def uncertainty(
-        self, features: Tensor, generator: KeyedGenerator, how: CellSampling, schedule: list[Tensor] | None = None
+        self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
         """The spread of fewer draws than in :meth:`belief`, at temperature 1."""
-        return self._moments(CONFIDENCE_DRAWS, features, generator, dataclasses.replace(how, temperature=1), schedule)[
-            1
-        ]
+        sampling = dataclasses.replace(sampling, temperature=1)
+        return self._moments(CONFIDENCE_DRAWS, features, generator, sampling, schedule)[1]
 
     def _moments(
         self,
         draws: int,
         features: Tensor,
         generator: KeyedGenerator,
-        how: CellSampling,
+        sampling: CellSampling,
         schedule: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        values = [self.sample(features, generator, how, schedule) for _ in range(draws)]
+        values = [self.sample(features, generator, sampling, schedule) for _ in range(draws)]
         variance, mean = torch.var_mean(torch.stack(values), dim=0)
         return mean, variance.mean(-1).sqrt()
 
-    def plan(self, how: CellSampling) -> CellSampling:
+    def plan(self, sampling: S) -> S:
         """See :meth:`CellDistribution.plan`."""
         for name in ("top_k", "top_p"):
-            if getattr(how, name) is not None:
-                raise ValueError(f"{name}: {getattr(how, name)} given, but this model draws vectors, not codes")
-        preset = self.presets[how.preset]
-        solver = how.solver or preset.solver
+            if getattr(sampling, name) is not None:
+                raise ValueError(f"{name}: {getattr(sampling, name)} given, but this model draws vectors, not codes")
+        preset = self.presets[sampling.preset]
+        solver = sampling.cell_solver or preset.solver
         if solver not in self.solvers:
             raise ValueError(
                 f"cell_solver: {solver} given, but a {type(self).__name__} is drawn by {' or '.join(self.solvers)}"
             )
-        steps = how.steps or (preset.steps if solver == preset.solver else self.solvers[solver])
+        steps = sampling.cell_steps or (preset.steps if solver == preset.solver else self.solvers[solver])
         if self.most_steps is not None and steps > self.most_steps:
             raise ValueError(f"cell_steps: {steps} given, must be at most {self.most_steps}")
-        return dataclasses.replace(how, solver=solver, steps=steps)
+        return dataclasses.replace(sampling, cell_solver=solver, cell_steps=steps)
 
     def _check(self, targets: Tensor) -> None:
         if not targets.is_floating_point() or targets.shape[-1] != self.channels:

@@ -60,28 +60,28 @@ class DiffusionDistribution(ContinuousDistribution):
         losses: Tensor = ((epsilon - noise).square() + bound).mean(-1)
         return losses
 
-    def _num_noises(self, how: CellSampling) -> int:
+    def _num_noises(self, sampling: CellSampling) -> int:
         """See :meth:`ContinuousDistribution._num_noises`: the first noise, and one for each step but the last."""
-        return (how.steps or 1) if how.solver == "ancestral" else 1
+        return (sampling.cell_steps or 1) if sampling.cell_solver == "ancestral" else 1
 
-    def _levels(self, how: CellSampling) -> list[float]:
+    def _levels(self, sampling: CellSampling) -> list[float]:
         """See :meth:`ContinuousDistribution._levels`."""
-        return [level / NUM_LEVELS for level in respaced_levels(how.steps or 1)]
+        return [level / NUM_LEVELS for level in respaced_levels(sampling.cell_steps or 1)]
 
-    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], how: CellSampling) -> Tensor:
+    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
         """See :meth:`ContinuousDistribution._draw`; temperature scales the noise of every step (DDIM: the first)."""
-        levels = respaced_levels(how.steps or 1)
+        levels = respaced_levels(sampling.cell_steps or 1)
         signals = torch.cat([SIGNAL[levels], SIGNAL.new_ones(1)])
-        x = noise[0] * (how.temperature if how.solver == "ddim" else 1.0)
+        x = noise[0] * (sampling.temperature if sampling.cell_solver == "ddim" else 1.0)
         for i in range(len(levels)):
             step = Backwards(signals[i], signals[i + 1], torch.device("cpu"))  # numbers, which any device takes
             epsilon, interpolation = self.mlp(x, [part[i] for part in schedule], condition).chunk(2, -1)
-            if how.solver == "ddim":
+            if sampling.cell_solver == "ddim":
                 x = step.deterministic(x, epsilon)
                 continue
             x = step.mean(x, epsilon)
             if i + 1 < len(levels):
-                x = x + how.temperature * (step.log_variance(interpolation) / 2).exp() * noise[i + 1]
+                x = x + sampling.temperature * (step.log_variance(interpolation) / 2).exp() * noise[i + 1]
         return x
 
 

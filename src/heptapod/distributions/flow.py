@@ -45,23 +45,23 @@ class FlowDistribution(ContinuousDistribution):
         losses: Tensor = (velocity - (noise - x)).square().mean(-1)
         return losses
 
-    def _num_noises(self, how: CellSampling) -> int:
+    def _num_noises(self, sampling: CellSampling) -> int:
         """See :meth:`ContinuousDistribution._num_noises`."""
         return 1
 
-    def _levels(self, how: CellSampling) -> list[float]:
+    def _levels(self, sampling: CellSampling) -> list[float]:
         """See :meth:`ContinuousDistribution._levels`: evenly from noise to token, both included."""
-        return [float(level) for level in np.linspace(1, 0, (how.steps or 0) + 1)]
+        return [float(level) for level in np.linspace(1, 0, (sampling.cell_steps or 0) + 1)]
 
-    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], how: CellSampling) -> Tensor:
+    def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
         """See :meth:`ContinuousDistribution._draw`; temperature scales the noise that the way begins with."""
         num_steps = len(schedule[0]) - 1
         step = -1 / num_steps
-        x = noise[0] * how.temperature
+        x = noise[0] * sampling.temperature
         for i in range(num_steps):
             velocity = self.mlp(x, [part[i] for part in schedule], condition)
             ahead = x + step * velocity
-            if how.solver == "heun":
+            if sampling.cell_solver == "heun":
                 velocity_ahead = self.mlp(ahead, [part[i + 1] for part in schedule], condition)
                 ahead = x + step / 2 * (velocity + velocity_ahead)
             x = ahead

@@ -16,7 +16,7 @@ from heptapod.evaluation.streams import Batches
 from heptapod.inference.bundle import DEFAULT_BATCH
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained, model_sha256
-from heptapod.sampling import cells_per_step, check_plan
+from heptapod.sampling import cells_per_step, plan_sampling
 from heptapod.tokenizers import tokenizer_hash
 from heptapod.utils.config import to_dict
 from heptapod.utils.random import image_seeds
@@ -92,7 +92,7 @@ class ModelSamples:
         else:
             self.indices()
         image_seeds(self.seed, self.count)
-        check_plan(self.heptapod.model, self.heptapod.sampling_config(**self.settings), [self.seed])
+        plan_sampling(self.heptapod.model, self.heptapod.sampling_config(**self.settings), [self.seed])
 
     @property
     def num_classes(self) -> int:

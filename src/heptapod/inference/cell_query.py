@@ -85,16 +85,16 @@ def ask_cell(
     given = grid.empty_tokens(1)[:, : len(cells)] if values is None else values.unsqueeze(0).cpu()
     if given.shape[:2] != read.shape or given.is_floating_point() == grid.is_discrete:
         raise ValueError(f"values: {tuple(given.shape[1:])} of {given.dtype} given for {len(cells)} cells")
-    how = heptapod.model.distribution.plan(heptapod.sampling_config(**settings).cell())
+    sampling = heptapod.sampling_config(**settings)
     index = torch.tensor(heptapod.label_indices(None if label is None else [label]), device=device)
     states = heptapod.model.read(given.to(device), read.to(device), index)
-    found = _of_cell(heptapod, states, cell, top, seed, how)
+    found = _of_cell(heptapod, states, cell, top, seed, sampling)
     tokens = with_tokens_at(grid.empty_tokens(1), read, given).to(device)
     if heptapod.model.head.reaches_grid:
         is_read = torch.zeros(grid.num_cells, dtype=torch.bool).index_fill(0, read[0], True)
         others = (~is_read).nonzero().T.to(device)
         look = KeyedGenerator(Stream.BELIEF, [(seed, 1)])
-        believed, _ = heptapod.model.distribution.belief(heptapod.model.predict(states, others), look, how)
+        believed, _ = heptapod.model.distribution.belief(heptapod.model.predict(states, others), look, sampling)
         tokens = with_tokens_at(tokens, others, believed)
     count = len(found.values)
     place = torch.full((count, 1), cell, device=device)
@@ -115,18 +115,20 @@ def check_question(cell: int, cells: Sequence[int], grid: GridSpec) -> None:
         raise ValueError(f"cell: {cell} given, but it is read already")
 
 
-def _of_cell(heptapod: Heptapod, states: ReadStates, cell: int, top: int, seed: int, how: CellSampling) -> CellBelief:
+def _of_cell(
+    heptapod: Heptapod, states: ReadStates, cell: int, top: int, seed: int, sampling: CellSampling
+) -> CellBelief:
     """The belief of a cell, without the rest of the image."""
     distribution, none = heptapod.model.distribution, torch.empty(0)
     features = heptapod.model.predict(states, torch.tensor([[cell]], device=states.hidden.device))
     generator = KeyedGenerator(Stream.BELIEF, [(seed, 0)])
     if isinstance(distribution, Categorical):
-        likely = distribution.probabilities(features, how)[0, 0]
+        likely = distribution.probabilities(features, sampling)[0, 0]
         ranked = (likely / likely.sum()).cpu().topk(min(top, likely.numel()))
         shown = ranked.values > 0
-        entropy = float(distribution.belief(features, generator, how)[1])
+        entropy = float(distribution.belief(features, generator, sampling)[1])
         return CellBelief(cell, ranked.indices[shown], ranked.values[shown], entropy, None, None, none)
-    draws = [distribution.sample(features, generator, how)[0, 0].cpu() for _ in range(max(top, BELIEF_DRAWS))]
+    draws = [distribution.sample(features, generator, sampling)[0, 0].cpu() for _ in range(max(top, BELIEF_DRAWS))]
     variance, mean = torch.var_mean(torch.stack(draws), dim=0)
     values = torch.stack([mean, *draws[:top]])
     return CellBelief(cell, values, None, float(variance.mean().sqrt()), mean, variance.sqrt(), none)

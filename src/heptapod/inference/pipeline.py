@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import warnings
@@ -29,11 +28,12 @@ from heptapod.likelihood import (
 from heptapod.sampling import (
     Known,
     SamplingConfig,
+    SamplingPlan,
     SamplingStep,
     cells_per_step,
-    check_plan,
-    sample_stream,
-    sample_tokens,
+    plan_sampling,
+    run_plan,
+    run_to_end,
 )
 from heptapod.tokenizers import save_tokenizer, tokenizer_hash
 from heptapod.utils.config import from_dict, to_dict
@@ -159,15 +159,12 @@ class Heptapod(ModelBundle):
         **settings: Any,
     ) -> Tensor:
         """Token grids (M, N) int64 or (M, N, C) float32; ``known`` gives cells to keep, else as :meth:`generate`."""
-        indices, seeds, config = self._checked(labels, count, seed, known, settings)
+        indices, plan = self._checked(labels, count, seed, known, settings)
         parts = []
         with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else Silent() as bar:
             for rows, kept in padded_batches(len(indices), batch_size):
-                part_known = None if known is None else dataclasses.replace(known, tokens=known.tokens[rows])
-                part = sample_tokens(
-                    self.model, torch.tensor([indices[i] for i in rows]), [seeds[i] for i in rows], config, part_known
-                )
-                parts.append(part[:kept])
+                labels_of_batch = torch.tensor([indices[i] for i in rows])
+                parts.append(run_to_end(self.model, labels_of_batch, plan.batch(rows))[:kept])
                 bar.advance(kept)
         return torch.cat(parts)
 
@@ -201,8 +198,8 @@ class Heptapod(ModelBundle):
             ValueError: for a label, seed or setting out of range, or if a belief is asked of a head that has none.
         """
         belief = self.model.head.reaches_grid if belief is None else belief
-        indices, seeds, config = self._checked(labels, count, seed, known, settings, belief)
-        return sample_stream(self.model, torch.tensor(indices), seeds, config, known, belief)
+        indices, plan = self._checked(labels, count, seed, known, settings, belief)
+        return run_plan(self.model, torch.tensor(indices), plan)
 
     def trace(
         self, label: int | str | None = None, *, seed: int = 0, most: int = 6, **settings: Any
@@ -310,9 +307,7 @@ class Heptapod(ModelBundle):
         if defaults["steps"] is not None and num_cells != trained:
             defaults["steps"] = max(1, min(defaults["steps"], num_cells))
         config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
-        config = config.with_token_order(self.token_order)
-        planned = self.model.distribution.plan(config.cell())
-        return dataclasses.replace(config, cell_solver=planned.solver, cell_steps=planned.steps)
+        return self.model.distribution.plan(config.with_token_order(self.token_order))
 
     def _checked(
         self,
@@ -322,15 +317,15 @@ class Heptapod(ModelBundle):
         known: Known | None,
         settings: dict[str, Any],
         belief: bool | Collection[int] = False,
-    ) -> tuple[list[int], list[int], SamplingConfig]:
-        """Class indices, seeds and settings, all checked; warns of what was not trained."""
+    ) -> tuple[list[int], SamplingPlan]:
+        """Class indices and the sampling plan, all checked; warns of what was not trained."""
         indices = self.label_indices(labels, count)
         seeds = image_seeds(seed, len(indices))
         config = self.sampling_config(None if known is None else int((~known.mask).sum()), **settings)
-        check_plan(self.model, config, seeds, known, belief)
+        plan = plan_sampling(self.model, config, seeds, known, belief)
         for message in support_warnings(self, indices, config, known):
             warnings.warn(message, stacklevel=3)
-        return indices, seeds, config
+        return indices, plan
 
 
 def _some(names: Sequence[str]) -> str:

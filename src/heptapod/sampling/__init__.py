@@ -1,16 +1,20 @@
-"""Sampling: one loop over order × schedule × filter; known cells are just a prefix."""
+"""Sampling: one loop for every token order, schedule and filter; known cells are a prefix of the sequence."""
 
 from heptapod.sampling.order import TRAINED_FOR
-from heptapod.sampling.sampler import Known, SamplingStep, check_plan, sample_stream, sample_tokens
+from heptapod.sampling.plan import Known, SamplingPlan, plan_sampling
+from heptapod.sampling.sampler import SamplingStep, run_plan, run_to_end, sample_stream, sample_tokens
 from heptapod.sampling.schedule import SamplingConfig, cells_per_step
 
 __all__ = [
     "TRAINED_FOR",
     "Known",
     "SamplingConfig",
+    "SamplingPlan",
     "SamplingStep",
     "cells_per_step",
-    "check_plan",
+    "plan_sampling",
+    "run_plan",
+    "run_to_end",
     "sample_stream",
     "sample_tokens",
 ]

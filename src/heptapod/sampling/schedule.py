@@ -4,61 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from heptapod.distributions import CellSampling
-from heptapod.distributions.base import Solver
 from heptapod.sampling.order import SamplingOrder
 from heptapod.utils.config import settings
 
 
 @settings
-class SamplingConfig:
-    """How images are sampled. There is no classifier-free guidance."""
+class StepConfig:
+    """Which cells each sampling step fills."""
 
-    steps: int | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
     """Sampling steps; unset means one cell per step."""
     token_order: SamplingOrder | None = None
-    """Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells of
-    least uncertainty next); unset takes the order of training (raster where it was mixed)."""
+    """Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells with
+    the least uncertainty first); unset takes the order of training (raster where it was mixed)."""
     schedule: Literal["cosine", "constant"] | list[int] = "cosine"
-    """Cells per step: cosine (few at first, many at the end), constant, or a list of numbers that fill the grid."""
-    temperature: float = 1.0
-    """Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely one) and
-    scales the noise that vectors are drawn with."""
-    top_k: int | None = None
-    """Keep only the k most likely codes of each cell."""
-    top_p: float | None = None
-    """Keep only the most likely codes that together have this probability."""
-    preset: Literal["default", "fast"] = "default"
-    """How vectors are drawn where cell_solver and cell_steps do not say it: default loses no quality that we could
-    measure, fast takes no longer than the transformer (with the separable modulation)."""
-    cell_solver: Solver | None = None
-    """How vectors are drawn: ancestral or ddim (diffusion), euler or heun (flow)."""
-    cell_steps: int | None = None
-    """Steps in which each vector is drawn."""
+    """Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid."""
+
+
+@settings
+class SamplingConfig(CellSampling, StepConfig):  # fields in the order of StepConfig, CellSampling, SamplingConfig
+    """How images are sampled. There is no classifier-free guidance."""
+
     approximate_head: bool = False
-    """Only for a global head: keep the states of read cells between steps instead of computing them anew. Faster, and
-    not the exact prediction."""
+    """Only for a global head: keep the states of read cells between steps instead of recomputing them. Faster, but not
+    the exact prediction."""
 
     def __post_init__(self) -> None:
-        self.cell()
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps: {self.steps} given, must be at least 1")
         if isinstance(self.schedule, list) and self.steps not in (None, len(self.schedule)):
-            raise ValueError(f"steps: {self.steps} given beside a schedule of {len(self.schedule)} steps")
+            raise ValueError(f"steps: {self.steps} given, but the schedule has {len(self.schedule)} steps")
 
     def with_token_order(self, trained: str) -> SamplingConfig:
-        """The same with its token order filled in from that of training (raster, random or mixed)."""
+        """The same config with its token order filled in from the order of training (raster, random or mixed)."""
         order: SamplingOrder = "random" if trained == "random" else "raster"
         return dataclasses.replace(self, token_order=self.token_order or order)
 
-    def cell(self) -> CellSampling:
-        """How each cell is drawn."""
-        return CellSampling(self.temperature, self.top_k, self.top_p, self.preset, self.cell_solver, self.cell_steps)
 
-
-def cells_per_step(config: SamplingConfig, num_cells: int) -> list[int]:
+def cells_per_step(config: StepConfig, num_cells: int) -> list[int]:
     """Number of cells each step fills.
 
     Args:

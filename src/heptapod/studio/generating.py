@@ -30,7 +30,7 @@ from heptapod.inference.record import (
 )
 from heptapod.inference.support_warnings import size_warning, support_warnings
 from heptapod.inference.trace import shown_steps
-from heptapod.sampling import Known, SamplingConfig, SamplingStep, cells_per_step, check_plan, sample_stream
+from heptapod.sampling import Known, SamplingConfig, SamplingStep, cells_per_step, plan_sampling, sample_stream
 from heptapod.studio import schemas
 from heptapod.studio.job_queue import RefusedError
 from heptapod.tokenizers.base import to_float, to_uint8
@@ -48,13 +48,18 @@ class Generation:
 
     request: schemas.GenerateRequest
     grid: tuple[int, int]
+    """Rows and columns."""
     label: int
+    """-1 for no label."""
+    config: SamplingConfig
     seeds: list[int]
     known: Known | None
     original: tuple[Tensor, Tensor] | None
-    config: SamplingConfig
+    """An image and a mask: where the mask is not set, the results keep the pixels of the image."""
     steps: list[int]
+    """Number of cells that each step fills."""
     frames: frozenset[int]
+    """States with a picture."""
     support_warnings: list[str]
 
     def started(self, heptapod: Heptapod) -> schemas.Started:
@@ -119,7 +124,7 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     steps = cells_per_step(config, unread)
     if len(steps) > limits.steps:
         raise ValueError(f"steps: {len(steps)} given or taken, this server allows at most {limits.steps}")
-    check_plan(heptapod.model, config, seeds, known)
+    plan_sampling(heptapod.model, config, seeds, known)
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
@@ -127,7 +132,7 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
         heptapod, [label], config, known
     )
     frames = frozenset(shown_steps(len(steps), request.frames))
-    return Generation(request, (grid.height, grid.width), label, seeds, known, original, config, steps, frames, told)
+    return Generation(request, (grid.height, grid.width), label, config, seeds, known, original, steps, frames, told)
 
 
 def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Iterator[schemas.StepEvent | schemas.Done]:
@@ -201,8 +206,7 @@ def check_request(heptapod: Heptapod, request: schemas.CellRequest, limits: sche
     check_question(request.cell, request.known.cells, grid)
     from_values(request.known.values, len(request.known.cells), grid)
     heptapod.label_indices(None if request.label is None else [request.label])
-    config = heptapod.sampling_config(**given_settings(request.sampling))
-    heptapod.model.distribution.plan(config.cell())
+    heptapod.sampling_config(**given_settings(request.sampling))
 
 
 def answer(

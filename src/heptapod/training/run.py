@@ -16,7 +16,7 @@ from heptapod.grid import GridSpec
 from heptapod.inference.pipeline import Heptapod
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model, parameters_by_part
-from heptapod.sampling import check_plan
+from heptapod.sampling import plan_sampling
 from heptapod.tokenizers import (
     Tokenizer,
     TokenizerConfig,
@@ -152,7 +152,7 @@ Prepared = tuple[Tokenizer, Path | None, TokenSet, TokenSet]
 def _model(recipe: Recipe, grid: GridSpec, num_classes: int) -> HeptapodModel:
     """The model of a recipe; refuses settings that do not fit the grid."""
     model = build_model(recipe.model, grid, num_classes, recipe.seed)
-    check_plan(model, recipe.sampling.with_token_order(recipe.objective.token_order))
+    plan_sampling(model, recipe.sampling.with_token_order(recipe.objective.token_order))
     return model
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from importlib import resources
 from pathlib import Path
@@ -20,13 +21,35 @@ import yaml
 T = TypeVar("T")
 SHIPPED = {"recipe": "training/recipes", "study": "tools/ablation/studies"}
 """Folders of the package with YAML files, by what they hold."""
+LIMITS = {
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "finite_number": "a finite number",
+}
+"""Limits of a value in words, by pydantic's type of error."""
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
 def settings(cls: type[T]) -> type[T]:
-    """Makes a class a group of settings: a dataclass that checks types and refuses unknown names."""
-    config = pydantic.ConfigDict(extra="forbid", validate_default=False)
-    return pydantic.dataclasses.dataclass(config=config)(cls)  # type: ignore[return-value]
+    """Makes a class a group of settings: a dataclass that checks types and limits and rejects unknown names.
+
+    A mistake is a one-line ValueError.
+    """
+    config = pydantic.ConfigDict(extra="forbid", validate_default=False, use_attribute_docstrings=True)
+    made: Any = pydantic.dataclasses.dataclass(config=config)(cls)
+    validating_init = made.__init__
+
+    @functools.wraps(validating_init)
+    def init(self: T, *args: Any, **kwargs: Any) -> None:
+        try:
+            validating_init(self, *args, **kwargs)
+        except pydantic.ValidationError as error:
+            raise ValueError(_explain(made, error)) from None
+
+    made.__init__ = init
+    return made  # type: ignore[no-any-return]
 
 
 def to_dict(config: object) -> dict[str, Any]:
@@ -155,6 +178,8 @@ def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
 def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     """The first problem of a validation error in one line."""
     first = error.errors(include_url=False)[0]
+    if first["loc"] and isinstance(first["loc"][0], int):  # by position
+        first["loc"] = (dataclasses.fields(cls)[first["loc"][0]].name, *first["loc"][1:])  # type: ignore[arg-type]
     # Members of a union appear in the location as the class or tag that was tried: drop what is no key.
     known = list(_dotted_keys(cls))
     names = {part for key in known for part in key.split(".")}
@@ -167,6 +192,10 @@ def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{location}.{message}" if location else message
+    if limit := LIMITS.get(first["type"]):
+        bounds = first.get("ctx", {})
+        value = float(first["input"]) if float in map(type, bounds.values()) else first["input"]
+        return f"{location}: {value!r} given, must be {limit.format(**bounds)}"
     return f"{location}: {first['input']!r} given; {message[0].lower()}{message[1:]}"
 
 

@@ -120,7 +120,7 @@ def test_sampling_is_what_torch_counts(case: str) -> None:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=onednn) as counted:
         sample_tokens(model, None, [0], config)
     with torch.no_grad(), FlopCounterMode(display=False) as once:  # for all cells and images of a batch: no cost of one
-        model.distribution.schedule(model.distribution.plan(config.cell()))
+        model.distribution.schedule(model.distribution.plan(config))
     planned = sampling_flops(what)
     assert planned.total == pytest.approx(counted.get_total_flops() - once.get_total_flops())
     assert planned.steps == (config.steps or 25)
