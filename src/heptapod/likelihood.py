@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from heptapod.grid import GridSpec, tokens_at
+from heptapod.grid import GridSpec, TokenOrder, tokens_at
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import Supervision, draw_token_order, next_cell_supervision, objective_loss
 from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
@@ -17,8 +16,7 @@ from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.utils.logging import Progress, Silent
 from heptapod.utils.random import KeyedGenerator, Stream
 
-ReadingOrder = Literal["raster", "random", "mixed"]
-READABLE_IN: dict[ReadingOrder, tuple[ReadingOrder, ...]] = {
+READABLE_IN: dict[TokenOrder, tuple[TokenOrder, ...]] = {
     "raster": ("raster",),
     "random": ("random",),
     "mixed": ("raster", "random", "mixed"),
@@ -31,7 +29,7 @@ def negative_log_likelihood(
     model: HeptapodModel,
     tokens: Tensor,
     labels: Tensor | None,
-    token_order: ReadingOrder = "raster",
+    token_order: TokenOrder = "raster",
     batch_size: int = 128,
     numbers: Tensor | None = None,
     orders: int = 1,
@@ -82,7 +80,7 @@ def next_cell_loss(
     model: HeptapodModel,
     tokens: Tensor,
     labels: Tensor | None,
-    token_order: ReadingOrder = "raster",
+    token_order: TokenOrder = "raster",
     batch_size: int = 128,
     numbers: Tensor | None = None,
 ) -> Tensor:
@@ -93,7 +91,7 @@ def next_cell_loss(
     return _by_batch(model, tokens, labels, token_order, numbers, batch_size, objective_loss)
 
 
-def trained_order(asked: ReadingOrder | None, trained: ReadingOrder) -> ReadingOrder:
+def trained_order(asked: TokenOrder | None, trained: TokenOrder) -> TokenOrder:
     """The order asked for, or that of training.
 
     Raises:
@@ -109,7 +107,7 @@ def trained_order(asked: ReadingOrder | None, trained: ReadingOrder) -> ReadingO
 
 
 def check_likelihood(
-    model: HeptapodModel, token_order: ReadingOrder | None = None, orders: int = 1, batch_size: int = 1
+    model: HeptapodModel, token_order: TokenOrder | None = None, orders: int = 1, batch_size: int = 1
 ) -> None:
     """Refuses what has no likelihood, before any work.
 
@@ -204,7 +202,7 @@ def _by_batch(
     model: HeptapodModel,
     tokens: Tensor,
     labels: Tensor | None,
-    token_order: ReadingOrder,
+    token_order: TokenOrder,
     numbers: Tensor | None,
     batch_size: int,
     measure: Callable[[HeptapodModel, Tensor, Tensor | None, Supervision, KeyedGenerator], Tensor],

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from heptapod.grid import TokenOrder
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.config import settings
@@ -26,7 +27,7 @@ from heptapod.utils.random import KeyedGenerator, Stream
 class ObjectiveConfig:
     """Token order and supervision density."""
 
-    token_order: Literal["raster", "random", "mixed"] = "raster"
+    token_order: TokenOrder = "raster"
     """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
     prefixes_per_image: int | Literal["all"] = "all"
     """S: prefixes supervised per image and step, drawn at random, or all of them."""
@@ -103,7 +104,7 @@ def next_cell_supervision(token_order: Tensor) -> Supervision:
     return Supervision(token_order, prefixes, targets, torch.ones_like(targets, dtype=torch.bool))
 
 
-def draw_token_order(kind: Literal["raster", "random", "mixed"], N: int, generator: KeyedGenerator) -> Tensor:
+def draw_token_order(kind: TokenOrder, N: int, generator: KeyedGenerator) -> Tensor:
     """Token orders (B, N) int64, one per stream."""
     raster = torch.arange(N).expand(len(generator), -1)
     if kind == "raster":

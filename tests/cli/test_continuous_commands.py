@@ -117,8 +117,13 @@ def test_sampling_refuses(place: Path, capsys: pytest.CaptureFixture[str], extra
     ("recipe", "data", "extra", "message"),
     [
         ("cifar10", "images", ["--model.distribution.kind", "flow"], "tokens are 256 codes: use categorical"),
-        ("cifar10_vae", "images", ["--model.distribution.kind", "categorical"], "tokens are vectors of 3 numbers"),
-        ("cifar10", "cache", [], "categorical given, but the tokenizer's tokens are vectors of 3 numbers"),
+        (
+            "cifar10_vae",
+            "images",
+            ["--model.distribution.kind", "categorical"],
+            "tokens are continuous with 3 channels",
+        ),
+        ("cifar10", "cache", [], "categorical given, but the tokenizer's tokens are continuous with 3 channels"),
         ("cifar10_vae", "images", ["--sampling.cell_solver", "ddim"], "cell_solver: ddim given"),
         ("cifar10_vae", "images", ["--sampling.cell_steps", "0"], "cell_steps: 0 given, must be at least 1"),
         ("cifar10_vae", "images", ["--model.distribution.noise_levels", "-1"], "noise_levels: -1 given"),

@@ -292,7 +292,7 @@ def test_plans_and_refusals() -> None:
 
 
 def test_kinds_must_go_together() -> None:
-    with pytest.raises(ValueError, match="categorical given, but the tokenizer's tokens are vectors of 8 numbers"):
+    with pytest.raises(ValueError, match="categorical given, but the tokenizer's tokens are continuous with 8"):
         build_distribution(DistributionConfig(), FEATURES, channels=8)
     with pytest.raises(ValueError, match="flow given, but the tokenizer's tokens are 256 codes: use categorical"):
         build_distribution(DistributionConfig("flow", 2, 16), FEATURES, vocabulary_size=256)

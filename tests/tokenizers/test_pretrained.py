@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -20,16 +20,15 @@ from torch import Tensor
 
 from heptapod.data.images import to_rgb
 from heptapod.grid import GridSpec
-from heptapod.tokenizers.base import to_float
+from heptapod.tokenizers import TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, to_float
 from heptapod.tokenizers.codebook import nearest
 from heptapod.tokenizers.pretrained import (
-    AnyPretrainedConfig,
     DiffusersKLConfig,
     DiffusersVQConfig,
     LlamaGenVQConfig,
     MarKLConfig,
     MaskGITVQConfig,
-    PretrainedConfig,
     PretrainedTokenizer,
     Taef2Config,
     build_pretrained,
@@ -152,7 +151,7 @@ BAD = {
 def test_published_files_that_do_not_fit(kind: str, tmp_path: Path) -> None:
     if kind != "maskgit_vq":
         pytest.importorskip("diffusers")
-    config: AnyPretrainedConfig
+    config: TokenizerConfig
     config = {"llamagen_vq16": LlamaGenVQConfig(), "mar_kl16": MarKLConfig(), "maskgit_vq": MaskGITVQConfig()}[kind]
     tokenizer = build_pretrained(config)
     file = tmp_path / "weights.pt"
@@ -337,7 +336,7 @@ def check_store(tokenizer: PretrainedTokenizer, file: Path) -> None:
 
 @settings
 class _Holder:
-    tokenizer: PretrainedConfig
+    tokenizer: Annotated[TokenizerConfig, PUBLISHED_TOKENIZERS]
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from heptapod.cli.train import train, train_tokenizer
 from heptapod.distributed import process_group
 from heptapod.distributed.coordination import REPORT_SECONDS
 from heptapod.distributed.errors import REPORTED_ERRORS, TerminatedError, one_line
+from heptapod.utils.extensions import take_imports
 from heptapod.utils.logging import say
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             if arguments[0] not in SHARED:
                 process_group.require_single_process(arguments[0])
-            COMMANDS[arguments[0]][0](arguments[1:])
+            COMMANDS[arguments[0]][0](take_imports(arguments[1:]))
     except SystemExit as stop:  # help was shown, or the argument parser has said what is wrong
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -124,5 +125,8 @@ def _help() -> str:
             "no classifier-free guidance.",
             "",
             *lines,
+            "",
+            "Every command takes --imports my_head.py: a file or module (several with commas) that registers custom",
+            "heads, distributions or tokenizers (docs/extending.md).",
         ]
     )

@@ -24,10 +24,10 @@ from heptapod.distributed import process_group
 from heptapod.distributed.collectives import blocks_of_rank, broadcast_tensors, gather_blocks
 from heptapod.distributed.device import resolve_device
 from heptapod.evaluation.zero_shot import judge, zero_shot
+from heptapod.grid import TokenOrder
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained
 from heptapod.likelihood import (
-    ReadingOrder,
     bits_per_dimension,
     check_likelihood,
     dimensions,
@@ -58,7 +58,7 @@ def measure(
     classes: tuple[str, ...] = (),
     labels: bool = True,
     zero_shot: bool = False,
-    token_order: ReadingOrder | None = None,
+    token_order: TokenOrder | None = None,
     orders: int = 1,
     batch_size: int = 128,
     memory_gib: float = 8.0,
@@ -188,7 +188,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-How = tuple[ReadingOrder, int, int, int]
+How = tuple[TokenOrder, int, int, int]
 """Token order, random orders per image, batch size and seed."""
 
 

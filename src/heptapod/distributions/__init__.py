@@ -1,13 +1,14 @@
 """Cell distributions: what a token in one cell may be, given the head's feature for it."""
 
-from heptapod.distributions.base import CellDistribution, CellSampling
-from heptapod.distributions.build import build_distribution
+from heptapod.distributions.base import CellDistribution, CellSampling, register_distribution
+from heptapod.distributions.build import build_distribution, distribution_class
 from heptapod.distributions.categorical import Categorical
-from heptapod.distributions.config import DistributionConfig
+from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 from heptapod.distributions.diffusion import DiffusionDistribution
 from heptapod.distributions.flow import FlowDistribution
 
 __all__ = [
+    "DISTRIBUTIONS",
     "Categorical",
     "CellDistribution",
     "CellSampling",
@@ -15,4 +16,6 @@ __all__ = [
     "DistributionConfig",
     "FlowDistribution",
     "build_distribution",
+    "distribution_class",
+    "register_distribution",
 ]

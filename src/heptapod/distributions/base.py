@@ -6,14 +6,17 @@ Shape legend: B batch, L cells, D width of a feature, C numbers per token.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.registry import further_settings
 
 Solver = Literal["ancestral", "ddim", "euler", "heun"]
 
@@ -44,12 +47,27 @@ S = TypeVar("S", bound=CellSampling)
 class CellDistribution(nn.Module, ABC):
     """p(x_n | feature): how one cell is learned, drawn and judged."""
 
+    is_discrete: bool = False
+    """Whether tokens are discrete (codes) rather than continuous."""
+    has_mlp: bool = False
+    """Whether the MLP settings of :class:`DistributionConfig` apply."""
     loss_is_likelihood: bool = False
     """Whether the loss is −log p in nats."""
     has_likelihood: bool = True
     """Whether :meth:`log_prob` gives one."""
     uncertainty_name: str
     """What :meth:`belief` measures, with its unit, as a picture says it."""
+
+    @classmethod
+    def from_config(cls, config: DistributionConfig, width: int, size: int) -> Self:
+        """Builds the distribution; further settings of its config class are keyword arguments.
+
+        Args:
+            config: its settings.
+            width: D, width of the features.
+            size: V of discrete tokens, or C of continuous ones.
+        """
+        return cls(width, size, **further_settings(config, DistributionConfig))
 
     @abstractmethod
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
@@ -111,6 +129,27 @@ class CellDistribution(nn.Module, ABC):
         Raises:
             ValueError: naming a setting that this distribution cannot follow.
         """
+
+
+D = TypeVar("D", bound=CellDistribution)
+
+
+def register_distribution(kind: str, config: type[DistributionConfig] | None = None) -> Callable[[type[D]], type[D]]:
+    """Class decorator: makes a cell distribution available as ``model.distribution.kind``.
+
+    Args:
+        kind: its name in recipes and saved models.
+        config: a subclass of :class:`DistributionConfig` with ``kind: str = <kind>`` and further settings.
+
+    Raises:
+        ValueError: if another distribution is registered under that name.
+    """
+
+    def register(distribution: type[D]) -> type[D]:
+        DISTRIBUTIONS.register(kind, distribution, config)
+        return distribution
+
+    return register
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

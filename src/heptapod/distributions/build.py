@@ -1,40 +1,41 @@
-"""Builds the distribution that settings name."""
+"""Builds the distribution that a configuration names."""
 
 from __future__ import annotations
 
 from heptapod.distributions.base import CellDistribution
-from heptapod.distributions.categorical import Categorical
-from heptapod.distributions.cell_mlp import CellMLP
-from heptapod.distributions.config import DistributionConfig
-from heptapod.distributions.diffusion import DiffusionDistribution
-from heptapod.distributions.flow import FlowDistribution
+from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 
 
 def build_distribution(
     config: DistributionConfig, width: int, vocabulary_size: int = 0, channels: int = 0
 ) -> CellDistribution:
-    """A distribution for tokens of one kind.
+    """A distribution for discrete or continuous tokens.
 
     Args:
         config: kind, and size of the MLP.
         width: D, width of the features.
-        vocabulary_size: V of codes; 0 for vectors.
-        channels: C of vectors; 0 for codes.
+        vocabulary_size: V of discrete tokens; 0 for continuous ones.
+        channels: C of continuous tokens; 0 for discrete ones.
 
     Raises:
-        ValueError: if kind and tokens do not go together.
+        ValueError: if the distribution is for the other kind of tokens.
     """
-    if (config.kind == "categorical") != (vocabulary_size > 0):
-        tokens = f"{vocabulary_size:,} codes" if vocabulary_size else f"vectors of {channels} numbers"
+    cls = distribution_class(config.kind)
+    if cls.is_discrete != (vocabulary_size > 0):
+        tokens = f"{vocabulary_size:,} codes" if vocabulary_size else f"continuous with {channels} channels"
         fitting = "categorical" if vocabulary_size else "flow or diffusion"
         raise ValueError(
             f"model.distribution.kind: {config.kind} given, but the tokenizer's tokens are {tokens}: use {fitting}, or "
             f"a {'continuous' if vocabulary_size else 'discrete'} tokenizer"
         )
-    if config.kind == "categorical":
-        return Categorical(width, vocabulary_size)
-    assert config.modulation is not None
-    outputs = channels * (2 if config.kind == "diffusion" else 1)
-    mlp = CellMLP(channels, outputs, width, config.mlp_depth, config.mlp_width, config.modulation)
-    kind = DiffusionDistribution if config.kind == "diffusion" else FlowDistribution
-    return kind(mlp, channels, config.noise_levels)
+    return cls.from_config(config, width, vocabulary_size or channels)
+
+
+def distribution_class(kind: str) -> type[CellDistribution]:
+    """The registered distribution of a kind.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found: type[CellDistribution] = DISTRIBUTIONS.get(kind)
+    return found

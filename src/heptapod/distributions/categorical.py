@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, S, to_device
+from heptapod.distributions.base import CellDistribution, CellSampling, S, register_distribution, to_device
 from heptapod.nn.layers import Linear
 from heptapod.utils.random import KeyedGenerator
 
 
+@register_distribution("categorical")
 class Categorical(CellDistribution):
     """Softmax over V codes: exact likelihood, sampling by inversion.
 
@@ -19,6 +20,7 @@ class Categorical(CellDistribution):
         vocabulary_size: V, number of codes.
     """
 
+    is_discrete = True
     loss_is_likelihood = True
     uncertainty_name = "entropy (nats)"
 

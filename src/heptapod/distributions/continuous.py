@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from heptapod.distributions.base import CellDistribution, CellSampling, S, Solver, to_device
 from heptapod.distributions.cell_mlp import CellMLP
+from heptapod.distributions.config import DistributionConfig
 from heptapod.utils.random import KeyedGenerator
 
 BELIEF_DRAWS = 16
@@ -43,6 +44,9 @@ class ContinuousDistribution(CellDistribution):
             cells, one from each of R equally likely ranges.
     """
 
+    has_mlp = True
+    outputs_per_channel: int = 1
+    """Outputs of the MLP for each channel of a token."""
     has_likelihood = False
     uncertainty_name = "spread (standard deviation)"
     presets: Mapping[Literal["default", "fast"], Preset]
@@ -55,6 +59,14 @@ class ContinuousDistribution(CellDistribution):
         self.mlp = mlp
         self.channels = channels
         self.noise_levels = noise_levels
+
+    @classmethod
+    def from_config(cls, config: DistributionConfig, width: int, size: int) -> Self:
+        """See :meth:`CellDistribution.from_config`."""
+        assert config.modulation is not None
+        outputs = size * cls.outputs_per_channel
+        mlp = CellMLP(size, outputs, width, config.mlp_depth, config.mlp_width, config.modulation)
+        return cls(mlp, size, config.noise_levels)
 
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Mean over noise levels and channels, see :meth:`CellDistribution.loss`."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling, to_device
+from heptapod.distributions.base import CellSampling, register_distribution, to_device
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
 
 NUM_LEVELS = 1000
@@ -29,6 +29,7 @@ SIGNAL = torch.from_numpy(cosine_signal(NUM_LEVELS))
 MAX_LEVEL = int(torch.nonzero(SIGNAL >= MIN_SIGNAL)[-1])
 
 
+@register_distribution("diffusion")
 class DiffusionDistribution(ContinuousDistribution):
     """ε-prediction over a cosine schedule of 1,000 levels, with a learned variance.
 
@@ -42,6 +43,7 @@ class DiffusionDistribution(ContinuousDistribution):
         noise_levels: see :class:`ContinuousDistribution`.
     """
 
+    outputs_per_channel = 2  # noise and log-variance
     presets = {"default": Preset("ddim", 12), "fast": Preset("ddim", 8)}
     solvers = {"ancestral": 100, "ddim": 12}
     most_steps = MAX_LEVEL + 1

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling, to_device
+from heptapod.distributions.base import CellSampling, register_distribution, to_device
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
 from heptapod.utils.random import KeyedGenerator
 
@@ -24,6 +24,7 @@ LIKELIHOOD_STEPS = 25
 CELLS_AT_ONCE = 2048
 
 
+@register_distribution("flow")
 class FlowDistribution(ContinuousDistribution):
     """A velocity field that carries noise to tokens along nearly straight lines.
 

@@ -13,14 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heptapod.grid import tokens_at
+from heptapod.grid import TokenOrder, tokens_at
 from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import draw_token_order
 from heptapod.utils.logging import Progress, Silent
 from heptapod.utils.random import KeyedGenerator, Stream
 
-TokenOrder = Literal["raster", "random", "mixed"]
 Pool = Callable[[Tensor, int], Tensor]
 """Makes (B, D) of what a layer puts out for B images."""
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.likelihood import ReadingOrder, check_likelihood, negative_log_likelihood
+from heptapod.grid import TokenOrder
+from heptapod.likelihood import check_likelihood, negative_log_likelihood
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.logging import Progress, Silent
 
@@ -22,7 +23,7 @@ def zero_shot(
     model: HeptapodModel,
     tokens: Tensor,
     classes: Sequence[int] | None = None,
-    token_order: ReadingOrder = "raster",
+    token_order: TokenOrder = "raster",
     orders: int = 1,
     batch_size: int = 128,
     numbers: Tensor | None = None,

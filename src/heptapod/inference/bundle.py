@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from heptapod.grid import TokenOrder
 from heptapod.models import HeptapodModel
 from heptapod.sampling import SamplingConfig
 from heptapod.tokenizers import Tokenizer
@@ -35,7 +35,7 @@ class ModelBundle:
         model: HeptapodModel,
         tokenizer: Tokenizer,
         class_names: Sequence[str] = (),
-        token_order: Literal["raster", "random", "mixed"] = "raster",
+        token_order: TokenOrder = "raster",
         sampling: SamplingConfig | None = None,
         metadata: dict[str, str] | None = None,
         label_dropout: float | None = None,

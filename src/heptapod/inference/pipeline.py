@@ -7,13 +7,13 @@ import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.grid import MAX_CELLS
+from heptapod.grid import MAX_CELLS, TokenOrder
 from heptapod.inference.bundle import ModelBundle, padded_batches
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained
 from heptapod.inference.support_warnings import size_warning, support_warnings
@@ -68,8 +68,11 @@ class Heptapod(ModelBundle):
         Raises:
             ValueError: for a model whose head is not the one its configuration names: it could not be loaded.
         """
-        if self.model.has_own_head:
-            raise ValueError(f"head: {type(self.model.head).__name__} is not one that config.head names; add it there")
+        if not self.model.head_is_configured:
+            raise ValueError(
+                f"head: {type(self.model.head).__name__} is not the head that config.head describes; register it "
+                "(heptapod.register_head) and name it there"
+            )
         folder = Path(folder)
         if tokenizer is None:
             save_tokenizer(self.tokenizer, folder / "tokenizer")
@@ -222,7 +225,7 @@ class Heptapod(ModelBundle):
         labels: Sequence[int | str] | None = None,
         batch_size: int = 32,
         progress: bool = False,
-        token_order: Literal["raster", "random", "mixed"] | None = None,
+        token_order: TokenOrder | None = None,
     ) -> Tensor:
         """−log p of the tokens of images by the chain rule, in nats per token.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from heptapod.grid import GridSpec
-from heptapod.models import HeptapodModel, ModelConfig
+from heptapod.distributions import DISTRIBUTIONS
+from heptapod.grid import GridSpec, TokenOrder
+from heptapod.models import HEADS, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig
 from heptapod.tokenizers import Tokenizer, load_tokenizer, tokenizer_hash
@@ -34,7 +36,7 @@ class PretrainedConfig:
     """The token grid, and what a token is."""
     class_names: list[str]
     """Names of the classes; empty for an unconditional model."""
-    token_order: Literal["raster", "random", "mixed"]
+    token_order: TokenOrder
     """The order(s) the model was trained on."""
     sampling: SamplingConfig
     """Recommended settings, the defaults of ``generate``."""
@@ -44,6 +46,8 @@ class PretrainedConfig:
     """Hash of the tokenizer the model was trained with."""
     label_dropout: float | None = None
     """How often the model was trained without its label; None if that is not known."""
+    imports: list[str] = field(default_factory=list)
+    """Files, modules or packages that register the custom parts of the model; never imported by loading it."""
     format: str = FORMAT
     """Version of this file."""
 
@@ -60,6 +64,7 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
     values = _upgrade_config(read_json(source))
     if values.get("format") != FORMAT:
         raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
+    _require_registered(values, str(source))
     config = from_dict(PretrainedConfig, values, str(source))
     tokenizer = load_tokenizer(folder / config.tokenizer)
     if tokenizer_hash(tokenizer) != config.tokenizer_sha256:
@@ -75,7 +80,20 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
 def write_pretrained(folder: Path, model: HeptapodModel, config: PretrainedConfig, metadata: dict[str, str]) -> None:
     """Writes weights, then settings; each file is whole or absent."""
     write_tensors(folder / "model.safetensors", model.state_dict(), metadata)
-    write_json(folder / "config.json", to_dict(config))
+    values = to_dict(config)
+    found = {HEADS.origin(config.model.head.kind), DISTRIBUTIONS.origin(config.model.distribution.kind)}
+    values["imports"] = sorted(name for name in found if name)
+    if not values["imports"]:
+        del values["imports"]
+    write_json(folder / "config.json", values)
+
+
+def _require_registered(values: dict[str, Any], source: str) -> None:
+    model = values.get("model")
+    for key, registry in (("head", HEADS), ("distribution", DISTRIBUTIONS)):
+        part = model.get(key) if isinstance(model, dict) else None
+        if isinstance(part, dict):
+            registry.require(part.get("kind"), values.get("imports"), source)
 
 
 def find_pretrained(path: Path) -> Path:

@@ -22,7 +22,7 @@ from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.backbone import Backbone
 from heptapod.models.config import ModelConfig
-from heptapod.models.heads import Head, ReadStates, build_head
+from heptapod.models.heads import Head, ReadStates, build_head, head_without_weights
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Block, Linear, init_weights
@@ -49,7 +49,7 @@ class HeptapodModel(nn.Module):
         config: sizes and kinds.
         grid: the grid it is trained on and the kind of its tokens.
         num_classes: classes of the condition; 0 for an unconditional model.
-        head: a head of your own in place of the one that ``config.head`` names; its weights are left as they are.
+        head: a custom head in place of the one that ``config.head`` names; its weights are left as they are.
     """
 
     def __init__(self, config: ModelConfig, grid: GridSpec, num_classes: int, head: Head | None = None) -> None:
@@ -64,13 +64,21 @@ class HeptapodModel(nn.Module):
         self.condition_embedding = nn.Embedding(num_classes + 1, config.width)
         self.backbone = Backbone(config.width, config.depth, config.num_heads, config.rotary_base)
         self.head: Head = head or build_head(config)
-        self.has_own_head = head is not None
         self.distribution = build_distribution(config.distribution, config.width, codes, grid.channels)
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # these have a start of their own
                 init_weights(part, config.depth + config.head.depth)
         if not grid.is_discrete:  # vectors of variance 1 begin as far apart as positions do
             nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
+
+    @property
+    def head_is_configured(self) -> bool:
+        """Whether ``config.head`` describes the head, so that a saved model can be loaded."""
+        configured = head_without_weights(self.config)
+        shapes, expected = (
+            {name: tensor.shape for name, tensor in head.state_dict().items()} for head in (self.head, configured)
+        )
+        return type(self.head) is type(configured) and shapes == expected
 
     def on_grid(self, height: int, width: int) -> HeptapodModel:
         """The same weights, shared, reading and predicting a grid of another size; ``trained_grid`` stays as it is."""

@@ -7,11 +7,26 @@ float32; cells in raster order.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from heptapod.grid import GridSpec
+from heptapod.utils.registry import Registry
+
+
+class TokenizerConfig:
+    """Base of the config classes of tokenizers; ``kind`` says which tokenizer it configures."""
+
+    kind: str
+
+
+TOKENIZERS = Registry("tokenizer", "vq", config_base=TokenizerConfig)
+"""Every tokenizer that a recipe can name, by kind."""
+PUBLISHED_TOKENIZERS = Registry("published_tokenizer", "taef2", config_base=TokenizerConfig)
+"""Every published tokenizer that can be converted, by kind."""
 
 
 class Tokenizer(nn.Module, ABC):
@@ -67,6 +82,33 @@ class Tokenizer(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next((tensor.device for tensor in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+
+T = TypeVar("T", bound=Tokenizer)
+
+
+def register_tokenizer(
+    kind: str, config: type[Any] | None = None, registry: Registry = TOKENIZERS
+) -> Callable[[type[T]], type[T]]:
+    """Class decorator: makes a tokenizer available as ``tokenizer.model.kind``.
+
+    The class is built from its config: ``cls(config)``.
+
+    Args:
+        kind: its name in recipes and saved tokenizers.
+        config: its config class, made with :func:`heptapod.settings` from :class:`TokenizerConfig` (or from
+            ``NetworkConfig``) with a field ``kind: str = <kind>``; None for a tokenizer without settings.
+        registry: where to.
+
+    Raises:
+        ValueError: if another tokenizer is registered under that name.
+    """
+
+    def register(tokenizer: type[T]) -> type[T]:
+        registry.register(kind, tokenizer, config)
+        return tokenizer
+
+    return register
 
 
 def to_float(images: Tensor) -> Tensor:

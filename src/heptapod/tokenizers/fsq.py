@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
 from heptapod.utils.config import settings
@@ -76,6 +77,7 @@ class FiniteScalarQuantizer(nn.Module):
         return (digits - half) / half
 
 
+@register_tokenizer("fsq", FSQConfig)
 class FSQTokenizer(TrainableTokenizer):
     """Convolutional encoder, rounding, convolutional decoder."""
 

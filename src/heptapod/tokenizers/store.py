@@ -7,53 +7,53 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
-
-from heptapod.tokenizers.base import Tokenizer
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TOKENIZERS, Tokenizer, TokenizerConfig
 from heptapod.tokenizers.discriminator import PatchDiscriminator
-from heptapod.tokenizers.fsq import FSQConfig, FSQTokenizer
 from heptapod.tokenizers.losses import LossesConfig
-from heptapod.tokenizers.pixel import PixelConfig, PixelTokenizer
-from heptapod.tokenizers.pretrained import AnyPretrainedConfig, build_pretrained
 from heptapod.tokenizers.trainable import TrainableTokenizer
-from heptapod.tokenizers.vae import VAEConfig, VAETokenizer
-from heptapod.tokenizers.vq import VQConfig, VQTokenizer
 from heptapod.utils.config import from_dict, settings, to_dict
+from heptapod.utils.extensions import origin_of
 from heptapod.utils.files import load_strictly, read_json, read_tensors, write_json, write_tensors
 from heptapod.utils.random import seeded_initialization
-
-AnyTrainableConfig = VQConfig | FSQConfig | VAEConfig
-AnyConfig = AnyTrainableConfig | PixelConfig | AnyPretrainedConfig
-TokenizerConfig = Annotated[AnyTrainableConfig | PixelConfig, Field(discriminator="kind")]
-"""Settings of a tokenizer that a recipe can make; ``kind`` tells which."""
 
 
 @settings
 class _TokenizerFile:
-    """What a tokenizer's ``config.json`` holds."""
+    """The content of a tokenizer's ``config.json``."""
 
-    tokenizer: Annotated[AnyConfig, Field(discriminator="kind")]
+    tokenizer: Annotated[TokenizerConfig, TOKENIZERS]
 
 
-def build_trainable(config: AnyTrainableConfig, seed: int = 0) -> TrainableTokenizer:
+@settings
+class _PublishedTokenizerFile(_TokenizerFile):
+    """The content of the ``config.json`` of a converted tokenizer."""
+
+    tokenizer: Annotated[TokenizerConfig, PUBLISHED_TOKENIZERS]
+
+
+def tokenizer_class(config: TokenizerConfig) -> type[Tokenizer]:
+    """The registered tokenizer of a config.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found: type[Tokenizer] = (PUBLISHED_TOKENIZERS if config.kind in PUBLISHED_TOKENIZERS.kinds() else TOKENIZERS).get(
+        config.kind
+    )
+    return found
+
+
+def build_tokenizer(config: TokenizerConfig, seed: int = 0) -> Tokenizer:
     """A freshly initialized tokenizer; the same seed gives the same weights, and no global state changes."""
     with seeded_initialization(seed, 1):
-        match config:
-            case VQConfig():
-                return VQTokenizer(config)
-            case FSQConfig():
-                return FSQTokenizer(config)
-            case VAEConfig():
-                return VAETokenizer(config)
+        return tokenizer_class(config)(config)
 
 
-def build_tokenizer(config: AnyConfig, seed: int = 0) -> Tokenizer:
-    """A tokenizer of any kind, a trainable one freshly initialized, a pretrained one without its weights."""
-    if isinstance(config, PixelConfig):
-        return PixelTokenizer(config)
-    if isinstance(config, AnyTrainableConfig):
-        return build_trainable(config, seed)
-    return build_pretrained(config)
+def build_trainable(config: TokenizerConfig, seed: int = 0) -> TrainableTokenizer:
+    """As :func:`build_tokenizer`, of a kind that is trained."""
+    tokenizer = build_tokenizer(config, seed)
+    assert isinstance(tokenizer, TrainableTokenizer)
+    return tokenizer
 
 
 def build_discriminator(config: LossesConfig, image_size: int, seed: int) -> PatchDiscriminator | None:
@@ -76,7 +76,9 @@ def build_discriminator(config: LossesConfig, image_size: int, seed: int) -> Pat
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes a tokenizer to a folder; each file is whole or absent."""
     write_tensors(folder / "model.safetensors", tokenizer.state_dict(), metadata)
-    write_json(folder / "config.json", {"format": "heptapod-tokenizer-1", "tokenizer": config_of(tokenizer)})
+    values = {"format": "heptapod-tokenizer-1", "tokenizer": config_of(tokenizer)}
+    origin = origin_of(type(tokenizer))
+    write_json(folder / "config.json", values | ({"imports": [origin]} if origin else {}))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -92,7 +94,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     values = read_json(source)
     if values.get("format") != "heptapod-tokenizer-1":
         raise ValueError(f"{source}: not a tokenizer (format is {values.get('format')!r})")
-    config = from_dict(_TokenizerFile, {"tokenizer": values.get("tokenizer")}, str(source)).tokenizer
+    content = values.get("tokenizer")
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if not isinstance(kind, str):
+        raise ValueError(f"{source}: tokenizer.kind: {kind!r} given, must be one of {', '.join(TOKENIZERS.kinds())}")
+    TOKENIZERS.require(kind, values.get("imports"), str(source))
+    file = _PublishedTokenizerFile if kind in PUBLISHED_TOKENIZERS.kinds() else _TokenizerFile
+    config = from_dict(file, {"tokenizer": content}, str(source)).tokenizer
     tokenizer = build_tokenizer(config)
     weights = folder / "model.safetensors"
     load_strictly(tokenizer, read_tensors(weights), weights)
@@ -103,7 +111,7 @@ def config_of(tokenizer: Tokenizer) -> dict[str, Any]:
     """The settings of a tokenizer as a dictionary.
 
     Raises:
-        ValueError: for a tokenizer of your own that has none.
+        ValueError: for a custom tokenizer without a config.
     """
     config = getattr(tokenizer, "config", None)
     if config is None:

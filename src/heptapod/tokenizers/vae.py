@@ -5,10 +5,12 @@ Shape legend: B batch, c latent channels, h and w latent positions.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
+from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
@@ -24,22 +26,15 @@ class VAEConfig(NetworkConfig):
 
     kind: Literal["vae"] = "vae"
     """Kind of tokenizer."""
-    latent_channels: int = 8
+    latent_channels: Annotated[int, Field(ge=1)] = 8
     """Channels of the latent."""
-    patch: int = 1
+    patch: Annotated[int, Field(ge=1)] = 1
     """Latent positions per side that make one token of latent_channels · patch² numbers (2 halves the grid)."""
-    kl_weight: float = 1e-5
+    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
     """Weight of the KL divergence from the standard normal, in nats per number of the latent."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("latent_channels", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
-        if not 0 <= self.kl_weight < float("inf"):
-            raise ValueError(f"kl_weight: {self.kl_weight} given, must be at least 0")
 
-
+@register_tokenizer("vae", VAEConfig)
 class VAETokenizer(ContinuousTokenizer, TrainableTokenizer):
     """Convolutional encoder to a diagonal Gaussian, convolutional decoder; tokens are the Gaussian's mean."""
 

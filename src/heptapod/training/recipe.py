@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any
 
 from heptapod.data import DataConfig
-from heptapod.models import ModelConfig
+from heptapod.models import ModelConfig, head_class
 from heptapod.objective import ObjectiveConfig
 from heptapod.sampling import TRAINED_FOR, SamplingConfig
-from heptapod.tokenizers import LossesConfig, TokenizerConfig, VQConfig
+from heptapod.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training import ProbeConfig, TrainConfig
 from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names
+from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 
 
 @settings
@@ -21,7 +23,7 @@ class TokenizerStage:
 
     path: str | None = None
     """Folder of a trained tokenizer (or of its run); if unset one is trained in OUT/tokenizer."""
-    model: TokenizerConfig = field(default_factory=VQConfig)
+    model: Annotated[TokenizerConfig, TOKENIZERS] = field(default_factory=VQConfig)
     """Kind and size."""
     losses: LossesConfig = field(default_factory=LossesConfig)
     """What its reconstructions are judged by."""
@@ -35,6 +37,9 @@ class Recipe:
 
     description: str = ""
     """What the recipe is for, with expected time, hardware and score."""
+    imports: list[str] = field(default_factory=list)
+    """Files (my_head.py) or modules that register heads, distributions or tokenizers; imported before the rest is
+    read."""
     out: str = ""
     """Run folder; empty means runs/<recipe>."""
     seed: int = 0
@@ -59,10 +64,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: {self.seed} given, must be between 0 and 2^63 - 1")
-        if self.model.head.kind == "next_token" and self.objective.targets_per_prefix != 1:
+        if not head_class(self.model.head.kind).predicts_grid and self.objective.targets_per_prefix != 1:
             raise ValueError(
-                f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a next_token head "
-                "predicts one cell per prefix: set it to 1"
+                f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a "
+                f"{self.model.head.kind} head predicts one cell per prefix: set it to 1"
             )
         if self.sampling.token_order not in (None, *TRAINED_FOR[self.objective.token_order]):
             raise ValueError(
@@ -76,26 +81,29 @@ def recipe_names() -> list[str]:
     return shipped_names("recipe")
 
 
-def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
-    """A shipped recipe by name, or one from a YAML file, with overrides applied.
+def load_recipe(source: str | Mapping[str, Any], overrides: list[str] | None = None) -> Recipe:
+    """A shipped recipe by name, one from a YAML file, or one from nested mappings, with overrides applied.
 
     Args:
-        name: "demo", say, or the path of a .yaml file.
+        source: "demo", say, the path of a .yaml file, or what such a file contains.
         overrides: arguments such as ``--model.head.depth 4``; ``--data X`` stands for ``--data.path X``.
 
     Raises:
         FileNotFoundError: if there is no such recipe.
         ValueError: for an unknown setting or a value out of range.
     """
-    path = find_yaml("recipe", name)
-    values = read_yaml(path)
+    path = find_yaml("recipe", source) if isinstance(source, str) else None
+    values = read_yaml(path) if path else copy.deepcopy(dict(source))  # type: ignore[arg-type]
+    name = str(path or "recipe")
+    import_extensions(read_imports(values, name))
     overrides = _aliases(overrides or [])
     _name_kinds(values)
-    from_dict(Recipe, values, str(path))  # an error in the file is the file's, not that of an override
+    from_dict(Recipe, values, name)  # an error in the file is the file's, not that of an override
     merged = apply_overrides(Recipe, _for_kinds(values, apply_overrides(Recipe, values, overrides)), overrides)
     _name_kinds(merged)
-    recipe = from_dict(Recipe, merged, f"recipe {name}")
-    recipe.out = recipe.out or f"runs/{path.stem}"
+    recipe = from_dict(Recipe, merged, f"recipe {source}" if path else name)
+    recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
+    recipe.out = recipe.out or f"runs/{path.stem if path else 'recipe'}"
     return recipe
 
 

@@ -17,8 +17,17 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.sampling import plan_sampling
-from heptapod.tokenizers import PixelConfig, Tokenizer, build_tokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
-from heptapod.tokenizers.store import build_trainable
+from heptapod.tokenizers import (
+    Tokenizer,
+    TokenizerConfig,
+    TrainableTokenizer,
+    build_tokenizer,
+    build_trainable,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_class,
+    tokenizer_hash,
+)
 from heptapod.training.folder import find_tokenizer, is_finished, report, start
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
@@ -31,6 +40,20 @@ from heptapod.utils.logging import say
 
 PREVIEW_CLASSES = 10
 PREVIEW_PER_CLASS = 8
+
+
+def train(recipe: Recipe) -> Heptapod:
+    """Trains the model of a recipe, and its tokenizer first where none is given; resumes an unfinished run.
+
+    Returns:
+        The model with its best weights.
+
+    Raises:
+        ValueError, FileNotFoundError: for settings or data that do not fit; nothing is written then.
+    """
+    with process_group.init_process_group(recipe.train.timeout):
+        train_model(recipe)
+    return Heptapod.from_pretrained(recipe.out, resolve_device(recipe.device))
 
 
 def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = None) -> Tokenizer:
@@ -49,8 +72,8 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     alone = images is None
     images = images or load_images(recipe.data)
     config = recipe.tokenizer.model
-    if isinstance(config, PixelConfig):
-        return _pixel_tokenizer(config, folder, recipe, images)
+    if not issubclass(tokenizer_class(config), TrainableTokenizer):
+        return _fixed_tokenizer(config, folder, recipe, images)
     check_processes(recipe.tokenizer.train)
     losses, accumulation = recipe.tokenizer.losses, recipe.tokenizer.train.accumulation
     if losses.adversarial_weight and losses.adaptive_weight and accumulation > 1:
@@ -68,7 +91,9 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     return load_tokenizer(folder / "best")
 
 
-def _pixel_tokenizer(config: PixelConfig, folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet]) -> Tokenizer:
+def _fixed_tokenizer(
+    config: TokenizerConfig, folder: Path, recipe: Recipe, images: tuple[ImageSet, ImageSet]
+) -> Tokenizer:
     """Nothing to train: written as if it had been."""
     tokenizer = build_tokenizer(config)
     tokenizer.grid(*images[0].size)
@@ -76,7 +101,7 @@ def _pixel_tokenizer(config: PixelConfig, folder: Path, recipe: Recipe, images: 
     if process_group.is_main_process():
         for name in ("best", "last"):
             save_tokenizer(tokenizer, folder / name)
-        write_json(folder / "training.json", {"kind": "pixel"})
+        write_json(folder / "training.json", {"kind": config.kind})
     process_group.barrier()
     return tokenizer
 

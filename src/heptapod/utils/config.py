@@ -164,9 +164,12 @@ def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
     """Every setting below a class by its dotted key, with the types it may have."""
     keys: dict[str, tuple[Any, ...]] = {}
     hints = typing.get_type_hints(cls)
+    annotated = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
         keys[prefix + field.name] = kinds
+        for registry in (entry for entry in typing.get_args(annotated[field.name]) if hasattr(entry, "config_types")):
+            kinds = (*kinds, *registry.config_types())
         for group in filter(dataclasses.is_dataclass, kinds):
             keys = _dotted_keys(group, f"{prefix}{field.name}.") | keys
     return keys

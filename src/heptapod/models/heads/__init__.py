@@ -1,28 +1,44 @@
 """2D prediction heads: (hidden states, prefix lengths, target cells) -> one feature per target cell."""
 
-from heptapod.models.config import ModelConfig
-from heptapod.models.heads.base import Head, ReadStates
+import torch
+
+from heptapod.models.config import HEADS, ModelConfig
+from heptapod.models.heads.base import Head, ReadStates, register_head
 from heptapod.models.heads.cross import CrossHead
 from heptapod.models.heads.global_ import GlobalHead
 from heptapod.models.heads.local import LocalHead
 from heptapod.models.heads.next_token import NextTokenHead
 
-__all__ = ["CrossHead", "GlobalHead", "Head", "LocalHead", "NextTokenHead", "ReadStates", "build_head"]
+__all__ = [
+    "CrossHead",
+    "GlobalHead",
+    "Head",
+    "LocalHead",
+    "NextTokenHead",
+    "ReadStates",
+    "build_head",
+    "head_class",
+    "head_without_weights",
+    "register_head",
+]
 
-DEFAULT_WINDOW = 5
-"""Window of a local head where none is set."""
+
+def head_class(kind: str) -> type[Head]:
+    """The registered head of a kind.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found: type[Head] = HEADS.get(kind)
+    return found
+
+
+def head_without_weights(config: ModelConfig) -> Head:
+    """The head of a model configuration on the meta device: its properties and shapes, no memory."""
+    with torch.device("meta"):
+        return build_head(config)
 
 
 def build_head(config: ModelConfig) -> Head:
-    """The head that a model configuration names."""
-    head = config.head
-    common = (config.width, head.depth, config.num_heads, config.rotary_base)
-    match head.kind:
-        case "global":
-            return GlobalHead(*common)
-        case "local":
-            return LocalHead(*common, window=head.window or DEFAULT_WINDOW)
-        case "cross":
-            return CrossHead(*common)
-        case "next_token":
-            return NextTokenHead(*common)
+    """The head of a model configuration."""
+    return head_class(config.head.kind).from_config(config)

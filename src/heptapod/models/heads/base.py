@@ -7,14 +7,18 @@ A tensor of prefix lengths is (B, S), or (1, S) where all images of the batch sh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from heptapod.models.config import HEADS, HeadConfig, ModelConfig
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Linear
 from heptapod.nn.rotary import Rotary, rotary_2d
+from heptapod.utils.registry import further_settings
 
 
 @dataclass
@@ -97,6 +101,12 @@ class Head(nn.Module, ABC):
         self.rotary_base = rotary_base
         self.cell_embedding = CellEmbedding(width)
 
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """Builds the head from a model's configuration; further settings of its config class are keyword arguments."""
+        further = further_settings(config.head, HeadConfig)
+        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base, **further)
+
     @abstractmethod
     def forward(
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
@@ -139,6 +149,27 @@ class Head(nn.Module, ABC):
         """
         start = 0 if cache is None else cache.length
         return states.hidden[:, start:], self.rotary(states.cells[:, start:], states)
+
+
+H = TypeVar("H", bound=Head)
+
+
+def register_head(kind: str, config: type[HeadConfig] | None = None) -> Callable[[type[H]], type[H]]:
+    """Class decorator: makes a head available as ``model.head.kind``.
+
+    Args:
+        kind: its name in recipes and saved models.
+        config: a subclass of :class:`HeadConfig` with ``kind: str = <kind>`` and further settings.
+
+    Raises:
+        ValueError: if another head is registered under that name.
+    """
+
+    def register(head: type[H]) -> type[H]:
+        HEADS.register(kind, head, config)
+        return head
+
+    return register
 
 
 def prefix_mask(prefix_lengths: Tensor, num_states: int, queries_per_prefix: int) -> Tensor:

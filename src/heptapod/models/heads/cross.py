@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from heptapod.models.heads.base import Head, ReadStates, prefix_mask
+from heptapod.models.heads.base import Head, ReadStates, prefix_mask, register_head
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import CrossBlock, RMSNorm
 
 
+@register_head("cross")
 class CrossHead(Head):
     """Queries (h_t + the target's position) attend to h_0..h_t; no attention among queries."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.heads.base import Head, ReadStates
+from heptapod.models.heads.base import Head, ReadStates, register_head
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import RMSNorm, SelfBlock
 
 
+@register_head("global")
 class GlobalHead(Head):
     """Read cells carry their hidden state, unread cells a mask query with h_t; all cells see each other.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.heads.base import Head, ReadStates, prefix_mask
+from heptapod.models.config import ModelConfig
+from heptapod.models.heads.base import Head, ReadStates, prefix_mask, register_head
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import CrossBlock, RMSNorm, SelfBlock
+
+DEFAULT_WINDOW = 5
+"""Window of a local head where none is set."""
 
 
 def window_cells(next_cells: Tensor, grid_height: int, grid_width: int, window: int) -> tuple[Tensor, Tensor]:
@@ -31,6 +37,7 @@ def window_cells(next_cells: Tensor, grid_height: int, grid_width: int, window: 
     return rows.clamp(0, grid_height - 1) * grid_width + columns.clamp(0, grid_width - 1), inside
 
 
+@register_head("local")
 class LocalHead(Head):
     """Each block: the window's unread cells cross-attend to h_0..h_t, then attend to each other.
 
@@ -42,12 +49,20 @@ class LocalHead(Head):
         window: odd side of the window around the next cell.
     """
 
+    window = DEFAULT_WINDOW
+
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float, window: int) -> None:
         super().__init__(width, depth, num_heads, rotary_base)
         self.window = window
         self.cross_blocks = nn.ModuleList(CrossBlock(width, num_heads) for _ in range(depth))
         self.self_blocks = nn.ModuleList(SelfBlock(width, num_heads) for _ in range(depth))
         self.norm = RMSNorm(width)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """See :meth:`Head.from_config`."""
+        window = config.head.window or DEFAULT_WINDOW
+        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base, window)
 
     def forward(
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None

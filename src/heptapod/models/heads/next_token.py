@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.heads.base import Head, ReadStates
+from heptapod.models.heads.base import Head, ReadStates, register_head
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import RMSNorm, SelfBlock, causal_self_attention_mask
 
 
+@register_head("next_token")
 class NextTokenHead(Head):
     """Causal self-attention over u_0..u_t with u_i = h_i + the position of cell σ(i+1), so any order works."""
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, assert_never
 
-from pydantic import Field
-
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
 from heptapod.tokenizers.pretrained.diffusers_ import (
     DiffusersKLConfig,
@@ -27,7 +25,6 @@ from heptapod.utils.random import seeded_initialization
 
 __all__ = [
     "KINDS",
-    "AnyPretrainedConfig",
     "DiffusersKLConfig",
     "DiffusersKLTokenizer",
     "DiffusersVQConfig",
@@ -38,7 +35,6 @@ __all__ = [
     "MarKLTokenizer",
     "MaskGITVQConfig",
     "MaskGITVQTokenizer",
-    "PretrainedConfig",
     "PretrainedTokenizer",
     "QuantisedTokenizer",
     "Taef2Config",
@@ -46,13 +42,6 @@ __all__ = [
     "build_pretrained",
     "import_pretrained",
 ]
-
-AnyPretrainedConfig = (
-    Taef2Config | DiffusersKLConfig | DiffusersVQConfig | LlamaGenVQConfig | MarKLConfig | MaskGITVQConfig
-)
-"""Settings of any pretrained tokenizer, for a wider union."""
-PretrainedConfig = Annotated[AnyPretrainedConfig, Field(discriminator="kind")]
-"""Settings of any pretrained tokenizer; ``kind`` tells which."""
 
 KINDS = {
     "taef2": "a folder with taef2_encoder.safetensors and taef2_decoder.safetensors",
@@ -65,28 +54,15 @@ KINDS = {
 """Every kind of pretrained tokenizer, and what it is imported from; single files may be safetensors, too."""
 
 
-def build_pretrained(config: AnyPretrainedConfig) -> PretrainedTokenizer:
+def build_pretrained(config: TokenizerConfig) -> PretrainedTokenizer:
     """A tokenizer with the architecture of the published one, to load weights into; no global state changes.
 
     Raises:
         ValueError: if diffusers is needed and not installed, or its settings are wrong.
     """
     with seeded_initialization(0, 1):
-        match config:
-            case Taef2Config():
-                return Taef2Tokenizer(config)
-            case DiffusersKLConfig():
-                return DiffusersKLTokenizer(config)
-            case DiffusersVQConfig():
-                return DiffusersVQTokenizer(config)
-            case LlamaGenVQConfig():
-                return LlamaGenVQTokenizer(config)
-            case MarKLConfig():
-                return MarKLTokenizer(config)
-            case MaskGITVQConfig():
-                return MaskGITVQTokenizer(config)
-            case _:
-                assert_never(config)
+        tokenizer: PretrainedTokenizer = PUBLISHED_TOKENIZERS.get(config.kind)(config)
+    return tokenizer
 
 
 def import_pretrained(kind: str, path: Path, patch: int = 1) -> PretrainedTokenizer:
@@ -110,7 +86,7 @@ def import_pretrained(kind: str, path: Path, patch: int = 1) -> PretrainedTokeni
     return tokenizer
 
 
-def _config_for(kind: str, path: Path, patch: int) -> AnyPretrainedConfig:
+def _config_for(kind: str, path: Path, patch: int) -> TokenizerConfig:
     """The settings of a published tokenizer."""
     if kind not in KINDS:
         raise ValueError(f"kind: {kind!r} given, must be one of {', '.join(KINDS)}")

@@ -13,10 +13,12 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
 from heptapod.utils.config import settings
@@ -27,24 +29,22 @@ ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn":
 
 
 @settings
-class DiffusersKLConfig:
+class DiffusersKLConfig(TokenizerConfig):
     """A published AutoencoderKL: each cell is the mean of the encoder's Gaussian."""
 
     architecture: dict[str, Any]
     """Arguments of diffusers' AutoencoderKL, as in the config.json of the folder."""
     kind: Literal["diffusers_kl"] = "diffusers_kl"
     """Kind of tokenizer."""
-    patch: int = 1
+    patch: Annotated[int, Field(ge=1)] = 1
     """Latent positions per side that make one token (2 halves the grid)."""
 
     def __post_init__(self) -> None:
         _check_architecture(self.architecture)
-        if self.patch < 1:
-            raise ValueError(f"patch: {self.patch} given, must be at least 1")
 
 
 @settings
-class DiffusersVQConfig:
+class DiffusersVQConfig(TokenizerConfig):
     """A published VQModel: each cell is the nearest code."""
 
     architecture: dict[str, Any]
@@ -111,6 +111,7 @@ class VQModelTokenizer(QuantisedTokenizer):
         return images
 
 
+@register_tokenizer("diffusers_kl", DiffusersKLConfig, PUBLISHED_TOKENIZERS)
 class DiffusersKLTokenizer(KLTokenizer):
     """An AutoencoderKL from a diffusers folder."""
 
@@ -123,6 +124,7 @@ class DiffusersKLTokenizer(KLTokenizer):
         load_folder(self.model, path)
 
 
+@register_tokenizer("diffusers_vq", DiffusersVQConfig, PUBLISHED_TOKENIZERS)
 class DiffusersVQTokenizer(VQModelTokenizer):
     """A VQModel from a diffusers folder."""
 

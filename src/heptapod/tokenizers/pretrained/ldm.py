@@ -13,12 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.pretrained.base import read_published
 from heptapod.tokenizers.pretrained.diffusers_ import KLTokenizer, VQModelTokenizer
 from heptapod.utils.config import settings
@@ -43,7 +45,7 @@ KL16: dict[str, Any] = {**_COMMON, "up_block_types": _PLAIN_UP, "latent_channels
 
 
 @settings
-class LlamaGenVQConfig:
+class LlamaGenVQConfig(TokenizerConfig):
     """LlamaGen's published VQ-16 (2406.06525): 16,384 codes, one per 16×16 pixels."""
 
     kind: Literal["llamagen_vq16"] = "llamagen_vq16"
@@ -51,17 +53,13 @@ class LlamaGenVQConfig:
 
 
 @settings
-class MarKLConfig:
+class MarKLConfig(TokenizerConfig):
     """MAR's published KL-16 (2406.11838): latents of 16 channels, one per 16×16 pixels."""
 
     kind: Literal["mar_kl16"] = "mar_kl16"
     """Kind of tokenizer."""
-    patch: int = 1
+    patch: Annotated[int, Field(ge=1)] = 1
     """Latent positions per side that make one token of 16 · patch² numbers (2 halves the grid)."""
-
-    def __post_init__(self) -> None:
-        if self.patch < 1:
-            raise ValueError(f"patch: {self.patch} given, must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,7 @@ MAR_NAMES = Names(
 )
 
 
+@register_tokenizer("llamagen_vq16", LlamaGenVQConfig, PUBLISHED_TOKENIZERS)
 class LlamaGenVQTokenizer(VQModelTokenizer):
     """LlamaGen's VQ-16: vectors and codes are compared on the unit sphere, and decoded from there."""
 
@@ -147,6 +146,7 @@ class LlamaGenVQTokenizer(VQModelTokenizer):
         load_renamed(self.model, read_published(path), LLAMAGEN_NAMES, path)
 
 
+@register_tokenizer("mar_kl16", MarKLConfig, PUBLISHED_TOKENIZERS)
 class MarKLTokenizer(KLTokenizer):
     """MAR's KL-16; tokens are the mean of its Gaussian."""
 

@@ -14,6 +14,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.pretrained.base import QuantisedTokenizer, read_published
 from heptapod.utils.config import settings
 from heptapod.utils.files import load_strictly
@@ -27,13 +28,14 @@ CODEBOOK_SIZE = 1024
 
 
 @settings
-class MaskGITVQConfig:
+class MaskGITVQConfig(TokenizerConfig):
     """The published MaskGIT-VQ: 1,024 codes, one per 16×16 pixels."""
 
     kind: Literal["maskgit_vq"] = "maskgit_vq"
     """Kind of tokenizer."""
 
 
+@register_tokenizer("maskgit_vq", MaskGITVQConfig, PUBLISHED_TOKENIZERS)
 class MaskGITVQTokenizer(QuantisedTokenizer):
     """Convolutional encoder, nearest code, convolutional decoder."""
 

@@ -8,11 +8,13 @@ Shape legend: B batch, h and w sides, W width of the networks.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer
 from heptapod.utils.config import settings
@@ -24,19 +26,16 @@ LATENT_CHANNELS = 32
 
 
 @settings
-class Taef2Config:
+class Taef2Config(TokenizerConfig):
     """The published TAEF2: latents of 32 channels, one per 8×8 pixels."""
 
     kind: Literal["taef2"] = "taef2"
     """Kind of tokenizer."""
-    patch: int = 1
+    patch: Annotated[int, Field(ge=1)] = 1
     """Latent positions per side that make one token of 32 · patch² numbers (2 halves the grid)."""
 
-    def __post_init__(self) -> None:
-        if self.patch < 1:
-            raise ValueError(f"patch: {self.patch} given, must be at least 1")
 
-
+@register_tokenizer("taef2", Taef2Config, PUBLISHED_TOKENIZERS)
 class Taef2Tokenizer(ContinuousTokenizer, PretrainedTokenizer):
     """Convolutional encoder and decoder without attention; fp16 files become float32 weights."""
 

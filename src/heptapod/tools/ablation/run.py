@@ -14,6 +14,7 @@ from heptapod.data.sources import open_source
 from heptapod.distributed.device import resolve_device
 from heptapod.distributed.errors import NonFiniteLossError
 from heptapod.evaluation.layer_features import check_unlabeled
+from heptapod.models.heads import head_without_weights
 from heptapod.tools.ablation.measure import measure_run, open_real, probe_images, requested_measures
 from heptapod.tools.ablation.plan import make_plan, steps_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
@@ -84,7 +85,7 @@ def collect(study: Study) -> list[dict[str, Any]]:
             continue
         recipe, values = arm_recipe(study, run.arm), read_json(measured)
         cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
-        requested = requested_measures(study.measures, recipe.model.head.kind in ("cross", "global"), cells)
+        requested = requested_measures(study.measures, head_without_weights(recipe.model).reaches_grid, cells)
         if all(values.get(name, {}).get("settings") == settings for name, settings in requested.items()):
             rows.append(_row(run, plan, read_json(training), {name: values[name] for name in requested}))
     return rows

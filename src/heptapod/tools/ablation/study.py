@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from heptapod.distributions import distribution_class
+from heptapod.grid import TokenOrder
+from heptapod.models import head_class
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names, to_dict
-
-Order = Literal["raster", "random", "mixed"]
-Kind = Literal["categorical", "flow", "diffusion"]
+from heptapod.utils.extensions import import_extensions, read_imports
 
 
 @settings
 class HeadArm:
     """A head, with the supervision densities it is trained at."""
 
-    kind: Literal["global", "local", "cross", "next_token"]
+    kind: str
     """As in model.head.kind."""
     window: int | None = None
     """As in model.head.window."""
@@ -27,25 +28,28 @@ class HeadArm:
     """Blocks of the head; the recipe's if unset."""
     backbone_depth: int | None = None
     """Blocks of the backbone; the recipe's if unset. Lower it by as much as you raise depth."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further settings of a registered head, as in model.head."""
     densities: list[str] = field(default_factory=list)
     """S/L, prefixes per image and targets per prefix: 8/4, all/3, 4/all. Of a next_token head it is all/1."""
 
     def __post_init__(self) -> None:
         if not self.densities:
-            if self.kind != "next_token":
+            if head_class(self.kind).predicts_grid:
                 raise ValueError(f"densities: none given for the {self.kind} head; name at least one, such as all/3")
             self.densities = ["all/1"]
         for density in self.densities:
             if not re.fullmatch(r"(all|[1-9]\d*)/(all|[1-9]\d*)", density):
                 raise ValueError(f"densities: {density} given, must be S/L such as 8/4, all/3 or 4/all")
-            if self.kind == "next_token" and not density.endswith("/1"):
-                raise ValueError(f"densities: {density} given, but a next_token head predicts one cell: S/1")
+            if not head_class(self.kind).predicts_grid and not density.endswith("/1"):
+                raise ValueError(f"densities: {density} given, but a {self.kind} head predicts one cell: S/1")
 
     @property
     def name(self) -> str:
         """For the names of arms."""
         depths = f"{self.depth or ''}of{self.backbone_depth or ''}" if self.depth or self.backbone_depth else ""
-        return f"{self.kind}{self.window or ''}{f'-d{depths}' if depths else ''}"
+        settings = "".join(f"-{name}{value}" for name, value in self.settings.items())
+        return f"{self.kind}{self.window or ''}{f'-d{depths}' if depths else ''}{settings}"
 
 
 @settings
@@ -111,6 +115,8 @@ class Study:
     """What the study asks."""
     out: str = ""
     """Folder; empty means ablations/<study>."""
+    imports: list[str] = field(default_factory=list)
+    """Files (my_head.py) or modules that register heads or distributions; imported before the rest is read."""
     recipe: str = "cifar10"
     """What every run is trained with, but for what the study varies."""
     changes: dict[str, Any] = field(default_factory=dict)
@@ -121,9 +127,9 @@ class Study:
     """A cache of vectors, for flow and diffusion."""
     heads: list[HeadArm] = field(default_factory=lambda: [HeadArm("next_token"), HeadArm("cross", densities=["all/3"])])
     """The heads; the first one is what the others are compared with."""
-    token_orders: list[Order] = field(default_factory=lambda: ["raster"])
+    token_orders: list[TokenOrder] = field(default_factory=lambda: ["raster"])
     """Token orders."""
-    distributions: list[Kind] = field(default_factory=lambda: ["categorical"])
+    distributions: list[str] = field(default_factory=lambda: ["categorical"])
     """Cell distributions."""
     budgets: list[Budget] = field(default_factory=lambda: [Budget()])
     """Budgets, in the order in which they are worked off."""
@@ -134,10 +140,10 @@ class Study:
         for name in ("heads", "token_orders", "distributions", "budgets"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: none given, at least one is needed")
-        needed = {"categorical": "codes", "flow": "vectors", "diffusion": "vectors"}
         for kind in self.distributions:
-            if getattr(self, needed[kind]) is None:
-                raise ValueError(f"{needed[kind]}: no cache given, but distributions has {kind}; see heptapod tokenize")
+            needed = "codes" if distribution_class(kind).is_discrete else "vectors"
+            if getattr(self, needed) is None:
+                raise ValueError(f"{needed}: no cache given, but distributions has {kind}; see heptapod tokenize")
         names = [arm.name for arm in self.arms()]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"heads: {sorted(twice)[0]} is given twice")
@@ -163,8 +169,8 @@ class Arm:
 
     head: HeadArm
     density: str
-    token_order: Order
-    distribution: Kind
+    token_order: TokenOrder
+    distribution: str
 
     @property
     def name(self) -> str:
@@ -238,7 +244,7 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     base = load_recipe(study.recipe)
     values = _merge(to_dict(base), study.changes)
     prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))
-    head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window}
+    head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window, **arm.head.settings}
     head["depth"] = arm.head.depth or values["model"]["head"]["depth"]
     values["model"] |= {"head": head, "depth": arm.head.backbone_depth or values["model"]["depth"]}
     if values["model"]["distribution"]["kind"] != arm.distribution:
@@ -246,7 +252,8 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     order = {"token_order": arm.token_order, "prefixes_per_image": prefixes, "targets_per_prefix": targets}
     values["objective"] |= order
     values["sampling"]["token_order"] = None
-    values["data"]["path"] = study.codes if arm.distribution == "categorical" else study.vectors
+    values["data"]["path"] = study.codes if distribution_class(arm.distribution).is_discrete else study.vectors
+    values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
     if steps is not None:
         values["train"] |= _intervals(steps, values["train"])
@@ -279,7 +286,9 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
         ValueError: for an unknown setting or a value out of range.
     """
     path = find_yaml("study", name)
-    values = apply_overrides(Study, read_yaml(path), overrides or [])
+    values = read_yaml(path)
+    import_extensions(read_imports(values, str(path)))
+    values = apply_overrides(Study, values, overrides or [])
     study = from_dict(Study, values, f"study {name}")
     study = dataclasses.replace(study, out=study.out or f"ablations/{path.stem}")
     for arm in study.arms():

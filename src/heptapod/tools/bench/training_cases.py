@@ -13,8 +13,8 @@ from torch import Tensor
 from heptapod.data.loader import BatchStream
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
-from heptapod.models import HeadConfig
-from heptapod.models.heads import DEFAULT_WINDOW
+from heptapod.models import HEADS, HeadConfig, head_class
+from heptapod.models.heads import head_without_weights
 from heptapod.models.heptapod import build_model
 from heptapod.objective import draw_supervision
 from heptapod.tools.bench.timing import clock
@@ -36,7 +36,7 @@ Density = int | Literal["all"]
 class TrainingVariant:
     """A head and a supervision density."""
 
-    head: Literal["global", "local", "cross", "next_token"]
+    head: str
     prefixes: Density
     """S."""
     targets: Density
@@ -45,7 +45,7 @@ class TrainingVariant:
     @property
     def name(self) -> str:
         """As in ``--models``: global:4/all, next_token."""
-        return self.head if self.head == "next_token" else f"{self.head}:{self.prefixes}/{self.targets}"
+        return self.head if not head_class(self.head).predicts_grid else f"{self.head}:{self.prefixes}/{self.targets}"
 
 
 def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
@@ -57,10 +57,10 @@ def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
     objective = recipe.objective
     if text == OWN:
         return TrainingVariant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
-    if text == "next_token":
-        return TrainingVariant("next_token", "all", 1)
-    match = re.fullmatch(r"(global|local|cross):(\d+|all)/(\d+|all)", text)
-    if not match or "0" in match.groups():
+    if text in HEADS.kinds() and not head_class(text).predicts_grid:
+        return TrainingVariant(text, "all", 1)
+    match = re.fullmatch(r"([^:]+):(\d+|all)/(\d+|all)", text)
+    if not match or "0" in match.groups() or match.group(1) not in HEADS.kinds():
         raise ValueError(
             f"models: {text} given, must be own, next_token, or a head with prefixes/targets such as global:4/all, "
             "local:8/all or cross:all/3"
@@ -70,9 +70,10 @@ def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
 
 
 def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:
-    """The recipe with the head and density of a variant, and its own width and depths."""
-    window = recipe.model.head.window if variant.head == recipe.model.head.kind else None
-    head = HeadConfig(variant.head, recipe.model.head.depth, window)
+    """The recipe with the head and density of a variant; width and depths stay."""
+    head = recipe.model.head
+    if variant.head != head.kind:
+        head = HeadConfig(variant.head, head.depth)
     objective = dataclasses.replace(
         recipe.objective, prefixes_per_image=variant.prefixes, targets_per_prefix=variant.targets
     )
@@ -176,8 +177,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype, side: int = 1024) -> 
 
 def supervised_cells(recipe: Recipe, grid: GridSpec, images: int = 64) -> float:
     """Mean number of supervised cells per image, over a few images."""
-    head = recipe.model.head
-    window = (head.window or DEFAULT_WINDOW) if head.kind == "local" else None
+    window = head_without_weights(recipe.model).window
     keys = [(recipe.seed, 0, number) for number in range(images)]
     mask: Tensor = draw_supervision(recipe.objective, grid.height, grid.width, keys, window).mask
     return float(mask.sum()) / images

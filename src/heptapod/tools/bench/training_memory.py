@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from heptapod.distributions import distribution_class
 from heptapod.grid import GridSpec
-from heptapod.models import HeadConfig
 from heptapod.tools.bench.memory import cuda_peak, peak_of, peaks_in_process, serve
 from heptapod.tools.bench.training_cases import TrainingSteps, random_tokens
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import from_dict, to_dict
+from heptapod.utils.extensions import import_extensions
 
 STEPS = 2
 """The optimizer allocates its moments at the end of the first step, so that the second has the peak."""
@@ -50,6 +51,7 @@ def train(recipe: Recipe, grid: GridSpec, num_classes: int, device: torch.device
 
 def training_peaks(request: dict[str, Any]) -> Iterator[int | None]:
     """The peak of every recipe of a request."""
+    import_extensions(name for values in request["recipes"] for name in values["imports"])
     for values, shape, classes in zip(request["recipes"], request["grids"], request["classes"], strict=True):
         recipe, grid = from_dict(Recipe, values), GridSpec(**shape)
         train(_smallest(recipe), grid, classes, CPU)  # one-time loading and allocation belong to no recipe
@@ -58,9 +60,9 @@ def training_peaks(request: dict[str, Any]) -> Iterator[int | None]:
 
 def _smallest(recipe: Recipe) -> Recipe:
     """A small model with the same kinds of parts."""
-    head = HeadConfig(recipe.model.head.kind, 1, recipe.model.head.window)
+    head = dataclasses.replace(recipe.model.head, depth=1)
     distribution = recipe.model.distribution
-    if distribution.kind != "categorical":
+    if distribution_class(distribution.kind).has_mlp:
         distribution = dataclasses.replace(distribution, mlp_depth=1, mlp_width=16)
     model = dataclasses.replace(
         recipe.model, size="tiny", width=16, depth=1, num_heads=1, head=head, distribution=distribution
