@@ -39,7 +39,7 @@ class DataConfig:
     validation_fraction: float = 0.02
     """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
     limit: int | None = None
-    """Use the first so many images of a fixed random order (for a quick look)."""
+    """Use only the first images of a fixed random order (for a quick test)."""
     memory_gib: float = 8.0
     """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
     are decoded as they are read; larger parquet files are refused."""
