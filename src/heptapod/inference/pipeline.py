@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heptapod.grid import MAX_CELLS
 from heptapod.inference.bundle import ModelBundle, padded_batches
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained
 from heptapod.inference.support_warnings import size_warning, support_warnings
@@ -39,8 +40,6 @@ from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.images import to_pil
 from heptapod.utils.logging import Progress, Silent
 from heptapod.utils.random import image_seeds
-
-MAX_CELLS = 1 << 16
 
 
 class Heptapod(ModelBundle):

@@ -1,6 +1,7 @@
 /** Requests that go on from a state of a trace: with another seed or class, or with a cell's value chosen by hand. */
 
-import type { CellRequest, GenerateRequest, Tokens, Values } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { CellRequest, Tokens, Values } from "../api/types";
 import { toTokens, toValues } from "./tokens";
 import { readAt, type Trace } from "./trace";
 
@@ -25,13 +26,13 @@ export function forkRequest(
   step: number,
   seed: number,
   label: number | null = trace.request.label ?? null,
-): GenerateRequest {
+): ImageRequest {
   const { cells, tokens } = readAt(trace, image, step);
   return continued(trace, { cells, values: toValues(tokens, trace.model.channels) }, stepsLeft(trace, step), seed, label);
 }
 
 /** Goes on from a state with a cell's value given, and the image's own seed. */
-export function pinRequest(trace: Trace, image: number, step: number, cell: number, value: Values): GenerateRequest {
+export function pinRequest(trace: Trace, image: number, step: number, cell: number, value: Values): ImageRequest {
   const { channels } = trace.model;
   const { cells, tokens } = readAt(trace, image, step);
   const known = { cells: [...cells, cell], values: toValues([...tokens, ...toTokens(value, channels)], channels) };
@@ -45,7 +46,7 @@ function continued(
   schedule: number[],
   seed: number,
   label: number | null,
-): GenerateRequest {
+): ImageRequest {
   const { steps: _, schedule: __, ...sampling } = request.sampling;
   const { composite: ___, ...subject } = request;
   return {

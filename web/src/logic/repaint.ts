@@ -1,6 +1,7 @@
 /** Requests that repaint a part of an image, or what is around it. */
 
-import type { GenerateRequest, ModelInfo, Sampling, Size } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { ModelInfo, SamplingOptions, Size } from "../api/types";
 import { keptCells, type Mask } from "./mask";
 import { type Placement, placedCells } from "./outpaint";
 import { type Token, toValues } from "./tokens";
@@ -27,7 +28,7 @@ export interface Wish {
   label: number | null;
   count: number;
   seed: number;
-  sampling: Sampling;
+  sampling: SamplingOptions;
 }
 
 /** Why so many of the cells cannot be repainted; null if they can. */
@@ -37,17 +38,17 @@ export function maskProblem(touched: number, cells: number): string | null {
   return null;
 }
 
-export function inpaintRequest(source: Source, mask: Mask, wish: Wish): GenerateRequest {
+export function inpaintRequest(source: Source, mask: Mask, wish: Wish): ImageRequest {
   const { model, size, tokens } = source;
   const cells = keptCells(mask, model.factor);
   return request(model, size, cells, cells.map((cell) => tokens[cell] as Token), wish);
 }
 
-export function outpaintRequest(source: Source, place: Placement, wish: Wish): GenerateRequest {
+export function outpaintRequest(source: Source, place: Placement, wish: Wish): ImageRequest {
   const { model, size, tokens } = source;
   return request(model, [place.height, place.width], placedCells(place, size, model.factor), tokens, wish);
 }
 
-function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): GenerateRequest {
+function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): ImageRequest {
   return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels), in_order: false }, ...wish };
 }

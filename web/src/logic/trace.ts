@@ -1,6 +1,7 @@
 /** One request followed over its states: what was read before each of them, and when each cell was filled. */
 
-import type { Done, GenerateRequest, ImageState, ModelInfo, Size, Started, StepEvent } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { Done, ImageState, ModelInfo, Size, Started, StepEvent } from "../api/types";
 import { type Token, toTokens } from "./tokens";
 
 /** Where a trace was continued from. */
@@ -18,7 +19,7 @@ export type TraceStatus = "waiting" | "running" | "done" | "stopped" | "failed";
 export interface Trace {
   id: number;
   model: ModelInfo;
-  request: GenerateRequest;
+  request: ImageRequest;
   origin: Origin | null;
   status: TraceStatus;
   /** Requests before it in the queue. */

@@ -1,7 +1,8 @@
 /** What the Generate page shows: the generations so far, the one looked at, its image, state and cells. */
 
 import { batch, computed, signal } from "@preact/signals";
-import type { GenerateRequest, ModelInfo } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { ModelInfo } from "../api/types";
 import { bytesOf, lastStep, type Origin, type Trace } from "../logic/trace";
 import { Generation } from "./generation";
 
@@ -69,7 +70,7 @@ function thinOut(): void {
 /** Ends whatever is being drawn. */
 export const stop = () => generations.peek().forEach((generation) => generation.stop());
 
-export function start(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null): Generation {
+export function start(model: ModelInfo, request: ImageRequest, origin: Origin | null = null): Generation {
   stop();
   const [before, at] = [current.peek(), chosenStep.peek()];
   const generation = new Generation(model, request, origin);

@@ -50,7 +50,7 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
     <>
       <NumberField label="Steps" {...number("steps")} placeholder={ownSteps(model, cells)} min={1} max={Math.min(limits.steps, cells)} step={1} />
       <SelectField label="Order" {...bind("token_order")} options={orderOptions(model)} />
-      <NumberField label="Temperature" {...number("temperature")} min={0} max={100} step="any" />
+      <NumberField label="Temperature" {...number("temperature")} min={0} step="any" />
       <SelectField
         label="Schedule"
         value={listed ? "list" : settings.schedule}
@@ -85,7 +85,7 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
                 {...bind("cell_solver")}
                 options={withDefault(model, "cell_solver", ["ancestral", "ddim", "euler", "heun"])}
               />
-              <NumberField label="Cell steps" {...number("cell_steps")} min={1} max={1000} step={1} />
+              <NumberField label="Cell steps" {...number("cell_steps")} min={1} max={limits.cell_steps} step={1} />
             </>
           )}
           <button type="button" class="quiet wide" onClick={reset}>

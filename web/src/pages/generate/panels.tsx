@@ -4,6 +4,7 @@ import { useMemo } from "preact/hooks";
 import type { ModelInfo } from "../../api/types";
 import { HEAT_GRADIENT, heat, TIME_GRADIENT, time } from "../../logic/color";
 import { believedAt, filledAt, gridOf, highestUncertainty, pictureAt, type Trace } from "../../logic/trace";
+import { uncertaintyName, unitOf } from "../../logic/uncertainty";
 import { asked, cursor, image, step, trace } from "../../store/stage";
 import { GridView } from "../../ui/grid_view";
 import { Panel } from "../../ui/panel";
@@ -154,13 +155,3 @@ function orderText(filledIn: number, rank: number, trace: Trace) {
 
 const soFar = (read: number, cells: number) =>
   `The image so far: ${read} of ${cells} cells read. Arrow keys move between cells, Enter asks about one.`;
-
-/** "Entropy" of "entropy (nats)". */
-export function uncertaintyName(name: string): string {
-  const plain = name.split(" (")[0] ?? name;
-  return plain.charAt(0).toUpperCase() + plain.slice(1);
-}
-
-/** "nats" of "entropy (nats)". */
-export const unitOf = (name: string) => /\((.*)\)/.exec(name)?.[1] ?? "";
-

@@ -2,8 +2,8 @@
 
 import type { ModelInfo } from "../../api/types";
 import { believedAt, filledAt, gridOf, isComplete, lastStep, type Trace } from "../../logic/trace";
+import { uncertaintyName, unitOf } from "../../logic/uncertainty";
 import { cursor, image, step, trace } from "../../store/stage";
-import { uncertaintyName, unitOf } from "./panels";
 
 export function Readout({ model }: { model: ModelInfo }) {
   const shown = trace.value;
