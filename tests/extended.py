@@ -17,10 +17,8 @@ EXTENDED = frozenset(
         "tests/distributed/test_torchrun.py",
         "tests/training/test_disk_full.py",
         "tests/training/test_kill.py",
-        # Several processes. Quick: two processes with the joint batch, and the ranks of one process.
-        "tests/cli/test_distributed_command.py::test_two_processes_find_what_one_does",
+        # Several processes. Quick: DDP and FSDP2 against one process, evaluation on two ranks.
         "tests/cli/test_tokenize_processes.py",
-        "tests/distributed/test_engine.py::test_losses_are_those_of_one_process",
         "tests/inference/test_pipeline.py::test_two_processes_draw_the_images_of_one",
         "tests/training/test_parallel.py::test_codebooks_stay_equal_to_the_bit_over_200_steps",
         # The studio under load and in every page of a browser. Quick: generate, ask, download, in-paint.
