@@ -14,7 +14,7 @@ import { go } from "./route";
 export type Mode = "in" | "out";
 export type Tool = "brush" | "eraser" | "rectangle";
 
-/** So many strokes can be undone. */
+/** Number of strokes that can be undone. */
 const UNDO = 50;
 
 export const source = signal<Source | null>(null);

@@ -26,7 +26,7 @@ const ORDERS = ["raster", "random", "spiral", "confidence"];
 
 export function SamplingFields({ form, model, limits, cells, problems = {}, changed }: Props) {
   const settings = form.settings.value;
-  const [emptied, setEmptied] = useState(false); // own numbers that were deleted are about to be written anew
+  const [emptied, setEmptied] = useState(false); // the list was deleted and is about to be typed again
   const bind = (name: SettingName) => ({
     value: settings[name],
     onChange: (value: string) => form.set(name, value),

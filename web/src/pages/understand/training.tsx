@@ -7,7 +7,7 @@ import { type Figure, toFigures, words } from "../../logic/curves";
 import { Chart } from "../../ui/chart";
 import { CheckBox, IconButton } from "../../ui/fields";
 
-/** So many figures are shown at first. */
+/** Number of figures shown at first. */
 const FIRST = 4;
 
 export function Training({ run, model }: { run: Run; model: ModelInfo }) {
