@@ -158,6 +158,6 @@ class ContinuousDistribution(CellDistribution):
     def _check(self, targets: Tensor) -> None:
         if not targets.is_floating_point() or targets.shape[-1] != self.channels:
             raise ValueError(
-                f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over continuous tokens of "
-                f"{self.channels} channels"
+                f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over "
+                f"continuous tokens of {self.channels} channels"
             )

@@ -32,9 +32,9 @@ MAX_LEVEL = int(torch.nonzero(SIGNAL >= MIN_SIGNAL)[-1])
 class DiffusionDistribution(ContinuousDistribution):
     """ε-prediction over a cosine schedule of 1,000 levels, with a learned variance.
 
-    x_t = √ᾱ_t x + √(1−ᾱ_t) ε; the network predicts ε and, per channel, where the log-variance of the step backwards lies
-    between its two bounds. The loss is the squared error of ε plus the variational bound of the variance in nats. There
-    is no likelihood.
+    x_t = √ᾱ_t x + √(1−ᾱ_t) ε. The network predicts ε and, per channel, the position of the log-variance of the reverse
+    step between its two bounds. The loss is the squared error of ε plus the variational bound of the variance in nats.
+    There is no likelihood.
 
     Args:
         mlp: a network with 2·C outputs.

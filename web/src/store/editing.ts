@@ -116,7 +116,7 @@ export function fromTrace(trace: Trace, index: number): Source | null {
     reconstruction: null,
     converted: [],
     label: typeof request.label === "number" ? request.label : null,
-    name: `drawn with seed ${finished.seed}`,
+    name: `generated with seed ${finished.seed}`,
   };
 }
 

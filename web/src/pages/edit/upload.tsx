@@ -126,7 +126,7 @@ export function useDropAndPaste(model: ModelInfo | null): boolean {
         (event) => {
           event.preventDefault();
           setOver(false);
-          if (!take((event as DragEvent).dataTransfer)) uploadProblem.value = "What was dropped is no file.";
+          if (!take((event as DragEvent).dataTransfer)) uploadProblem.value = "Only files can be dropped here.";
         },
       ],
     ];

@@ -36,7 +36,7 @@ export function History() {
       {all.length ? (
         <Branches nodes={roots.toReversed()} />
       ) : (
-        <p class="quiet">What you draw is kept here, with its continuations, until you leave the page.</p>
+        <p class="quiet">Generated images and their continuations stay here until you leave the page.</p>
       )}
     </section>
   );
