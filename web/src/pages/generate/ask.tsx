@@ -47,7 +47,7 @@ export function AskPanel() {
   const found = reply.value?.about === subject(shown, image.value, cell) ? reply.value : null;
   const isFresh = found?.at === step.value;
   return (
-    <section class="ask" aria-labeledby="ask-title">
+    <section class="ask" aria-labelledby="ask-title">
       <header>
         <h2 id="ask-title" ref={heading} tabIndex={-1}>
           Cell in row {Math.floor(cell / columns) + 1}, column {(cell % columns) + 1}
