@@ -304,7 +304,7 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"size": [64, 64], "count": 2}, 422, "size: 2 images of 256 cells requested, this server allows 320 cells"),
         ({"size": [64, 64]}, 422, "steps: 256 given or needed, this server allows at most 64"),
         ({"sampling": {"steps": 21}}, 422, "steps: 21 given, must be between 1 and 20"),
-        ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model draws codes"),
+        ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model samples codes"),
         ({"model": "vectors", "sampling": {"cell_steps": 1001}}, 422, "this server allows at most 1000"),
         ({"sampling": {"guidance": 3}}, 422, "Extra inputs are not permitted"),
         ({"sampling": {"schedule": [1, 2]}}, 422, "schedule: [1, 2] given, needs positive numbers with sum 20"),
@@ -315,7 +315,11 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"composite": {"image": BROKEN_PNG, "mask": BROKEN_PNG}}, 422, "composite.image: not base64 of a PNG file"),
         ({"composite": {"image": "AAAA", "mask": "AAAA"}}, 422, "composite.image: not base64 of a PNG file"),
         ({"seed": 1 << 53}, 422, "less than"),
-        ({"model": "vectors", "sampling": {"top_k": 3}}, 422, "top_k: 3 given, but this model draws vectors"),
+        (
+            {"model": "vectors", "sampling": {"top_k": 3}},
+            422,
+            "top_k: 3 given, but this model samples continuous tokens",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(
@@ -337,7 +341,10 @@ def test_mistakes_are_told_before_anything_is_drawn(
         ({"known": {"cells": [0], "values": [1, 1]}}, "values: 2 given for 1 cells"),
         ({"known": {"cells": [0], "values": "AAAA"}}, "values: text given, must be a list of codes"),
         ({"top": 99}, "less than or equal to 32"),
-        ({"model": "vectors", "sampling": {"cell_steps": 1001}}, "this server allows at most 1000"),
+        (
+            {"model": "vectors", "known": {"cells": [], "values": ""}, "sampling": {"cell_steps": 1001}},
+            "this server allows at most 1000",
+        ),
         ({"sampling": {"cell_solver": "heun"}}, "cell_solver: heun given"),
         ({"label": "cow"}, "label: 'cow' is no class"),
     ],

@@ -1,4 +1,4 @@
-"""The job queue: in turn, bounded; a cancelled job frees its worker within one step."""
+"""The job queue: in turn, bounded; a canceled job frees its worker within one step."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_full_queue_takes_no_more() -> None:
     run(test, max_waiting=2)
 
 
-def test_a_cancelled_job_frees_the_worker_within_one_step() -> None:
+def test_a_canceled_job_frees_the_worker_within_one_step() -> None:
     done: list[str] = []
     closed = threading.Event()
 
@@ -124,7 +124,7 @@ def test_a_cancelled_job_frees_the_worker_within_one_step() -> None:
     run(test)
 
 
-def test_a_cancelled_job_never_runs() -> None:
+def test_a_canceled_job_never_runs() -> None:
     served: list[str] = []
     hold = threading.Event()
 

@@ -25,7 +25,7 @@ MAX_STALL = 10.0
 
 Models = Mapping[str, Heptapod]
 Work = Callable[[Models], Iterator[bytes | None]]
-"""Results for the client; None between two of them is a point at which the job can be cancelled."""
+"""Results for the client; None between two of them is a point at which the job can be canceled."""
 
 
 class QueueFullError(Exception):
@@ -58,7 +58,7 @@ class Job:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.is_cancelled = threading.Event()
+        self.is_canceled = threading.Event()
         self.produced = 0
         self.sent = 0
         self.stall_left = MAX_STALL
@@ -86,7 +86,7 @@ class Job:
 
     def cancel(self) -> None:
         """Cancels the job: its client no longer waits for results."""
-        self.is_cancelled.set()
+        self.is_canceled.set()
 
 
 class JobQueue:
@@ -115,7 +115,7 @@ class JobQueue:
         """
         job = Job(work)
         with self._changed:
-            self._drop_cancelled()
+            self._drop_canceled()
             if len(self._waiting) >= self.max_waiting:
                 raise QueueFullError(f"{len(self._waiting)} requests are waiting already, try again later")
             self._waiting.append(job)
@@ -127,7 +127,7 @@ class JobQueue:
     def num_waiting(self) -> int:
         """Number of jobs that wait."""
         with self._changed:
-            self._drop_cancelled()
+            self._drop_canceled()
             return len(self._waiting)
 
     @property
@@ -151,7 +151,7 @@ class JobQueue:
             finally:
                 with self._changed:
                     self._num_running -= 1
-                    self._drop_cancelled()
+                    self._drop_canceled()
                     for position in range(len(self._waiting)):
                         self._report_position(position)
                 job.put(None)
@@ -160,7 +160,7 @@ class JobQueue:
     def _next(self) -> Job | None:
         with self._changed:
             while self._is_open:
-                self._drop_cancelled()
+                self._drop_canceled()
                 if self._waiting:
                     self._num_running += 1
                     return self._waiting.popleft()
@@ -175,7 +175,7 @@ class JobQueue:
                 if result is not None and not _wait_for_client(job, len(result)):
                     job.put(Failure("results are read too slowly"))
                     break
-                if job.is_cancelled.is_set() or not self._is_open:
+                if job.is_canceled.is_set() or not self._is_open:
                     break
                 if result is not None:
                     job.put(result)
@@ -188,9 +188,9 @@ class JobQueue:
             if results is not None:
                 results.close()  # type: ignore[attr-defined]
 
-    def _drop_cancelled(self) -> None:
-        if any(job.is_cancelled.is_set() for job in self._waiting):
-            self._waiting = deque(job for job in self._waiting if not job.is_cancelled.is_set())
+    def _drop_canceled(self) -> None:
+        if any(job.is_canceled.is_set() for job in self._waiting):
+            self._waiting = deque(job for job in self._waiting if not job.is_canceled.is_set())
 
     def _report_position(self, position: int) -> None:
         ahead = self._num_running + position + 1 - len(self._workers)
@@ -200,10 +200,10 @@ class JobQueue:
 
 def _wait_for_client(job: Job, size: int) -> bool:
     """Waits until the client has read enough for ``size`` more bytes; False if it takes too long."""
-    while job.unsent and job.unsent + size > MAX_UNSENT and not job.is_cancelled.is_set():
+    while job.unsent and job.unsent + size > MAX_UNSENT and not job.is_canceled.is_set():
         if job.stall_left <= 0:
             return False
         began = time.monotonic()
-        job.is_cancelled.wait(0.01)
+        job.is_canceled.wait(0.01)
         job.stall_left -= time.monotonic() - began
     return True

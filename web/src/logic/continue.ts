@@ -1,4 +1,4 @@
-/** Requests that go on from a state of a trace: with another seed or class, or with a cell's value chosen by hand. */
+/** Requests that continue from a state of a trace: with another seed or class, or with a chosen token in a cell. */
 
 import type { ImageRequest } from "../api/client";
 import type { CellRequest, Tokens, Values } from "../api/types";
@@ -19,7 +19,7 @@ export function withoutOne(steps: number[]): number[] {
   return last > 1 ? [...steps.slice(0, -1), last - 1] : steps.slice(0, -1);
 }
 
-/** Goes on from a state with another seed, and perhaps another class. */
+/** Continues from a state with another seed, and perhaps another class. */
 export function forkRequest(
   trace: Trace,
   image: number,
@@ -31,7 +31,7 @@ export function forkRequest(
   return continued(trace, { cells, values: toValues(tokens, trace.model.channels) }, stepsLeft(trace, step), seed, label);
 }
 
-/** Goes on from a state with a cell's value given, and the image's own seed. */
+/** Continues from a state with a given token in a cell, and the seed of the image. */
 export function pinRequest(trace: Trace, image: number, step: number, cell: number, value: Values): ImageRequest {
   const { channels } = trace.model;
   const { cells, tokens } = readAt(trace, image, step);
@@ -48,9 +48,9 @@ function continued(
   label: number | null,
 ): ImageRequest {
   const { steps: _, schedule: __, ...sampling } = request.sampling;
-  const { composite: ___, ...subject } = request;
+  const { composite: ___, ...modelRequest } = request;
   return {
-    ...subject,
+    ...modelRequest,
     label,
     count: 1,
     seed,
@@ -59,7 +59,7 @@ function continued(
   };
 }
 
-/** Asks what an unread cell could become. */
+/** A request for the prediction of an unread cell. */
 export function cellRequest(trace: Trace, image: number, step: number, cell: number, top: number): CellRequest {
   const { model, request } = trace;
   const { cells, tokens } = readAt(trace, image, step);

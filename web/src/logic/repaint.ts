@@ -31,9 +31,9 @@ export interface Wish {
   sampling: SamplingOptions;
 }
 
-/** Why so many of the cells cannot be repainted; null if they can. */
+/** Why a number of cells cannot be repainted; null if they can. */
 export function maskProblem(touched: number, cells: number): string | null {
-  if (touched === 0) return "Brush over what is to be repainted first.";
+  if (touched === 0) return "Brush over the part to repaint first.";
   if (touched === cells) return "Every cell is to be repainted, so nothing is kept. Erase a part of the mask.";
   return null;
 }

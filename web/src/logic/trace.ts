@@ -9,7 +9,7 @@ export interface Origin {
   trace: number;
   image: number;
   step: number;
-  how: string;
+  name: string;
   /** The cell whose value was chosen by hand. */
   pinned?: number;
 }
@@ -117,7 +117,7 @@ export function bytesOf({ states, done }: Trace): number {
   return [...drawn, ...(done?.images ?? [])].reduce((sum, { picture }) => sum + (picture?.length ?? 0), maps);
 }
 
-/** The same trace with so many pictured states at most, the first and the last among them; what was read all stays. */
+/** The same trace with at most n pictures, of the first state, the last and some between; all tokens stay. */
 export function thinned(trace: Trace, most: number): Trace {
   const pictured = trace.states.filter(({ images }) => images.some(({ picture }) => picture));
   if (pictured.length <= most) return trace;

@@ -6,9 +6,9 @@ import type { ModelInfo } from "../api/types";
 import { bytesOf, lastStep, type Origin, type Trace } from "../logic/trace";
 import { Generation } from "./generation";
 
-/** So many generations are kept to go back to. */
+/** Number of generations that are kept. */
 const KEPT = 40;
-/** So many bytes of pictures are kept of those that are not looked at; beyond, the oldest keep so many pictured states. */
+/** Bytes of pictures kept for generations that are not shown; above, the oldest keep a few pictures only. */
 const BYTES = 96e6;
 const STATES = 8;
 

@@ -38,7 +38,7 @@ export function Answer({ trace, at, answer: found, isFresh }: Props) {
       trace: trace.id,
       image: image.peek(),
       step: at,
-      how: `${placeOf(trace, image.peek(), at)}, cell ${place} pinned`,
+      name: `${placeOf(trace, image.peek(), at)}, cell ${place} pinned`,
       pinned: found.cell,
     });
     focusImage();
