@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 LAST_PORT = 65535
 MAX_MEGAPIXELS = 178
+from heptapod.utils.arguments import parse_function
 
 
 def studio(arguments: list[str]) -> None:
     """Parses arguments and serves the studio."""
-    tyro.cli(serve, prog="heptapod studio", args=arguments, use_underscores=True)
+    parse_function(serve, "studio", arguments)()
 
 
 def serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,8 +12,9 @@ from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import open_source
 from heptapod.utils.config import from_dict
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream, numpy_generator
+
+logger = logging.getLogger(__name__)
 
 
 def random_images(
@@ -35,7 +37,7 @@ def random_images(
     rows.sort()
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        say(f"{setting}: left out, {line}")
+        logger.info(f"{setting}: left out, {line}")
     return images
 
 
@@ -84,5 +86,5 @@ def split_images(
         rows = np.sort(rows[numpy_generator(Stream.EVALUATION, seed).permutation(len(rows))[:count]])
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        say(f"data: left out, {line}")
+        logger.info(f"data: left out, {line}")
     return images

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from heptapod.data.webdataset import ShardReader, expand_braces, find_shards, index_shards
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 IMAGE_SUFFIXES = {
     ".jpg",
@@ -254,7 +257,9 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     if left_out := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
-        say(f"data: {len(left_out):,} sample(s) of {path} hold no image and are left out; the first is {left_out[0]}")
+        logger.info(
+            f"data: {len(left_out):,} sample(s) of {path} hold no image and are left out; the first is {left_out[0]}"
+        )
     reader = ShardReader(shards, indices)
 
     def open_all() -> Iterator[Opener]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,7 +24,10 @@ import torch
 
 from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
-from heptapod.utils.logging import Progress, say
+from heptapod.utils.logging import Progress
+
+logger = logging.getLogger(__name__)
+
 
 INDEX = "heptapod-index.safetensors"
 FORMAT = "heptapod-tar-index-1"
@@ -145,7 +149,7 @@ def _index_folder(folder: Path, shards: Sequence[Path], known: dict[str, ShardIn
             if found and is_writable:
                 _write_index(folder, known)
             elif found:
-                say(f"data: {folder} cannot be written, so its shards are indexed anew each time")
+                logger.info(f"data: {folder} cannot be written, so its shards are indexed anew each time")
     return known
 
 
@@ -162,7 +166,7 @@ def _turn(folder: Path, is_writable: bool) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"data: waiting for another process that indexes {folder}")
+                logger.info(f"data: waiting for another process that indexes {folder}")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             except OSError:
                 pass  # no locks on this file system: processes may do the same work, each keeps a whole index
@@ -219,4 +223,6 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
         os.replace(temporary, folder / INDEX)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        say(f"data: the index of {folder} cannot be kept there ({error.strerror}), so it is made anew each time")
+        logger.info(
+            f"data: the index of {folder} cannot be kept there ({error.strerror}), so it is made anew each time"
+        )
