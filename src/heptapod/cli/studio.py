@@ -16,13 +16,13 @@ import tyro
 from PIL import Image
 
 from heptapod.distributed.device import resolve_device
+from heptapod.utils.arguments import parse_function
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 LAST_PORT = 65535
 MAX_MEGAPIXELS = 178
-from heptapod.utils.arguments import parse_function
 
 
 def studio(arguments: list[str]) -> None:

@@ -257,9 +257,8 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     if left_out := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
-        logger.info(
-            f"data: {len(left_out):,} sample(s) of {path} hold no image and are left out; the first is {left_out[0]}"
-        )
+        count, first = len(left_out), left_out[0]
+        logger.info(f"data: {count:,} sample(s) of {path} hold no image and are left out; the first is {first}")
     reader = ShardReader(shards, indices)
 
     def open_all() -> Iterator[Opener]:

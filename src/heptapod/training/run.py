@@ -160,7 +160,7 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     check_probe(recipe.probe, recipe.objective.label_dropout, *images, recipe.seed)
     start(out, recipe, images)
     report(out, images)
-    logger.info(f"model: {parameters_by_part(model)['total']:,} parameters, grid {grid.height}×{grid.width}")
+    _log_model(model, grid)
     tokenizer = (tokenizer or train_tokenizer(recipe, images)).to(device).eval()
     return tokenizer, reference, encode_images(tokenizer, images[0]), encode_images(tokenizer, images[1])
 
@@ -188,6 +188,10 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
         f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}"
     )
     return tokenizer.to(device), reference, train, validation  # the cache's own is saved with the model
+
+
+def _log_model(model: HeptapodModel, grid: GridSpec) -> None:
+    logger.info(f"model: {parameters_by_part(model)['total']:,} parameters, grid {grid.height}×{grid.width}")
 
 
 def preview_grid(heptapod: Heptapod) -> Image.Image:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import keyword
 import re
 import types
 import typing
@@ -267,10 +268,11 @@ def _tyro_class(name: str, tree: Tree) -> type[Any]:
             str_from_instance=lambda _: [""],
         )
         hint = entry.hint
-        notes: list[Any] = [spec, tyro.conf.arg(help=entry.help, help_behavior_hint=hint, metavar=entry.metavar)]
+        shown = tyro.conf.arg(name=field_name, help=entry.help, help_behavior_hint=hint, metavar=entry.metavar)
+        notes: list[Any] = [spec, shown]
         if entry.is_positional:
             notes.append(tyro.conf.Positional)
-        identifier = field_name if field_name.isidentifier() else f"{field_name}_"
+        identifier = f"{field_name}_" if keyword.iskeyword(field_name) else field_name
         fields.append((identifier, Annotated[(object, *notes)], None))
     return dataclasses.make_dataclass(name, fields)
 
@@ -278,10 +280,11 @@ def _tyro_class(name: str, tree: Tree) -> type[Any]:
 def _given(parsed: object, prefix: str) -> Iterator[tuple[str, list[str]]]:
     for entry in dataclasses.fields(parsed):  # type: ignore[arg-type]
         value = getattr(parsed, entry.name)
+        name = entry.name.removesuffix("_")
         if isinstance(value, list):
-            yield prefix + entry.name, value
+            yield prefix + name, value
         elif dataclasses.is_dataclass(value):
-            yield from _given(value, f"{prefix}{entry.name}.")
+            yield from _given(value, f"{prefix}{name}.")
 
 
 def _normalized(arguments: Sequence[str], options: Mapping[str, Option], aliases: Mapping[str, str]) -> list[str]:
