@@ -20,7 +20,6 @@ from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig, sample_stream, sample_tokens
 from heptapod.tools.bench.results import CPU, Column, markdown_table, write_rows
 from heptapod.tools.bench.timing import in_turns, wall_seconds
-from heptapod.utils.logging import say
 
 
 @dataclass
@@ -57,7 +56,7 @@ COLUMNS: dict[str, Column] = {
 def main(options: Options) -> None:
     rows = []
     for head in options.heads:
-        say(f"{head}: cached and uncached (a minute or so each)")
+        print(f"{head}: cached and uncached (a minute or so each)")
         rows.append(measure(head, options))
     print(markdown_table(COLUMNS, rows))
     settings = {name: value for name, value in asdict(options).items() if name not in ("out", "heads")}

@@ -30,7 +30,6 @@ from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.sampling import SamplingConfig, sample_stream
 from heptapod.tools.bench.results import Column, markdown_table, write_rows
-from heptapod.utils.logging import say
 
 GRID = GridSpec(16, 16, channels=16)
 WARM_UP = 2
@@ -89,7 +88,7 @@ def main(options: Options) -> None:
         config = ModelConfig("B", head=HeadConfig("cross"), distribution=distribution)
         model = build_model(config, GRID, 10, seed=0).eval()
         parameters = parameters_by_part(model)
-        say(f"{kind}, {modulation}: {parameters['distribution']:,} of {parameters['total']:,} parameters")
+        print(f"{kind}, {modulation}: {parameters['distribution']:,} of {parameters['total']:,} parameters")
         solvers = cell_solvers(model.distribution, options.steps, options.solvers)
         for count, solver in itertools.product(options.cells_per_step, solvers):
             rows.append(

@@ -35,7 +35,6 @@ from heptapod.evaluation.reconstruction import reconstruct
 from heptapod.tools.bench.results import Column, describe_model, hardware, markdown_table, resume_rows, save_figure
 from heptapod.tools.image_features import image_features
 from heptapod.utils.files import write_json
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream, numpy_generator
 
 FEATURES_AT_ONCE = 32
@@ -174,7 +173,7 @@ def run(
             results["reconstructions"][tokenizer] = distances(features, reference[second])
     write_json(options.out, results)
     for number, setting in enumerate(settings, 1):
-        say(f"{number} of {len(settings)}: {', '.join(f'{name} {value}' for name, value in setting.key.items())}")
+        print(f"{number} of {len(settings)}: {', '.join(f'{name} {value}' for name, value in setting.key.items())}")
         images, seconds = generate(models[setting.model], setting, options)
         quality = distances(image_features(extractor, images, FEATURES_AT_ONCE), reference)
         results["rows"].append({**setting.key, **seconds, **quality, **hardware()})

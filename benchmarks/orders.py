@@ -32,7 +32,6 @@ from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.tools.bench.results import Column, describe_model, hardware, markdown_table, resume_rows, save_figure
 from heptapod.tools.image_features import image_features
 from heptapod.utils.files import write_json
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream
 
 Measure = Callable[[Tensor, Tensor], dict[str, Any]]
@@ -76,7 +75,7 @@ def main(options: Options) -> None:
         judge = measure(options, model)
         labels = [i % len(model.class_names) for i in range(options.images)]
         for number, key in enumerate(left, 1):
-            say(f"{number} of {len(left)}: {key}")
+            print(f"{number} of {len(left)}: {key}")
             started = time.perf_counter()
             tokens = model.generate_tokens(
                 labels, seed=0, batch_size=options.batch_size, progress=True, temperature=temperature, **key

@@ -13,7 +13,7 @@ from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import Supervision, draw_token_order, next_cell_supervision, objective_loss
 from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
 from heptapod.tokenizers.continuous import ContinuousTokenizer
-from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
 READABLE_IN: dict[TokenOrder, tuple[TokenOrder, ...]] = {
@@ -63,7 +63,7 @@ def negative_log_likelihood(
     """
     check_likelihood(model, token_order, orders, batch_size)
     title = f"likelihood of {len(tokens):,} images"
-    with Progress(title, orders * len(tokens)) if progress else Silent() as bar:
+    with Progress(title, orders * len(tokens), shown=progress) as bar:
         each = [
             _by_batch(model, tokens, labels, token_order, numbers, batch_size, _next_cell_nats, (seed, k), bar)
             for k in range(orders)
@@ -143,7 +143,7 @@ def tokens_of_images(
             f"images: {tuple(images.shape)} of {images.dtype} given, must be (M, 3, {shape[1]}, {shape[2]}) of uint8"
         )
     parts = []
-    with Progress(f"encoding {len(images):,} images", len(images)) if progress else Silent() as bar:
+    with Progress(f"encoding {len(images):,} images", len(images), shown=progress) as bar:
         for part in images.split(batch_size):
             parts.append(tokenizer.encode(to_float(part).to(tokenizer.device)).cpu())
             bar.advance(len(part))
@@ -207,7 +207,7 @@ def _by_batch(
     batch_size: int,
     measure: Callable[[HeptapodModel, Tensor, Tensor | None, Supervision, KeyedGenerator], Tensor],
     key: tuple[int, int] = (0, 0),
-    bar: Progress | Silent | None = None,
+    bar: Progress | None = None,
 ) -> Tensor:
     device = model.token_embedding.weight.device
     numbers = torch.arange(len(tokens)) if numbers is None else numbers

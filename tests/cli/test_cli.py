@@ -19,9 +19,12 @@ from heptapod.training.recipe import recipe_names
 from heptapod.utils.files import read_tensors
 from tests.conftest import write_classes
 
-TINY = [
+TINY_TOKENIZER = [
     "--tokenizer.model.width", "8", "--tokenizer.model.codebook_size", "8", "--tokenizer.model.code_width", "4",
-    "--tokenizer.train.steps", "6", "--tokenizer.train.batch_size", "8", "--model.width", "16", "--model.depth", "1",
+    "--tokenizer.train.steps", "6", "--tokenizer.train.batch_size", "8",
+]  # fmt: skip
+TINY = [
+    *TINY_TOKENIZER, "--model.width", "16", "--model.depth", "1",
     "--model.num_heads", "1", "--model.head.depth", "1", "--train.steps", "6", "--train.batch_size", "8",
     "--train.precision", "float32", "--train.eval_every", "3", "--train.log_every", "1",
 ]  # fmt: skip
@@ -98,21 +101,21 @@ def test_other_images_are_another_run(run_folder: Path, tmp_path: Path, capsys: 
     import shutil
 
     shutil.copytree(run_folder.parent / "images", tmp_path / "images")
-    arguments = ["train", "cifar10", "--data", str(tmp_path / "images"), "--out", str(tmp_path / "run"), *TINY]
-    arguments += ["--data.image_size", "16"]
-    assert main(["train-tokenizer", *arguments[1:]]) == 0
+    arguments = ["train-tokenizer", "cifar10", "--data", str(tmp_path / "images"), "--out", str(tmp_path / "run")]
+    arguments += [*TINY_TOKENIZER, "--data.image_size", "16"]
+    assert main(arguments) == 0
     assert "1 image(s) could not be read" in capsys.readouterr().err
     (tmp_path / "run" / "tokenizer" / "training.json").unlink()
     (tmp_path / "images" / "dark" / "broken.png").write_bytes((tmp_path / "images/dark/00.png").read_bytes())
-    fails(capsys, ["train-tokenizer", *arguments[1:]], "are not those (of 39 and 1) the run in")
+    fails(capsys, arguments, "are not those (of 39 and 1) the run in")
 
 
 def test_train_tokenizer_then_use_it(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = str(run_folder.parent / "images")
-    common = ["cifar10", "--data", images, "--data.image_size", "16", *TINY]
-    assert main(["train-tokenizer", *common, "--out", str(tmp_path / "a")]) == 0
+    common = ["cifar10", "--data", images, "--data.image_size", "16"]
+    assert main(["train-tokenizer", *common, *TINY_TOKENIZER, "--out", str(tmp_path / "a")]) == 0
     assert json.loads((tmp_path / "a/tokenizer/training.json").read_text())["val_psnr"] > 0
-    assert main(["train", *common, "--out", str(tmp_path / "b"), "--tokenizer.path", str(tmp_path / "a")]) == 0
+    assert main(["train", *common, *TINY, "--out", str(tmp_path / "b"), "--tokenizer.path", str(tmp_path / "a")]) == 0
     assert not (tmp_path / "b" / "tokenizer").exists()
     assert main(["sample", str(tmp_path / "b"), "--count", "1", "--out", str(tmp_path / "s.png")]) == 0
     capsys.readouterr()

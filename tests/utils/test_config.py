@@ -7,7 +7,7 @@ import yaml
 
 from heptapod.tokenizers import PixelConfig, VQConfig
 from heptapod.training.recipe import Recipe, load_recipe, recipe_names
-from heptapod.utils.config import apply_overrides, from_dict, to_dict, to_yaml
+from heptapod.utils.config import from_dict, merge, to_dict, to_yaml
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -102,7 +102,7 @@ def test_a_tokenizer_that_the_recipe_does_not_name(tmp_path: Path) -> None:
 
 def test_overrides_leave_the_original_alone() -> None:
     values = {"model": {"depth": 3}}
-    merged = apply_overrides(Recipe, values, ["--model.depth", "5"])
+    merged = merge(values, {"model": {"depth": 5}})
     assert (values["model"]["depth"], merged["model"]["depth"]) == (3, 5)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-from dataclasses import dataclass, field
+import logging
+from dataclasses import field
 from pathlib import Path
 
 import tyro
 
-from heptapod.cli.recipe_options import GridOptions, recipe_first, split_options
+from heptapod.cli.recipe_options import GridOptions, parse_recipe, train_settings_except
 from heptapod.distributed.device import resolve_device
 from heptapod.tools.bench.report import to_json, to_markdown
 from heptapod.tools.bench.results import hardware
@@ -18,22 +18,23 @@ from heptapod.tools.bench.timing import num_threads
 from heptapod.tools.bench.training import TrainingBench, measure_training
 from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
 from heptapod.tools.planning.training_setup import resolve_setup
-from heptapod.training.recipe import load_recipe, recipe_names
+from heptapod.utils.arguments import parse_function
+from heptapod.utils.config import settings
 from heptapod.utils.files import write_atomically, write_json
-from heptapod.utils.logging import say
 
+logger = logging.getLogger(__name__)
 BENCHMARKS = ("sampling", "training")
 
 
 def bench(arguments: list[str]) -> None:
-    """Runs the benchmark that the first argument names."""
+    """Runs the benchmark named by the first argument."""
     if arguments[:1] in (["-h"], ["--help"]):
         print(
-            "usage: heptapod bench sampling [OPTIONS]\n       heptapod bench training RECIPE [--SETTING VALUE ...] "
-            "[OPTIONS]\n\n(heptapod bench sampling --help, or training --help, explains them)\n\n"
-            "sampling: what sampling costs on this machine, beside next-token decoding and a masked model, with random "
-            "weights.\ntraining: what training a recipe costs on this machine, beside the same with other heads and "
-            "supervision densities."
+            "usage: heptapod bench sampling [OPTIONS]\n       heptapod bench training RECIPE [OPTIONS]\n\n"
+            "sampling: the speed of sampling on this machine, next to next-token decoding and a masked model, with "
+            "random weights.\ntraining: the speed of training a recipe on this machine, next to other heads and "
+            "supervision densities.\n\nheptapod bench sampling --help and heptapod bench training --help list the "
+            "options."
         )
         return
     if not arguments or arguments[0] not in BENCHMARKS:
@@ -42,31 +43,31 @@ def bench(arguments: list[str]) -> None:
     if arguments[0] == "training":
         training(arguments[1:])
     else:
-        tyro.cli(sampling, prog="heptapod bench sampling", args=arguments[1:], use_underscores=True)
+        parse_function(sampling, "bench sampling", arguments[1:])()
 
 
 def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampling-bench") -> None:
-    """Measures what sampling costs on this machine, beside the usual ways to do it, in one run.
+    """Measures the speed of sampling on this machine, next to the usual methods, in one run.
 
-    Images per second, milliseconds per step and peak memory, with random weights in float32 (what the weights are
-    changes no time). The models are Heptapod's heads (cross, global, global_approximate) and two baselines:
-    next_token, which draws one cell per step with a KV cache and has as many parameters as cross (as LlamaGen does),
-    and masked, a bidirectional Transformer of as many blocks that is run again in full at every step (as MAR does;
-    its steps cost the same, so two are timed and scaled).
+    Images per second, milliseconds per step and peak memory, with random float32 weights (their values change no
+    time). The models are Heptapod's heads (cross, global, global_approximate) and two baselines: next_token, which
+    samples one cell per step with a KV cache and has as many parameters as cross (as in LlamaGen), and masked, a
+    bidirectional Transformer with the same number of blocks that runs in full at every step (as in MAR; all its steps
+    cost the same, so two are timed and scaled).
 
-    Fits how time and memory grow with the number of cells N at equal steps, and compares the heads with the
-    baselines. Prints Markdown tables and writes them beside a JSON file, with the hardware. A row that would take
-    longer than max_seconds is not measured but listed with the time predicted for it. The defaults take some ten
-    minutes on two free cores; a quick look takes seconds: --sizes tiny --grids 8 16 --batches 1 --steps 16.
+    Fits how time and memory grow with the number of cells N at equal steps, and compares the heads with the baselines.
+    Prints Markdown tables and writes them and a JSON file, with the hardware. A row that would take longer than
+    max_seconds is listed with its predicted time and not measured. The defaults take about ten minutes on two idle
+    cores; this takes seconds: --sizes tiny --grids 8 16 --batches 1 --steps 16.
 
     Args:
         bench: What to measure.
-        out: Folder for sampling.json and sampling.md, or a .json file (the .md lies beside it).
+        out: Folder for sampling.json and sampling.md, or a .json file (the .md is written next to it).
     """
     file = _json_file(out, "sampling")
     bench.check()
     resolve_device(bench.device)
-    file.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before it is measured
+    file.parent.mkdir(parents=True, exist_ok=True)  # fails before the measurement if it cannot be written
     rows, skipped = measure(bench)
     with num_threads(bench.threads):
         report = to_json(hardware(resolve_device(bench.device)), bench, rows, skipped)
@@ -77,45 +78,43 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
     print(f"{file}, {file.with_suffix('.md')}")
 
 
-@dataclass
+TRAINING = """Measures the speed of training a recipe on this machine, next to other heads and densities, in one run.
+
+Images, tokens and supervised cells per second, model FLOPs utilization, peak memory (next to the estimate of `heptapod
+plan`), and the share of a step spent on reading data, forward and backward pass, optimizer and moving average. The
+baseline is next_token; width and depths are those of the recipe; the models take turns, step by step. Tokens are
+random and in memory, so that no data are needed; weights are fresh (neither changes a time).
+
+Utilization is relative to the GPU's peak (heptapod plan --help lists the GPUs known), or, on a CPU or another GPU, to
+the fastest matrix product of the same run. The demo takes two minutes on two cores: heptapod bench training demo. A
+smaller --train.batch-size is faster."""
+WITHOUT = {
+    *("description", "tokenizer.losses", "tokenizer.train", "probe", "sampling", "data.memory_gib"),
+    *("data.validation_path", "data.validation_fraction", "data.limit", "data.flip"),
+    *train_settings_except(
+        *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile")
+    ),
+}
+"""Settings of a recipe that change nothing in the benchmark."""
+
+
+@settings
 class TrainingOptions(GridOptions):
-    """Measures what training a recipe costs on this machine, beside other heads and densities, in one run.
-
-    Images, tokens and supervised cells per second, model FLOPs utilization, peak memory (beside what `heptapod plan`
-    says of it), and how the time of a step is shared by reading data, forward and backward pass, optimizer and moving
-    average. The baseline is next_token; width and depths are those of the recipe; the models take turns, step by step.
-    Tokens are random ones in memory, so that no data are needed; weights are fresh (neither changes a time).
-
-    Utilisation is told against the GPU's peak (heptapod plan --help lists those known), or, on a CPU or another GPU,
-    against the fastest matrix product of the same run. The demo takes two minutes on two cores:
-    heptapod bench training demo. Settings are the recipe's: a smaller --train.batch_size makes it quick.
-    """
+    """Options of the training benchmark."""
 
     bench: tyro.conf.OmitArgPrefixes[TrainingBench] = field(default_factory=TrainingBench)
     """What to measure."""
     out: str = "training-bench"
-    """Folder for training.json, training.md and training.png, or a .json file (the others lie beside it)."""
-
-
-OWN = {one.name for cls in (TrainingOptions, TrainingBench) for one in dataclasses.fields(cls)} - {"bench"}
+    """Folder for training.json, training.md and training.png, or a .json file (the others are written next to it)."""
 
 
 def training(arguments: list[str]) -> None:
     """Parses arguments, measures training, prints the tables and writes them."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(
-            "usage: heptapod bench training RECIPE [--SETTING VALUE ...] [OPTIONS]\n\n"
-            f"RECIPE is one of {', '.join(recipe_names())}, or a .yaml file.\n"
-        )
-        _training_options(["--help"])
-    name, rest = recipe_first(arguments)
-    own, overrides = split_options(rest, OWN)
-    options = _training_options(own)
+    recipe, options = parse_recipe("bench training", arguments, TrainingOptions, TRAINING, {*WITHOUT, "out"})
     file = _json_file(options.out, "training")
-    recipe = load_recipe(name, overrides)
     options.bench.check(recipe)
     resolve_device(recipe.device)
-    training_setup = resolve_setup(recipe, options.given())
+    training_setup = resolve_setup(recipe, options.overrides())
     file.parent.mkdir(parents=True, exist_ok=True)
     result = measure_training(options.bench, training_setup)
     with num_threads(options.bench.threads):
@@ -127,16 +126,9 @@ def training(arguments: list[str]) -> None:
     if importlib.util.find_spec("matplotlib"):
         written.append(training_picture(report, file.with_suffix(".png")))
     else:
-        say("no picture is drawn: it needs matplotlib (pip install 'heptapod[evaluation]')")
+        logger.info("no figure: it needs matplotlib (pip install 'heptapod[evaluation]')")
     print(text)
     print(", ".join(map(str, written)))
-
-
-def _training_options(arguments: list[str]) -> TrainingOptions:
-    config = (tyro.conf.FlagConversionOff,)  # --memory False
-    return tyro.cli(
-        TrainingOptions, prog="heptapod bench training", args=arguments, use_underscores=True, config=config
-    )
 
 
 def _json_file(out: str, name: str) -> Path:

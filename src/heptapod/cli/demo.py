@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import rich.table
 import torch
 from rich.console import Console
 
-from heptapod.cli.train import recipe_from_arguments
+from heptapod.cli.recipe_options import PrintConfig, parse_recipe
+from heptapod.cli.train import printed
 from heptapod.data import load_images
 from heptapod.evaluation.classifier import Classifier, accuracy, train_classifier
 from heptapod.inference.pipeline import Heptapod
@@ -19,8 +21,13 @@ from heptapod.training.run import train_model, train_tokenizer
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import read_json, write_json
 from heptapod.utils.images import image_grid, save_png
-from heptapod.utils.logging import say
 
+logger = logging.getLogger(__name__)
+ABOUT = (
+    "Trains a tokenizer and a model on 5,000 real handwritten digits, samples 1,000 digits without guidance and scores "
+    "them with a classifier trained on real digits only. Takes about six minutes on two CPU cores; writes samples.png, "
+    "belief.png and metrics.json to --out (runs/demo)."
+)
 IMAGES = 1000
 FEW_STEPS = 8
 SHOWN_PER_CLASS = 12
@@ -28,16 +35,8 @@ SHOWN_PER_CLASS = 12
 
 def demo(arguments: list[str]) -> None:
     """Trains on mnist5k, samples 1,000 digits, has them judged; writes samples.png, belief.png, metrics.json."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(
-            "usage: heptapod demo [--SETTING VALUE ...]\n\nTrains a tokenizer and a model on 5,000 real handwritten "
-            "digits, samples 1,000 digits without guidance and\nhas them judged by a classifier trained on real "
-            "digits only. About six minutes on two CPU cores. Takes the\nsettings of `heptapod train demo --help`; "
-            "writes samples.png, belief.png and metrics.json to --out (runs/demo)."
-        )
-        return
-    recipe = recipe_from_arguments("demo", ["demo", *arguments])
-    if recipe is None:
+    recipe, options = parse_recipe("demo", ["demo", *arguments], PrintConfig, ABOUT)
+    if printed(recipe, options):
         return
     if recipe.data.path != "mnist5k":
         raise ValueError(f"data.path: {recipe.data.path} given, but the demo is about mnist5k; use `heptapod train`")
@@ -45,7 +44,7 @@ def demo(arguments: list[str]) -> None:
     seconds: dict[str, float] = {}
 
     def stage(number: int, what: str) -> None:
-        say(f"[{number}/4] {what}  ({time.perf_counter() - started:.0f} s so far)")
+        logger.info(f"[{number}/4] {what}  ({time.perf_counter() - started:.0f} s so far)")
 
     if recipe.tokenizer.path is None:
         stage(1, "training the tokenizer: images <-> 7×7 tokens (about half a minute)")

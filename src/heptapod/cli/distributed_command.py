@@ -1,26 +1,23 @@
-"""A command that several processes (torchrun) do together: bad arguments and failures are told once, and end all."""
+"""Runs a command in one process or in several (torchrun), where each error is reported once and ends all of them."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import tyro
+from collections.abc import Callable
 
 from heptapod.distributed import process_group
 from heptapod.distributed.coordination import report_failure_once
+from heptapod.utils.arguments import parse_function
 
 
 def run_distributed(function: Callable[..., None], command: str, arguments: list[str]) -> None:
-    """Parses arguments and calls a function with them, in the one process or in each of several.
+    """Parses arguments and calls a function with them on every rank.
 
-    Several processes share the work through :mod:`heptapod.distributed.collectives`. After the last collective only the
-    main process continues; the others should return.
+    Ranks share work through :mod:`heptapod.distributed.collectives`. After the last collective only rank 0 continues;
+    the function returns on the others.
 
     Args:
         function: its parameters are the arguments, described by its docstring.
@@ -28,35 +25,23 @@ def run_distributed(function: Callable[..., None], command: str, arguments: list
         arguments: of the command line.
 
     Raises:
-        SystemExit: in several processes, for whatever ends them; it has been told.
+        SystemExit: on ranks whose error another rank reports.
     """
-
-    @functools.wraps(function)
-    def parsed(*args: Any, **kwargs: Any) -> Callable[[], None]:
-        return functools.partial(function, *args, **kwargs)
-
     with process_group.init_process_group(), report_failure_once():
-        with _silence_other_ranks():
-            call = tyro.cli(parsed, prog=f"heptapod {command}", args=arguments, use_underscores=True)
+        with contextlib.ExitStack() as stack:
+            if not process_group.is_main_process():  # rank 0 prints the help
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+            call = parse_function(function, command, arguments)
         call()
 
 
-@contextlib.contextmanager
-def _silence_other_ranks() -> Iterator[None]:
-    """What is printed in this block is printed by the first process only."""
-    if process_group.is_main_process():
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        yield
-
-
 def warn_if_ranks_idle(count: int, batch_size: int) -> None:
-    """Warns where there are fewer batches than processes."""
-    batches, processes = math.ceil(count / batch_size), process_group.world_size()
-    if batches < processes:
+    """Warns if there are fewer batches than ranks."""
+    batches, ranks = math.ceil(count / batch_size), process_group.world_size()
+    if batches < ranks:
         warnings.warn(
-            f"batch_size: {count} images, {batch_size} at a time, are work for {batches} of {processes} processes; the "
-            "others have nothing to do",
+            f"batch_size: {count} images in batches of {batch_size} are work for {batches} of {ranks} processes; the "
+            "others are idle",
             stacklevel=3,
         )

@@ -20,6 +20,7 @@ from heptapod.inference.editing import edit as inpaint
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.inference.record import WHITE, composite_of, known_of
+from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import write_json
 from heptapod.utils.images import hatched, image_grid, save_png, to_pil
@@ -27,7 +28,7 @@ from heptapod.utils.images import hatched, image_grid, save_png, to_pil
 
 def edit(arguments: list[str]) -> None:
     """Parses arguments and edits an image."""
-    tyro.cli(edit_file, prog="heptapod edit", args=arguments, use_underscores=True)
+    parse_function(edit_file, "edit", arguments)()
 
 
 def edit_file(

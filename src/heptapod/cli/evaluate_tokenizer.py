@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,15 +29,17 @@ from heptapod.evaluation.reconstruction import evaluate_reconstruction
 from heptapod.tokenizers import Tokenizer, load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
 from heptapod.training.folder import find_tokenizer
+from heptapod.utils.arguments import parse_function
 from heptapod.utils.files import check_folder, write_json
 from heptapod.utils.images import save_png
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_tokenizer(arguments: list[str]) -> None:
     """Parses arguments and evaluates."""
-    tyro.cli(evaluate, prog="heptapod evaluate-tokenizer", args=arguments, use_underscores=True)
+    parse_function(evaluate, "evaluate-tokenizer", arguments)()
 
 
 def evaluate(
@@ -154,7 +157,7 @@ def _check_baseline(tokenizer: Tokenizer, train: ImageSet) -> None:
 
 def _baseline(tokenizer: Tokenizer, train: Tensor, test: Tensor, reached: Tensor, seed: int) -> dict[str, Any]:
     """The baseline of the tokenizer's rate, and by how much the tokenizer beats it."""
-    say("fitting the baseline on raw patches (a minute or two)")
+    logger.info("fitting the baseline on raw patches (a minute or two)")
     if tokenizer.is_discrete:
         name = f"k-means, {tokenizer.vocabulary_size:,} centroids"
         values = kmeans_baseline(train, test, tokenizer.factor, tokenizer.vocabulary_size, seed)

@@ -9,12 +9,13 @@ import tyro
 
 from heptapod.inference.pipeline import Heptapod
 from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint, step_of
+from heptapod.utils.arguments import parse_function
 from heptapod.utils.files import check_folder, load_strictly
 
 
 def export(arguments: list[str]) -> None:
     """Parses arguments and exports."""
-    tyro.cli(export_run, prog="heptapod export", args=arguments, use_underscores=True)
+    parse_function(export_run, "export", arguments)()
 
 
 def export_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,15 +20,17 @@ from heptapod.models.heptapod import parameters_by_part
 from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
 from heptapod.training.checkpoint import checkpoints, held
+from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import open_tensors, read_json, read_metadata
 from heptapod.utils.images import save_png
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
 
 
 def info(arguments: list[str]) -> None:
     """Parses arguments and prints what is there."""
-    tyro.cli(show, prog="heptapod info", args=arguments, use_underscores=True)
+    parse_function(show, "info", arguments)()
 
 
 def show(
@@ -70,7 +73,7 @@ def _write_sheet(cache: Path, sheet: str | None) -> str:
     except OSError as error:
         if sheet is not None:
             raise
-        say(f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet")
+        logger.info(f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet")
         return ""
     return str(picture)
 

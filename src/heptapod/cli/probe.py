@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -25,10 +26,13 @@ from heptapod.inference.pretrained import find_pretrained
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model
 from heptapod.tokenizers import tokenizer_hash
+from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import from_dict
 from heptapod.utils.files import check_folder, sha256, write_json
 from heptapod.utils.images import save_png
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 TEST_SHARE = 0.2
 """Share of the images tested on, where the data has no test images of its own."""
@@ -36,7 +40,7 @@ TEST_SHARE = 0.2
 
 def probe(arguments: list[str]) -> None:
     """Parses arguments and probes."""
-    tyro.cli(probe_model, prog="heptapod probe", args=arguments, use_underscores=True)
+    parse_function(probe_model, "probe", arguments)()
 
 
 def probe_model(
@@ -114,7 +118,7 @@ def probe_model(
         fresh = build_model(trained.config, trained.trained_grid, trained.num_classes, seed).to(place).eval()
         results["random_model"] = probed(fresh, "random weights")
     if found.pixels is not None:
-        say("probing raw pixels")
+        logger.info("probing raw pixels")
         train, test = (part.float() for part in found.pixels)
         results["pixels"] = {"pixels": probes.probe(train, found.train.labels, test, found.test.labels, seed)}
     figures = {

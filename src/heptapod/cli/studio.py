@@ -16,6 +16,7 @@ import tyro
 from PIL import Image
 
 from heptapod.distributed.device import resolve_device
+from heptapod.utils.arguments import parse_function
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,7 +27,7 @@ MAX_MEGAPIXELS = 178
 
 def studio(arguments: list[str]) -> None:
     """Parses arguments and serves the studio."""
-    tyro.cli(serve, prog="heptapod studio", args=arguments, use_underscores=True)
+    parse_function(serve, "studio", arguments)()
 
 
 def serve(

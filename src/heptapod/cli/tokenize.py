@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,14 @@ from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokeni
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.pretrained import KINDS, import_pretrained
 from heptapod.training.folder import find_tokenizer
+from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import from_dict
 from heptapod.utils.files import atomic_folder
 from heptapod.utils.images import save_png
-from heptapod.utils.logging import Progress, say
+from heptapod.utils.logging import Progress
 from heptapod.utils.random import Stream
+
+logger = logging.getLogger(__name__)
 
 
 def tokenize(arguments: list[str]) -> None:
@@ -39,13 +43,8 @@ def import_tokenizer(arguments: list[str]) -> None:
     """Parses arguments and imports a tokenizer."""
     kinds = "\n".join(f"  {kind}: {what}" for kind, what in KINDS.items())
     about = str(inspect.getdoc(import_published)).partition("Args:")[0]
-    tyro.cli(
-        import_published,
-        prog="heptapod import-tokenizer",
-        description=f"{about}Kinds, and what SOURCE is for each:\n\n{kinds}",
-        args=arguments,
-        use_underscores=True,
-    )
+    description = f"{about}Kinds, and the SOURCE of each:\n\n{kinds}"
+    parse_function(import_published, "import-tokenizer", arguments, description=description)()
 
 
 def write_cache(
@@ -101,7 +100,7 @@ def write_cache(
     seconds = time.perf_counter() - started
     save_png(contact_sheet(folder), folder / "contact_sheet.png")
     for line in index.unreadable[:5]:
-        say(f"missing: {line}")
+        logger.info(f"missing: {line}")
     print(
         f"{index.images:,} images, {index.views} view(s) each, {index.missing} missing, in {seconds:.1f} s\n"
         f"cache:         {folder}\ncontact sheet: {folder / 'contact_sheet.png'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from heptapod.tokenizers.base import to_float
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.utils.logging import Progress
+
+logger = logging.getLogger(__name__)
 
 
 class CacheWriter:
@@ -108,7 +111,7 @@ class CacheWriter:
         processes = f" in {process_group.world_size()} processes" if process_group.is_distributed() else ""
         with Progress(f"tokenizing {total:,} images{processes}", total, done=done) as progress:
             if done:
-                progress.say(f"tokenizing: resuming after {done:,} images")
+                logger.info(f"tokenizing: resuming after {done:,} images")
             count = SharedProgress("images tokenized", progress)
             rows = np.concatenate([self._rows(number) for number in mine] or [np.arange(0)])
             decoded = decode_each(self.source, rows, self._transform())
@@ -167,7 +170,7 @@ class CacheWriter:
         if batch:
             parts.append(self._encode(batch))
         if unreadable:
-            count.progress.say(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
+            logger.info(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
         self._save_shard(number, rows, torch.cat(parts) if parts else None, unreadable)
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.utils.logging import say
+logger = logging.getLogger(__name__)
 
 
 class ImagesOnDemand:
@@ -62,7 +63,7 @@ class ImagesOnDemand:
                 return torch.from_numpy(pixels)
             if place not in self._reported:
                 self._reported.add(place)
-                say(f"data: {self._names[place]} cannot be read ({pixels}); the next image replaces it")
+                logger.info(f"data: {self._names[place]} cannot be read ({pixels}); the next image replaces it")
         raise ValueError(f"data: none of {len(self)} image(s) can be read; the first is {self._names[0]}")
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,10 +12,11 @@ from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import Source, open_source
 from heptapod.utils.config import from_dict
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream, numpy_generator
 
 Split = Literal["held_out", "train", "all"]
+
+logger = logging.getLogger(__name__)
 
 
 def random_images(
@@ -85,5 +87,5 @@ def _decode(
         rows = np.sort(rows[numpy_generator(*draw).permutation(len(rows))[:count]])
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        say(f"{setting}: skipped, {line}")
+        logger.info(f"{setting}: skipped, {line}")
     return images

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from heptapod.data.webdataset import ShardReader, expand_braces, find_shards, index_shards
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
@@ -241,7 +244,7 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     if without_image := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
-        say(
+        logger.info(
             f"data: {len(without_image):,} sample(s) of {path} have no image and are skipped; the first is "
             f"{without_image[0]}"
         )

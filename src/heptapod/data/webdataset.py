@@ -7,6 +7,7 @@ writable. A shard is indexed again if its size or modification time changes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,7 +24,10 @@ from filelock import FileLock, Timeout
 
 from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
-from heptapod.utils.logging import Progress, say
+from heptapod.utils.logging import Progress
+
+logger = logging.getLogger(__name__)
+
 
 INDEX = "heptapod-index.safetensors"
 LOCK = f"{TEMPORARY}heptapod-index.lock"
@@ -148,7 +152,7 @@ def _index_folder(folder: Path, shards: Sequence[Path], known: dict[str, ShardIn
             if added and is_writable:
                 _write_index(folder, known)
             elif added:
-                say(f"data: {folder} is not writable, so its shards are indexed again each time")
+                logger.info(f"data: {folder} is not writable, so its shards are indexed again each time")
     return known
 
 
@@ -167,7 +171,7 @@ def _index_lock(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"data: waiting for another process that indexes {folder}")
+            logger.info(f"data: waiting for another process that indexes {folder}")
             lock.acquire()
     try:
         yield
@@ -225,4 +229,6 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
         os.replace(temporary, folder / INDEX)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        say(f"data: the index of {folder} cannot be stored there ({error.strerror}), so it is computed again each time")
+        logger.info(
+            f"data: the index of {folder} cannot be stored there ({error.strerror}), so it is computed again each time"
+        )

@@ -104,9 +104,6 @@ class ProgressBar(Protocol):
     def advance(self, count: int) -> None:
         """Counts work done."""
 
-    def say(self, message: str) -> None:
-        """Prints a line above the bar."""
-
 
 class SharedProgress:
     """Counts work on the progress bar of the first process, whichever process does it.

@@ -14,7 +14,7 @@ from heptapod.distributed import process_group
 from heptapod.distributed.collectives import gather_blocks
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import FeatureExtractor
-from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.logging import Progress
 
 ROWS_AT_A_TIME = 4096
 """Features that are counted into the statistics at a time, however the images come: a fixed number, so that not even
@@ -69,7 +69,7 @@ def collect_features(
         ValueError: if there are no images, their sizes differ, or they are not uint8 RGB.
     """
     found = _extracted(batches, extractor, with_logits)
-    with Progress(f"{title} of {total:,} images", total) if progress else Silent() as bar:
+    with Progress(f"{title} of {total:,} images", total, shown=progress) as bar:
         return _collected(found, extractor, kept, bar, None)
 
 
@@ -130,7 +130,7 @@ def _collected(
     batches: Iterable[Mapping[str, Tensor]],
     extractor: FeatureExtractor,
     kept: np.ndarray | None,
-    bar: Progress | Silent,
+    bar: Progress,
     see: See | None,
 ) -> Collected:
     """Puts together what was extracted of batches, in their order."""

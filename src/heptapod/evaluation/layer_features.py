@@ -17,7 +17,7 @@ from heptapod.grid import TokenOrder, tokens_at
 from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import draw_token_order
-from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
 Pool = Callable[[Tensor, int], Tensor]
@@ -94,7 +94,7 @@ def layer_features(
     wanted = [name for name in names if layers is None or name in layers]
     device, order_kind = model.token_embedding.weight.device, reading_order(token_order)
     found = {name: torch.empty(len(tokens), model.config.width) for name in wanted}
-    with Progress(title, len(tokens)) if title else Silent() as bar, torch.autocast(device.type, enabled=False):
+    with Progress(title or "", len(tokens), shown=bool(title)) as bar, torch.autocast(device.type, enabled=False):
         for rows in torch.arange(len(tokens)).split(batch_size):
             generator = KeyedGenerator(Stream.EVALUATION, [(0, number) for number in rows.tolist()])
             order = draw_token_order(order_kind, tokens.shape[1], generator).to(device)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.logging import Progress
 from heptapod.utils.random import Stream, numpy_generator
 
 NEIGHBORS = 20
@@ -107,7 +107,7 @@ def probe_layers(
         title: what a progress bar says; None shows none.
     """
     results = {}
-    with Progress(title, len(train), "layers") if title else Silent() as bar:
+    with Progress(title or "", len(train), "layers", shown=bool(title)) as bar:
         for name, features in train.items():
             results[name] = probe(features, train_labels, test[name], test_labels, seed)
             bar.advance(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from heptapod.data.sources import Source, open_source
 from heptapod.evaluation.probe import check_probe_labels
 from heptapod.inference.pipeline import Heptapod
 from heptapod.tokenizers import tokenizer_hash
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream, numpy_generator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,7 +72,7 @@ def _from_images(
 def _decoded(heptapod: Heptapod, source: Source, config: DataConfig, rows: np.ndarray) -> ImageSet:
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        say(f"data: left out, {line}")
+        logger.info(f"data: left out, {line}")
     _check_grid(heptapod, *images.size)
     return images
 
@@ -97,7 +99,7 @@ def _from_cache(
     for part in (train, test):
         part.check_finite()
     if pixels:
-        say("raw pixels are left out: a cache holds tokens only")
+        logger.info("raw pixels are left out: a cache holds tokens only")
     return ProbeData(train, test, None, [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,10 @@ from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.base import to_uint8
 from heptapod.utils.files import atomic_file, sha256
-from heptapod.utils.logging import say
 from heptapod.utils.random import Stream, numpy_generator
+
+logger = logging.getLogger(__name__)
+
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Images (B, 3, h, w) uint8 and labels (B,) int64, -1 where there is none."""
@@ -119,7 +122,7 @@ def open_images(
                 labels: list[int] = []
                 for number, result in islice(decoded, len(block)):
                     if isinstance(result, str):
-                        say(f"{setting}: left out, {source.names[number]}: {result}", everywhere=True)
+                        logger.info(f"{setting}: left out, {source.names[number]}: {result}", extra={"all_ranks": True})
                         continue
                     shape = shape if shape[1] else result.shape
                     check_size(source.names[number], result.shape, shape)

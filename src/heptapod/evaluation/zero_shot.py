@@ -14,7 +14,7 @@ from torch import Tensor
 from heptapod.grid import TokenOrder
 from heptapod.likelihood import check_likelihood, negative_log_likelihood
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.logging import Progress
 
 CONFIDENCE_BINS = 10
 
@@ -62,7 +62,7 @@ def zero_shot(
     K, N = len(chosen), tokens.shape[1]
     numbers = torch.arange(len(tokens)) if numbers is None else numbers
     parts = []
-    with Progress(f"{len(tokens):,} images under {K:,} classes", len(tokens)) if progress else Silent() as bar:
+    with Progress(f"{len(tokens):,} images under {K:,} classes", len(tokens), shown=progress) as bar:
         for rows in torch.arange(len(tokens)).split(max(1, batch_size // K)):
             repeated = rows.repeat_interleave(K)
             nats = negative_log_likelihood(

@@ -38,7 +38,7 @@ from heptapod.sampling import (
 from heptapod.tokenizers import save_tokenizer, tokenizer_hash
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.images import to_pil
-from heptapod.utils.logging import Progress, Silent
+from heptapod.utils.logging import Progress
 from heptapod.utils.random import image_seeds
 
 
@@ -159,7 +159,7 @@ class Heptapod(ModelBundle):
         """Token grids (M, N) int64 or (M, N, C) float32; ``known`` gives cells to keep, else as :meth:`generate`."""
         indices, plan = self._checked(labels, count, seed, known, settings)
         parts = []
-        with Progress(f"sampling {len(indices):,} images", len(indices)) if progress else Silent() as bar:
+        with Progress(f"sampling {len(indices):,} images", len(indices), shown=progress) as bar:
             for rows, kept in padded_batches(len(indices), batch_size):
                 labels_of_batch = torch.tensor([indices[i] for i in rows])
                 parts.append(run_to_end(self.model, labels_of_batch, plan.batch(rows))[:kept])

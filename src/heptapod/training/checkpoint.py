@@ -11,6 +11,7 @@ They can be read by any number of processes. All processes must see the folder.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -30,7 +31,9 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from heptapod.distributed import process_group
 from heptapod.utils.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 FORMAT = "heptapod-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8})")
@@ -138,7 +141,7 @@ def find_checkpoint(folder: Path, resume: int | Literal["latest"] = "latest") ->
     for path in found:
         if problem := problem_of(path):
             aside = set_aside(path, "damaged")
-            say(f"warning: checkpoint {problem}; it is passed over, and now called {aside.name}")
+            logger.warning(f"checkpoint {problem}; it is passed over, and now called {aside.name}")
         else:
             complete.append(path)
     if resume != "latest":

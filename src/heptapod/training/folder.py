@@ -13,6 +13,7 @@ OUT/best, OUT/last  weights for use
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from heptapod.training.config import CHANGEABLE_ON_RESUME
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import read_yaml, to_dict, to_yaml
 from heptapod.utils.files import read_json, write_atomically, write_json
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
 
 
 def find_tokenizer(path: Path, setting: str = "tokenizer.path") -> Path:
@@ -36,7 +38,7 @@ def find_tokenizer(path: Path, setting: str = "tokenizer.path") -> Path:
         file = folder / "config.json"
         if file.is_file() and str(read_json(file).get("format")).startswith("heptapod-tokenizer"):
             if folder.name == "best" and not (folder.parent / "training.json").is_file():
-                say(f"{setting}: the training of {folder} is not finished; these are its best weights so far")
+                logger.info(f"{setting}: the training of {folder} is not finished; these are its best weights so far")
             return folder
     raise FileNotFoundError(f"{setting}: {path} holds no trained tokenizer")
 
@@ -127,11 +129,15 @@ def report(folder: Path, items: tuple[Items, Items]) -> None:
     """Tells what images there are, and which could not be read."""
     train, validation = items
     unreadable = [*train.unreadable, *validation.unreadable]
-    say(f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes")
+    logger.info(
+        f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes"
+    )
     if unreadable:
-        say(f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):")
+        logger.info(
+            f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):"
+        )
         for line in unreadable[:5]:
-            say(f"  {line}")
+            logger.info(f"  {line}")
 
 
 def _joined(*hashes: str | None) -> str | None:

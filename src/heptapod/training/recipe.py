@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any
 
 from heptapod.data import DataConfig
+from heptapod.distributions.config import DISTRIBUTIONS
 from heptapod.models import ModelConfig, head_class
 from heptapod.objective import ObjectiveConfig
 from heptapod.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training import ProbeConfig, TrainConfig
-from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names
+from heptapod.utils.arguments import Group, parse_arguments
+from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names
 from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 
 
@@ -81,7 +84,7 @@ def recipe_names() -> list[str]:
     return shipped_names("recipe")
 
 
-def load_recipe(source: str | Mapping[str, Any], overrides: list[str] | None = None) -> Recipe:
+def load_recipe(source: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """A shipped recipe by name, one from a YAML file, or one from nested mappings, with overrides applied.
 
     Args:
@@ -92,56 +95,68 @@ def load_recipe(source: str | Mapping[str, Any], overrides: list[str] | None = N
         FileNotFoundError: if there is no such recipe.
         ValueError: for an unknown setting or a value out of range.
     """
+    values = read_recipe(source)
+    name = source if isinstance(source, str) else "recipe"
+    return build_recipe(name, values, parse_arguments([recipe_options(values)], f"train {name}", overrides)[0])
+
+
+def read_recipe(source: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in the file of a recipe; imports the extensions it names. Raises like :func:`load_recipe`."""
     path = find_yaml("recipe", source) if isinstance(source, str) else None
     values = read_yaml(path) if path else copy.deepcopy(dict(source))  # type: ignore[arg-type]
     name = str(path or "recipe")
     import_extensions(read_imports(values, name))
-    overrides = _aliases(overrides or [])
     _name_kinds(values)
-    from_dict(Recipe, values, name)  # an error in the file is the file's, not that of an override
-    merged = apply_overrides(Recipe, _for_kinds(values, apply_overrides(Recipe, values, overrides)), overrides)
+    from_dict(Recipe, values, name)  # an error in the file is reported as the file's, not as an override's
+    return values
+
+
+def recipe_options(values: Mapping[str, Any], without: Collection[str] = ()) -> Group:
+    """The settings of a recipe as options of a command, without some of them."""
+    return Group(Recipe, {"out": "runs/<recipe>", **values}, without, {"data": "data.path"})
+
+
+def build_recipe(name: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    """A recipe from the settings of its file and changes to them.
+
+    Another kind of tokenizer or distribution takes none of the settings of the former kind.
+
+    Raises:
+        ValueError: for an unknown setting or a value out of range.
+    """
+    merged = merge(_for_kinds(values, changes), changes)
     _name_kinds(merged)
-    recipe = from_dict(Recipe, merged, f"recipe {source}" if path else name)
+    recipe = from_dict(Recipe, merged, f"recipe {name}")
     recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
-    recipe.out = recipe.out or f"runs/{path.stem if path else 'recipe'}"
+    recipe.out = recipe.out or f"runs/{Path(name).stem}"
     return recipe
 
 
-PARTS = (("tokenizer", "model", "vq"), ("model", "distribution", "categorical"))
-"""Settings with a kind, and the kind they have where none is named."""
+PARTS = (("tokenizer", "model", TOKENIZERS), ("model", "distribution", DISTRIBUTIONS))
+"""Settings with a kind whose other settings belong to that kind."""
 
 
 def _name_kinds(values: dict[str, Any]) -> None:
-    for stage, part, default in PARTS:
+    for stage, part, registry in PARTS:
         if (inner := _part(values, stage, part)) is not None:
-            inner.setdefault("kind", default)
+            inner.setdefault("kind", registry.default)
 
 
-def _for_kinds(values: dict[str, Any], overridden: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's values without those of a tokenizer or distribution of another kind than the overrides choose.
+def _for_kinds(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values without those of another kind than the changes choose.
 
-    Diffusion and flow have the same settings and keep them.
+    Kinds with the same settings (diffusion and flow) keep them.
     """
-    kept = copy.deepcopy(values)
-    for stage, part, default in PARTS:
-        before, now = _part(kept, stage, part), _part(overridden, stage, part)
-        if before is None or now is None:
-            continue
-        kind = now.get("kind", default)
-        if kind != before["kind"] and (part != "distribution" or "categorical" in (kind, before["kind"])):
+    kept = merge(values, {})
+    for stage, part, registry in PARTS:
+        before, now = _part(kept, stage, part), _part(changes, stage, part)
+        kind = (now or {}).get("kind")
+        if before is not None and kind is not None and not registry.same_settings(kind, before["kind"]):
             kept[stage][part] = {"kind": kind}
     return kept
 
 
-def _part(values: dict[str, Any], stage: str, part: str) -> dict[str, Any] | None:
+def _part(values: Mapping[str, Any], stage: str, part: str) -> dict[str, Any] | None:
     outer = values.get(stage)
     inner = outer.get(part) if isinstance(outer, dict) else None
     return inner if isinstance(inner, dict) else None
-
-
-def _aliases(overrides: list[str]) -> list[str]:
-    def long(argument: str) -> str:
-        key, equals, value = argument.partition("=")
-        return f"--data.path{equals}{value}" if key == "--data" else argument
-
-    return [long(argument) for argument in overrides]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -36,7 +37,9 @@ from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
 from heptapod.utils.files import read_json, write_json
 from heptapod.utils.images import image_grid
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 PREVIEW_CLASSES = 10
 PREVIEW_PER_CLASS = 8
@@ -67,7 +70,7 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
         raise ValueError(f"tokenizer.path: {recipe.tokenizer.path} given, but this trains a tokenizer; leave it out")
     device = resolve_device(recipe.device)
     if is_finished(folder, recipe, tokenizer=True):
-        say(f"tokenizer: already trained, {folder / 'best'}")
+        logger.info(f"tokenizer: already trained, {folder / 'best'}")
         return load_tokenizer(folder / "best")
     alone = images is None
     images = images or load_images(recipe.data)
@@ -118,7 +121,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     out = Path(recipe.out)
     device = resolve_device(recipe.device)
     if is_finished(out, recipe):
-        say(f"model: already trained, {out / 'best'}")
+        logger.info(f"model: already trained, {out / 'best'}")
         return {name: float(value) for name, value in read_json(out / "training.json").items()}
     check_processes(recipe.train)
     prepare = _from_cache if is_cache(Path(recipe.data.path)) else _from_images
@@ -171,7 +174,7 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     check_probe(recipe.probe, recipe.objective.label_dropout, *images, recipe.seed)
     start(out, recipe, images)
     report(out, images)
-    say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {grid.height}×{grid.width}")
+    _log_model(model, grid)
     tokenizer = (tokenizer or train_tokenizer(recipe, images)).to(device).eval()
     return tokenizer, reference, encode_images(tokenizer, images[0]), encode_images(tokenizer, images[1])
 
@@ -195,8 +198,14 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
         tokens.check_finite()
     start(out, recipe, (train, validation))
     report(out, (train, validation))
-    say(f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}")
+    logger.info(
+        f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}"
+    )
     return tokenizer.to(device), reference, train, validation  # the cache's own is saved with the model
+
+
+def _log_model(model: HeptapodModel, grid: GridSpec) -> None:
+    logger.info(f"model: {parameters_by_part(model)['total']:,} parameters, grid {grid.height}×{grid.width}")
 
 
 def preview_grid(heptapod: Heptapod) -> Image.Image:

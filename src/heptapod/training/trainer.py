@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ from heptapod.training.termination import Termination
 from heptapod.utils.files import remove_temporary
 from heptapod.utils.images import save_png
 from heptapod.utils.logging import Progress
+
+logger = logging.getLogger(__name__)
 
 
 def check_processes(config: TrainConfig) -> None:
@@ -105,7 +108,7 @@ class Trainer:
         try:
             with Progress(title, self.config.steps, "images", self.step) as progress, Termination() as termination:
                 if self.step:
-                    progress.say(f"{title}: going on from step {self.step:,}")
+                    logger.info(f"{title}: going on from step {self.step:,}")
                 self._loop(log, progress, termination)
                 self.writer.wait()
         finally:
@@ -208,7 +211,7 @@ class Trainer:
             return
         log.write(self.step, self.state.figures)
         text = ", ".join(f"{name} {value:.4g}" for name, value in self.state.figures.items())
-        progress.say(f"  step {self.step:,}: {text}")
+        logger.info(f"  step {self.step:,}: {text}")
         metadata = {"step": str(self.step), **{name: repr(value) for name, value in self.state.figures.items()}}
         if improved:
             self.task.export(module, self.folder / "best", metadata)

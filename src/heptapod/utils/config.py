@@ -1,7 +1,7 @@
-"""Settings: dataclasses that check themselves, to and from YAML, with dotted overrides.
+"""Settings: dataclasses that validate themselves, to and from YAML.
 
 A group of settings is a dataclass made with :func:`settings`; every field has a docstring under it, which ``--help``
-shows. Values are checked by pydantic wherever they come from; an unknown key is refused with the nearest right one.
+shows. pydantic validates values from every source; the error for an unknown key suggests the nearest known one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import typing
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
@@ -26,6 +27,7 @@ LIMITS = {
     "greater_than_equal": "at least {ge:g}",
     "less_than": "below {lt:g}",
     "less_than_equal": "at most {le:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
     "finite_number": "a finite number",
 }
 """Limits of a value in words, by pydantic's type of error."""
@@ -70,7 +72,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str = "settings") ->
     Args:
         cls: the settings class.
         values: nested dictionary; missing keys take their defaults.
-        source: what to call the origin in errors (a file name, say).
+        source: name of the origin in errors (a file name, say); empty for none.
 
     Raises:
         ValueError: in one line, with the path of the key, the value given and what is allowed.
@@ -78,7 +80,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str = "settings") ->
     try:
         return pydantic.TypeAdapter(cls).validate_python(values)
     except pydantic.ValidationError as error:
-        raise ValueError(f"{source}: {_explain(cls, error)}") from None
+        raise ValueError(f"{source}: {_explain(cls, error)}" if source else _explain(cls, error)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -115,49 +117,13 @@ def find_yaml(kind: str, name: str) -> Path:
     return path
 
 
-def apply_overrides(cls: type[object], values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Merges ``--a.b VALUE``, ``--a.b=VALUE`` and ``--flag`` arguments into nested dictionaries.
-
-    Values are read as YAML (``4``, ``1e-3``, ``true``, ``[1, 2]``, ``null``); a flag without a value is true.
-
-    Raises:
-        ValueError: for an argument that is no override or names no setting.
-    """
-    merged = _copy(values)
-    kinds = _dotted_keys(cls)
-    position = 0
-    while position < len(overrides):
-        argument = overrides[position]
-        position += 1
-        if not argument.startswith("--") or len(argument) == 2:
-            raise ValueError(f"unexpected argument {argument!r}; overrides look like --train.steps 1000")
-        key, has_value, text = argument[2:].partition("=")
-        key = key.replace("-", "_")
-        if key not in kinds:
-            raise ValueError(f"unknown setting {key!r}{_nearest(key, list(kinds))}")
-        if not has_value and position < len(overrides) and not overrides[position].startswith("--"):
-            text, has_value = overrides[position], "="
-            position += 1
-        if not has_value and bool not in kinds[key]:
-            raise ValueError(f"{key}: no value given; write --{key} VALUE")
-        _set(merged, key, _parse_value(text, kinds[key]) if has_value else True)
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with changes applied; neither argument is modified."""
+    merged = {key: merge(value, {}) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for key, value in changes.items():
+        before = merged.get(key)
+        merged[key] = merge(before if isinstance(before, dict) else {}, value) if isinstance(value, Mapping) else value
     return merged
-
-
-def _parse_value(text: str, kinds: tuple[Any, ...]) -> Any:
-    """Reads an override as YAML, or as it stands where the setting is a string."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if str in kinds and not (value is None and type(None) in kinds):
-        return text
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
@@ -177,7 +143,7 @@ def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
 
 def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     """The first problem of a validation error in one line."""
-    first = error.errors(include_url=False)[0]
+    first, *others = error.errors(include_url=False)
     if first["loc"] and isinstance(first["loc"][0], int):  # by position
         first["loc"] = (dataclasses.fields(cls)[first["loc"][0]].name, *first["loc"][1:])  # type: ignore[arg-type]
     # Members of a union appear in the location as the class or tag that was tried: drop what is no key.
@@ -187,34 +153,26 @@ def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     parents = [part for part in parents if part in names]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         location = ".".join([*parents, last])
-        return f"unknown setting {location!r}{_nearest(location, known)}"
+        return f"unknown setting {location!r}{nearest(location, known)}"
     location = ".".join([*parents, last] if last in names else parents)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{location}.{message}" if location else message
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{location}: none given"
     if limit := LIMITS.get(first["type"]):
         bounds = first.get("ctx", {})
         value = float(first["input"]) if float in map(type, bounds.values()) else first["input"]
-        return f"{location}: {value!r} given, must be {limit.format(**bounds)}"
+        words = [
+            e["ctx"]["expected"] for e in others if e["type"] == "literal_error" and e["loc"][:-1] == first["loc"][:-1]
+        ]
+        return f"{location}: {value!r} given, must be {' or '.join([limit.format(**bounds), *words])}"
     return f"{location}: {first['input']!r} given; {message[0].lower()}{message[1:]}"
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+def nearest(key: str, known: Sequence[str]) -> str:
+    """A hint at the setting that was meant: "; did you mean ...?", or nothing."""
     last = key.rpartition(".")[2]
+    near = [other for other in known if other.endswith(f".{key}")] or difflib.get_close_matches(key, known, 1, 0.5)
     near = near or [other for other in known if other.rpartition(".")[2] == last]
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if not isinstance(child, dict):
-            child = values[parent] = {}
-        values = child
-    values[last] = value
-
-
-def _copy(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}

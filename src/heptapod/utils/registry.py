@@ -91,6 +91,12 @@ class Registry:
         """The config classes of all registered kinds, without repetition."""
         return list(dict.fromkeys(self._configs.values()))
 
+    def same_settings(self, first: str, second: str) -> bool:
+        """Whether two kinds take the same settings; raises like :meth:`get`."""
+        classes = self.get(first), self.get(second)
+        mlps = {getattr(cls, "has_mlp", None) for cls in classes}
+        return self.config_type(first) is self.config_type(second) and len(mlps) == 1
+
     def origin(self, kind: str) -> str | None:
         """The file, module or package that registers a kind; None for one of this package."""
         point = _entry_points(self.group).get(kind)

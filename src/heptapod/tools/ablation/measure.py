@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,11 @@ from heptapod.training.model_probe import drawn_rows
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import read_json, read_metadata, read_tensors, write_json, write_tensors
-from heptapod.utils.logging import Progress, say
+from heptapod.utils.logging import Progress
 from heptapod.utils.random import Stream
+
+logger = logging.getLogger(__name__)
+
 
 SHOWN = 10
 """Samples in the figure of the report."""
@@ -202,7 +206,7 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
     if real.judge is not None and real.class_names == heptapod.class_names:
         figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(labels)).mean())
         figure["judge_accuracy_on_real"] = real.judge_accuracy
-    say(
+    logger.info(
         f"  {steps} steps: kernel distance {distance.mean:.4f}, recognized {figure.get('recognised', float('nan')):.1%}"
     )
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,8 @@ from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.training.run import train_model
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import LockedError, locked, read_json, write_json
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
 
 
 def run_study(study: Study) -> list[dict[str, Any]]:
@@ -47,13 +49,13 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
         try:
             with locked(folder / run.name):
-                say(f"{title}, {steps:,} steps")
+                logger.info(f"{title}, {steps:,} steps")
                 train_model(recipe)
                 measure_run(recipe, study.measures, real)
         except LockedError:
-            say(f"{title}: another process is running it")
+            logger.info(f"{title}: another process is running it")
         except NonFiniteLossError as error:
-            say(f"{title}: skipped, {error}")
+            logger.info(f"{title}: skipped, {error}")
     return collect(study)
 
 
@@ -65,7 +67,7 @@ def _locked_for_plan(folder: Path) -> Iterator[None]:
             try:
                 stack.enter_context(locked(folder))
             except LockedError:
-                say(f"{folder}: another process is timing the arms; waiting for it")
+                logger.info(f"{folder}: another process is timing the arms; waiting for it")
                 time.sleep(5)
                 continue
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from heptapod.distributions import distribution_class
 from heptapod.grid import TokenOrder
 from heptapod.models import head_class
 from heptapod.training.recipe import Recipe, load_recipe
-from heptapod.utils.config import apply_overrides, find_yaml, from_dict, read_yaml, settings, shipped_names, to_dict
+from heptapod.utils.arguments import Group, parse_arguments
+from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names, to_dict
 from heptapod.utils.extensions import import_extensions, read_imports
 
 
@@ -242,7 +244,7 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
         if _contains(study.changes, key.split(".")):
             raise ValueError(f"changes.{key}: given, but the study sets it")
     base = load_recipe(study.recipe)
-    values = _merge(to_dict(base), study.changes)
+    values = merge(to_dict(base), study.changes)
     prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))
     head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window, **arm.head.settings}
     head["depth"] = arm.head.depth or values["model"]["head"]["depth"]
@@ -278,27 +280,33 @@ def study_names() -> list[str]:
     return shipped_names("study")
 
 
-def load_study(name: str, overrides: list[str] | None = None) -> Study:
+def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
     """Loads a shipped study by name or a YAML file, and applies overrides such as ``--measures.samples 0``.
 
     Raises:
         FileNotFoundError: if there is no such study.
         ValueError: for an unknown setting or a value out of range.
     """
+    values = read_study(name)
+    return build_study(name, values, parse_arguments([Group(Study, values)], f"ablate {name}", overrides)[0])
+
+
+def read_study(name: str) -> dict[str, Any]:
+    """The settings in the file of a study; imports what it names. Raises like :func:`load_study`."""
     path = find_yaml("study", name)
     values = read_yaml(path)
     import_extensions(read_imports(values, str(path)))
-    values = apply_overrides(Study, values, overrides or [])
-    study = from_dict(Study, values, f"study {name}")
-    study = dataclasses.replace(study, out=study.out or f"ablations/{path.stem}")
+    return values
+
+
+def build_study(name: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
+    """A study from the settings of its file and changes to them.
+
+    Raises:
+        ValueError: for an unknown setting, a value out of range, or an arm without a valid recipe.
+    """
+    study = from_dict(Study, merge(values, changes), f"study {name}")
+    study = dataclasses.replace(study, out=study.out or f"ablations/{find_yaml('study', name).stem}")
     for arm in study.arms():
-        arm_recipe(study, arm)  # raises before anything is trained
+        arm_recipe(study, arm)
     return study
-
-
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from typing import Any
 import torch
 
 from heptapod.tools.bench.cases import Case, Model, build, run, warm_up
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 1 << 16
@@ -53,7 +56,7 @@ def peaks_in_process(module: str, request: dict[str, Any], count: int) -> list[i
     )
     peaks: list[int | None] = [json.loads(line) for line in done.stdout.splitlines()][:count]
     if done.returncode:
-        say(f"peak memory: its process exited with code {done.returncode} after {len(peaks)} rows")
+        logger.info(f"peak memory: its process exited with code {done.returncode} after {len(peaks)} rows")
     return peaks + [None] * (count - len(peaks))
 
 

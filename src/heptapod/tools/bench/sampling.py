@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,9 @@ from heptapod.tools.bench.cases import (
 )
 from heptapod.tools.bench.memory import cpu_peaks, cuda_peak
 from heptapod.tools.bench.timing import in_turns, num_threads, wall_seconds
-from heptapod.utils.logging import say
+
+logger = logging.getLogger(__name__)
+
 
 ALL = "all"
 """As many steps as cells."""
@@ -136,7 +139,7 @@ def measure(bench: SamplingBench) -> tuple[list[Row], list[Skipped]]:
             planned, too_long = plan(bench, size, measure_speed(next(iter(models.values())), device))
             skipped += too_long
             total = sum(seconds * (1 + _runs(bench, seconds)) for seconds in planned.values())
-            say(f"{size}: {len(planned)} rows, {len(too_long)} skipped; about {total:.0f} s")
+            logger.info(f"{size}: {len(planned)} rows, {len(too_long)} skipped; about {total:.0f} s")
             rows += _measure_size(bench, models, planned, device)
     return rows, skipped
 
@@ -174,7 +177,7 @@ def _measure_size(
         runs = {case: partial(_time, models[case.model], case, device) for case in group}
         for case, seconds in in_turns(runs, {case: _runs(bench, planned[case]) for case in runs}).items():
             rows.append(_row(models[case.model], case, seconds, peaks[case]))
-            say(f"[{len(rows)}/{len(planned)}] {describe(rows[-1])}")
+            logger.info(f"[{len(rows)}/{len(planned)}] {describe(rows[-1])}")
     return rows
 
 
@@ -190,7 +193,7 @@ def _peaks(
         return {case: cuda_peak(partial(run, models[case.model], case), device) for case in cases}
     if device.type != "cpu":
         return dict.fromkeys(cases)
-    say(f"  peak memory of {len(cases)} rows, each run once in a separate process")
+    logger.info(f"  peak memory of {len(cases)} rows, each run once in a separate process")
     by_model = sorted(cases, key=lambda case: case.model)  # each model is built once
     return dict(zip(by_model, cpu_peaks(by_model, bench.vocabulary, torch.get_num_threads()), strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from dataclasses import dataclass
 
@@ -26,7 +27,9 @@ from heptapod.tools.planning.flops import training_flops
 from heptapod.tools.planning.gpus import gpu_of_device
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.recipe import Recipe
-from heptapod.utils.logging import Progress, say
+from heptapod.utils.logging import Progress
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -249,7 +252,7 @@ def _memory_peaks(bench: TrainingBench, setups: list[TrainingSetup], device: tor
         return [None] * len(setups)
     if device.type == "cuda":
         return [cuda_training_peak(setup, device) for setup in setups]
-    say(f"peak memory of {len(setups)} models, two steps of each in a separate process")
+    logger.info(f"peak memory of {len(setups)} models, two steps of each in a separate process")
     return cpu_training_peaks(setups, torch.get_num_threads())
 
 

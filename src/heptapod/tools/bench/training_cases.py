@@ -60,7 +60,8 @@ def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
     if text in HEADS.kinds() and not head_class(text).predicts_grid:
         return TrainingVariant(text, "all", 1)
     match = re.fullmatch(r"([^:]+):(\d+|all)/(\d+|all)", text)
-    if not match or "0" in match.groups() or match.group(1) not in HEADS.kinds():
+    kind = match.group(1) if match else ""
+    if not match or "0" in match.groups() or kind not in HEADS.kinds() or not head_class(kind).predicts_grid:
         raise ValueError(
             f"models: {text} given, must be own, next_token, or a head with prefixes/targets such as global:4/all, "
             "local:8/all or cross:all/3"
