@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from heptapod.distributed import process_group
 from heptapod.nn import layers
 from heptapod.training.optim import lerp_all_
 
@@ -28,3 +29,12 @@ def test_the_moving_average_without_lists(monkeypatch: pytest.MonkeyPatch) -> No
     expected = moved()
     monkeypatch.delattr(torch, "_foreach_lerp_")
     assert all(torch.equal(a, b) for a, b in zip(expected, moved(), strict=True))
+
+
+def test_the_store_of_the_processes_without_the_private_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = torch.distributed.HashStore()
+    monkeypatch.delattr(torch.distributed.distributed_c10d, "_get_default_store")
+    with pytest.raises(RuntimeError, match="no process group"):
+        process_group.shared_store()
+    monkeypatch.setattr(process_group, "_store", store)
+    assert process_group.shared_store() is store
