@@ -12,7 +12,7 @@ from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import open_source
 from heptapod.utils.config import from_dict
 from heptapod.utils.logging import say
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
 
 
 def random_images(
@@ -31,8 +31,7 @@ def random_images(
     """
     source = open_source(data, setting)
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, **limits}, command)
-    rows = numpy_generator(*draw).permutation(len(source.names))[:count]
-    rows.sort()
+    rows = random_rows(numpy_generator(*draw), len(source.names), count)
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
         say(f"{setting}: left out, {line}")
@@ -81,7 +80,7 @@ def split_images(
         if len(rows) == 0:
             raise ValueError(f"classes: {', '.join(classes)} given, but the {split} images of {data} hold none of them")
     if count is not None:
-        rows = np.sort(rows[numpy_generator(Stream.EVALUATION, seed).permutation(len(rows))[:count]])
+        rows = rows[random_rows(numpy_generator(Stream.EVALUATION, seed), len(rows), count)]
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
         say(f"data: left out, {line}")

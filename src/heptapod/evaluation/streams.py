@@ -21,10 +21,10 @@ from heptapod.data.images import check_size, decode_each, to_rgb
 from heptapod.data.sources import open_source
 from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
-from heptapod.tokenizers.base import to_uint8
+from heptapod.tokenizers.encode import decode_pixels
 from heptapod.utils.files import atomic_file, sha256
 from heptapod.utils.logging import say
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Images (B, 3, h, w) uint8 and labels (B,) int64, -1 where there is none."""
@@ -96,7 +96,7 @@ def open_images(
     def drawn(total: int) -> np.ndarray:
         if count is not None and count > total:
             raise ValueError(f"count: {count} given, but {path} holds {total} images")
-        return np.sort(numpy_generator(Stream.EVALUATION, seed).permutation(total)[:count])
+        return random_rows(numpy_generator(Stream.EVALUATION, seed), total, count)
 
     if location.suffix == ".npz" or is_cache(location):
         is_npz = location.suffix == ".npz"
@@ -140,8 +140,7 @@ def _cache_stream(folder: Path, drawn: Callable[[int], np.ndarray], device: torc
         tokenizer = load_tokenizer(folder / "tokenizer").to(device).eval()
         for block in blocks:
             part = cache.tokens.subset(block)
-            tokens = part.head(len(part)).to(device)
-            yield to_uint8(tokenizer.decode(tokens, part.grid)).cpu(), part.labels
+            yield decode_pixels(tokenizer, part.head(len(part)), part.grid), part.labels
 
     record = {
         "kind": "token cache: reconstructions by its tokenizer, not the original images",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.likelihood import ReadingOrder, check_likelihood, negative_log_likelihood
+from heptapod.grid import TokenOrder
+from heptapod.likelihood import check_likelihood, negative_log_likelihood
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.logging import Progress, Silent
 
@@ -22,7 +23,7 @@ def zero_shot(
     model: HeptapodModel,
     tokens: Tensor,
     classes: Sequence[int] | None = None,
-    token_order: ReadingOrder = "raster",
+    token_order: TokenOrder = "raster",
     orders: int = 1,
     batch_size: int = 128,
     numbers: Tensor | None = None,
@@ -32,7 +33,7 @@ def zero_shot(
     """The log-likelihood log p(x | c) of every image under every class, in nats per image.
 
     The class with the highest is the answer, and the softmax over the classes is the posterior where all are equally
-    likely beforehand (see :func:`judge`). The orders in which an image is read, and the noise where a flow's likelihood
+    likely beforehand (see :func:`score_answers`). The orders in which an image is read, and the noise where a flow's likelihood
     is an estimate, are the same for all classes, so that classes differ by nothing else. Several orders count as in
     :func:`~heptapod.likelihood.negative_log_likelihood`: the mean of p over them, a model of its own to
     which Bayes' rule applies.
@@ -116,7 +117,7 @@ class ZeroShotScores:
         return [r / total if total else None for r, total in zip(right, totals, strict=True)]
 
 
-def judge(log_likelihoods: Tensor, truth: Tensor) -> ZeroShotScores:
+def score_answers(log_likelihoods: Tensor, truth: Tensor) -> ZeroShotScores:
     """Holds the answers by likelihood against the truth, all classes equally likely beforehand.
 
     Args:
