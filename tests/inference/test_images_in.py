@@ -39,7 +39,8 @@ def forms(images: Tensor) -> list[object]:
 def test_generated_images_go_back_in(heptapod: Heptapod) -> None:
     pictures = heptapod.generate([0, 1, 2], seed=4)
     images = heptapod.generate([0, 1, 2], seed=4, output="tensor")
-    assert images.shape == (3, 3, 4, 5) and images.dtype == torch.uint8
+    assert images.shape == (3, 3, 4, 5)
+    assert images.dtype == torch.uint8
     assert torch.equal(image_batch(pictures), images)
     tokens = heptapod.generate_tokens([0, 1, 2], seed=4)
     nats = heptapod.negative_log_likelihood(images, [0, 1, 2], token_order="raster")

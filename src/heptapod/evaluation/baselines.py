@@ -7,13 +7,16 @@ does, and principal components give each C numbers, as a continuous one does (wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.data import ImageSet
 from heptapod.evaluation.image_metrics import psnr
-from heptapod.tokenizers.base import to_float
+from heptapod.tokenizers.base import Tokenizer, to_float
+from heptapod.utils.logging import say
 from heptapod.utils.random import Stream, numpy_generator
 
 KMEANS_PATCHES = 300_000
@@ -155,3 +158,35 @@ def _check_images(images: Tensor, factor: int) -> None:
         raise ValueError(f"images (B, 3, h, w) uint8 expected, {tuple(images.shape)} {images.dtype} given")
     if factor < 1 or images.shape[2] % factor or images.shape[3] % factor:
         raise ValueError(f"images of {images.shape[2]}×{images.shape[3]} pixels have no patches of factor {factor}")
+
+
+def check_baseline(tokenizer: Tokenizer, train: ImageSet) -> None:
+    """Raises ValueError if there is no baseline of the tokenizer's rate, or too few images to fit it."""
+    patches = len(train) * (train.size[0] // tokenizer.factor) * (train.size[1] // tokenizer.factor)
+    if tokenizer.is_discrete and patches < tokenizer.vocabulary_size:
+        raise ValueError(
+            f"baseline_data: {patches:,} patches, too few for {tokenizer.vocabulary_size:,} centroids; give more images"
+        )
+    values = 3 * tokenizer.factor**2
+    if tokenizer.channels > values:
+        raise ValueError(
+            f"baseline_data: the tokenizer has {tokenizer.channels} channels, a patch only {values} values; there is "
+            "no such baseline, leave it out"
+        )
+
+
+def measure_baseline(tokenizer: Tokenizer, train: Tensor, test: Tensor, reached: Tensor, seed: int) -> dict[str, Any]:
+    """The baseline of the tokenizer's rate, and the improvement of the tokenizer over it."""
+    say("fitting the baseline on raw patches (a minute or two)")
+    if tokenizer.is_discrete:
+        name = f"k-means, {tokenizer.vocabulary_size:,} centroids"
+        values = kmeans_baseline(train, test, tokenizer.factor, tokenizer.vocabulary_size, seed)
+    else:
+        name = f"PCA, {tokenizer.channels} components"
+        values = pca_baseline(train, test, tokenizer.factor, tokenizer.channels, seed)
+    return {
+        "kind": f"{name} of raw {tokenizer.factor}×{tokenizer.factor} patches",
+        "train_images": len(train),
+        "psnr": float(values.mean()),
+        "tokenizer_above_it": float(reached.mean() - values.mean()),
+    }

@@ -315,3 +315,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: not a dictionary of tensors")
     return weights
+
+
+def open_extractor(inception: str | None, device: torch.device) -> FeatureExtractor:
+    """Inception if its weights are given, else EfficientNet-Lite0."""
+    if inception is None:
+        return EfficientNetLite0Features(device)
+    return InceptionFeatures(inception_weights(inception), device)

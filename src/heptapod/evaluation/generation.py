@@ -160,7 +160,7 @@ def evaluate_images(
         total or 0,
         with_logits=wants_logits,
         progress=progress,
-        title="samples: features",
+        title="samples: features of {} images",
     )
     return measure(found, reference, extractor, metrics, seed)
 
