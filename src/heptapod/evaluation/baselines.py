@@ -1,7 +1,7 @@
-"""Reconstruction baselines on raw patches: what a trained tokenizer of the same rate has to beat.
+"""Reconstruction baselines on raw patches, for comparison with a trained tokenizer of the same rate.
 
-Both know nothing of an image but its factor×factor patches: k-means gives each one of V codes, as a discrete tokenizer
-does, and principal components give each C numbers, as a continuous one does (with no limit on their precision).
+Both encode each factor×factor patch separately: k-means as one of V codes, like a discrete tokenizer, and principal
+component analysis as C channels, like a continuous one (with unlimited precision).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def pca_baseline(
         train: (M, 3, h, w) uint8, images it is fitted on.
         test: (B, 3, h, w) uint8.
         factor: pixels per patch side.
-        components: C, numbers kept per patch.
+        components: C, channels per patch.
         seed: keys the patches.
         num_patches: training patches used, all of them if there are fewer.
 
@@ -82,7 +82,7 @@ def pca_baseline(
         (B,) float32, PSNR in dB.
 
     Raises:
-        ValueError: if a side is not divisible by the factor, or there are more components than numbers in a patch.
+        ValueError: if a side is not divisible by the factor, or there are more components than values in a patch.
     """
     patches = _sample_patches(train, factor, seed, num_patches).double()
     if not 1 <= components <= patches.shape[1]:
@@ -120,8 +120,8 @@ def _sample_patches(images: Tensor, factor: int, seed: int, num_patches: int) ->
     step = 1024  # images at a time
     for start in range(0, len(images), step):
         low, high = np.searchsorted(rows, [start * cells, (start + step) * cells])
-        wanted = torch.from_numpy(rows[low:high] - start * cells)
-        parts.append(to_float(to_patches(images[start : start + step], factor).flatten(0, 1)[wanted]))
+        selected = torch.from_numpy(rows[low:high] - start * cells)
+        parts.append(to_float(to_patches(images[start : start + step], factor).flatten(0, 1)[selected]))
     return torch.cat(parts)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -47,18 +46,6 @@ class Collected:
 
     def __len__(self) -> int:
         return self.statistics.count
-
-
-@overload
-def collect_features(
-    batches: Batches, extractor: FeatureExtractor, total: int, *, shared: Literal[False] = False, **options: Any
-) -> Collected: ...
-
-
-@overload
-def collect_features(
-    batches: Batches, extractor: FeatureExtractor, total: int, *, shared: bool, **options: Any
-) -> Collected | None: ...
 
 
 def collect_features(

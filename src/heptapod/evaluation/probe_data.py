@@ -111,7 +111,7 @@ def _check_size(heptapod: Heptapod, size: tuple[int, int]) -> None:
     height, width = heptapod.image_size
     if size != (height, width):
         raise ValueError(
-            f"data: images of {size[0]}×{size[1]}, the model was trained on {height}×{width}"
+            f"data: images of {size[0]}×{size[1]} pixels, the model was trained on {height}×{width}"
             + (f"; set image_size to {height}" if height == width else "")
         )
 

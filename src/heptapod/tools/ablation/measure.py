@@ -211,4 +211,6 @@ def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:
     """(M, F) float32."""
     unlabeled = torch.full((len(images),), -1)
     batches = zip(images.split(BATCH), unlabeled.split(BATCH), strict=True)
-    return collect_features(batches, extractor, len(images)).features
+    collected = collect_features(batches, extractor, len(images))
+    assert collected is not None  # not shared: on every rank
+    return collected.features
