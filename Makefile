@@ -3,21 +3,32 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench web docs clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+.PHONY: demo test test-rest test-all lint bench web docs clean
+.NOTPARALLEL:
 
 demo: $(VENV)/.demo
 	$(BIN)/heptapod demo
 
+# The quick tests, at most 8 minutes on two idle cores: enough to trust a change.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(PYTEST) -m "not extended" --cov --cov-report=
+
+# The others (tests/extended.py lists them), and the coverage of both parts: run it after `make test`.
+test-rest: $(VENV)/.dev
+	$(PYTEST) -m extended --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=85
+
+test-all: test test-rest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The studio's page, from web/ into the package; Node is needed for this alone.
-web:
+# The studio's page, from web/ into the package, with the types of its API; only this needs Node.
+web: $(VENV)/.dev
+	$(BIN)/python scripts/studio_types.py > web/src/api/types.ts
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test && npm run build
 
 docs: $(VENV)/.docs

@@ -1,6 +1,6 @@
-"""Takes the pictures of docs/studio.md: python scripts/studio_screenshots.py http://127.0.0.1:8000 docs/images.
+"""Takes the screenshots of docs/studio.md: python scripts/studio_screenshots.py http://127.0.0.1:8000 docs/images.
 
-Needs playwright and Chromium, and a studio that serves the demo's run (heptapod studio runs/demo), with evaluations in
+Needs playwright, Chromium, and a running studio that serves the demo (heptapod studio runs/demo) with evaluations in
 runs/demo/evaluations.
 """
 
@@ -16,8 +16,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
-def draw(page: Page, label: str, seed: str, order: str = "random", count: str = "4") -> None:
-    """Draws images on the first page."""
+def generate(page: Page, label: str, seed: str, order: str = "random", count: str = "4") -> None:
+    """Generates images on the Generate page and waits until they are done."""
     page.get_by_text(label, exact=True).first.click()
     for name, value in (("Count", count), ("Seed", seed)):
         page.get_by_label(name, exact=True).fill(value)
@@ -27,7 +27,7 @@ def draw(page: Page, label: str, seed: str, order: str = "random", count: str = 
 
 
 def click_cell(page: Page, row: int, column: int) -> None:
-    """Clicks a cell of 7×7 in the believed picture."""
+    """Clicks one of the 7×7 cells of the predicted image."""
     canvas = page.locator(".panel canvas").nth(1)
     box = canvas.bounding_box()
     assert box is not None
@@ -35,12 +35,12 @@ def click_cell(page: Page, row: int, column: int) -> None:
 
 
 def take(address: str, out: Path) -> None:
-    """All pictures."""
+    """Writes all screenshots to a folder."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         page.goto(f"{address}/#/generate")
-        draw(page, "5", "11")
+        generate(page, "5", "11")
         page.get_by_role("slider", name="Step", exact=True).fill("16")
         page.wait_for_timeout(400)
         page.screenshot(path=out / "studio_generate.png")
@@ -78,7 +78,7 @@ def take(address: str, out: Path) -> None:
 
         phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         phone.goto(f"{address}/#/generate")
-        draw(phone, "5", "11")
+        generate(phone, "5", "11")
         phone.get_by_role("slider", name="Step", exact=True).fill("16")
         phone.locator(".panel").first.scroll_into_view_if_needed()
         phone.wait_for_timeout(400)

@@ -13,6 +13,7 @@ from heptapod.distributions import DistributionConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
+from tests.extended import EXTENDED
 
 HEADS = ["global", "local", "cross", "next_token"]
 ORDERS = ["raster", "random", "mixed"]
@@ -23,6 +24,23 @@ VECTORS = GridSpec(4, 5, channels=3)
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", os.environ.get("OMP_NUM_THREADS", "2"))))
+
+STALE = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests of the table; notes the entries that name no test of the collected files."""
+    files, seen = set(), set()
+    for item in items:
+        case = item.nodeid
+        names = {case.partition("::")[0], case.partition("[")[0], case}
+        files.add(case.partition("::")[0])
+        seen |= names
+        if names & EXTENDED:
+            item.add_marker("extended")
+    whole = not any("::" in argument for argument in config.args)
+    config.stash[STALE] = sorted(entry for entry in EXTENDED - seen if whole and entry.partition("::")[0] in files)
 
 
 def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:

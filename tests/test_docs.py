@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.data.shards import write_shards
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
+    "docs/index.md",  # trains what the later pages use
     "docs/sampling.md",
     "docs/tutorial.md",
     "docs/tokenizers.md",
@@ -43,7 +45,6 @@ PAGES = [
     "docs/claim.md",
     "docs/scale.md",
     "docs/studio.md",
-    "docs/index.md",
 ]
 COMMAND_LINE = ("heptapod.cli", "heptapod.cli", "heptapod.tools.bench")
 """Not in the reference: it explains itself (``--help``)."""
@@ -183,6 +184,15 @@ def test_the_notebook_runs(after_commands: Path, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(names["again"], names["painted"].images)
     assert main(["sample", "--from", "runs/notebook/three.json", "--out", "again.png"]) == 0
     assert Image.open("again.png").tobytes() == Image.open("runs/notebook/three.png").tobytes()
+
+
+def test_the_animation_of_the_readme_can_be_made_again(after_commands: Path) -> None:
+    out = after_commands / "animation.webp"
+    script = ROOT / "scripts" / "readme_animation.py"
+    subprocess.run([sys.executable, script, after_commands / "runs" / "demo", out, "--labels", "3"], check=True)
+    made, shown = Image.open(out), Image.open(ROOT / "docs" / "images" / "demo.webp")
+    assert getattr(made, "n_frames", 1) == getattr(shown, "n_frames", 1) == 50, "49 steps and the finished image"
+    assert made.height == shown.height
 
 
 def test_make_targets_exist() -> None:

@@ -15,6 +15,10 @@ TokenOrder = Literal["raster", "random", "mixed"]
 """The order in which a model reads the cells of the grid; mixed draws raster or random for each image."""
 
 
+MAX_CELLS = 1 << 16
+"""The most cells that a grid may have."""
+
+
 @dataclass(frozen=True)
 class GridSpec:
     """A token grid: its shape and what a token is."""

@@ -38,7 +38,7 @@ def test_a_row_that_takes_too_long_is_listed(tmp_path: Path, capsys: pytest.Capt
     assert report["rows"] == []
     assert len(report["skipped"]) == 10
     assert all(row["predicted_seconds"] > 1e-6 for row in report["skipped"])
-    assert "## Left out" in capsys.readouterr().out
+    assert "## Skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import tyro
 
 from heptapod.cli.recipe_options import GridOptions, recipe_first, split_options
 from heptapod.distributed.device import resolve_device
-from heptapod.tools.bench.hardware import hardware
 from heptapod.tools.bench.report import to_json, to_markdown
-from heptapod.tools.bench.sampling import SamplingBench, measure, threads_set
+from heptapod.tools.bench.results import hardware
+from heptapod.tools.bench.sampling import SamplingBench, measure
+from heptapod.tools.bench.timing import num_threads
 from heptapod.tools.bench.training import TrainingBench, measure_training
 from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
 from heptapod.tools.planning.training_setup import resolve_setup
@@ -67,7 +68,7 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
     resolve_device(bench.device)
     file.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before it is measured
     rows, skipped = measure(bench)
-    with threads_set(bench.threads):
+    with num_threads(bench.threads):
         report = to_json(hardware(resolve_device(bench.device)), bench, rows, skipped)
     text = to_markdown(report)
     write_json(file, report)
@@ -117,7 +118,7 @@ def training(arguments: list[str]) -> None:
     training_setup = resolve_setup(recipe, options.given())
     file.parent.mkdir(parents=True, exist_ok=True)
     result = measure_training(options.bench, training_setup)
-    with threads_set(options.bench.threads):
+    with num_threads(options.bench.threads):
         report = training_json(options.bench, training_setup, result)
     text = training_markdown(report)
     write_json(file, report)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.grid import MAX_CELLS, TokenOrder
 from heptapod.inference.bundle import ModelBundle
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained
@@ -28,8 +28,6 @@ from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.images import to_pil
 from heptapod.utils.random import image_seeds
-
-MAX_CELLS = 1 << 16
 
 
 class Heptapod(ModelBundle):

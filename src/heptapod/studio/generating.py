@@ -1,6 +1,6 @@
-"""What the studio computes: images state by state, one cell, an upload's tokens. It knows nothing of HTTP.
+"""The computations of the studio, without HTTP: images state by state, one cell, the tokens of an upload.
 
-Every request is looked at twice: checked when it comes (``plan_…``), computed when it is its turn (``states``, …).
+A request is checked when it arrives (``plan_generation``, ``check_request``), and computed when its job runs.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from heptapod.inference.record import (
 from heptapod.inference.request import GenerationRequest
 from heptapod.inference.support_warnings import size_warning
 from heptapod.inference.trace import shown_steps
-from heptapod.sampling import SamplingStep
+from heptapod.sampling import SamplingConfig, SamplingStep
 from heptapod.studio import schemas
-from heptapod.studio.job_queue import RefusedError
+from heptapod.studio.job_queue import RequestError
 from heptapod.tokenizers.encode import decode_pixels, encode_pixels
 from heptapod.utils.config import to_dict
 
-DECODED_AT_ONCE = 4
-"""Images between two looks at whether the client is still there."""
-UNDONE_BY_NULL = ("steps", "top_k", "top_p")
+DECODE_BATCH = 4
+"""Images decoded between two checks whether the client is still connected."""
+UNSET_BY_NULL = ("steps", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Generation:
     support_warnings: list[str]
 
     def started(self, heptapod: Heptapod) -> schemas.Started:
-        """What a client is told first."""
+        """The event before the first step."""
         return schemas.Started(
             grid=self.grid,
             factor=heptapod.tokenizer.factor,
@@ -69,17 +69,17 @@ class Generation:
             seeds=self.generation.plan.seeds,
             known=self.request.known.cells if self.request.known else [],
             steps=self.generation.plan.counts,
-            sampling=to_dict(self.generation.plan.config),
+            sampling=self.generation.plan.config,
             uncertainty_name=heptapod.model.distribution.uncertainty_name,
             warnings=self.support_warnings,
         )
 
 
-def sized(heptapod: Heptapod, size: list[int] | None, images: int, limits: schemas.Limits) -> Heptapod:
-    """The model on the grid of an image size (height, width), of which so many are to be made.
+def sized(heptapod: Heptapod, size: tuple[int, int] | None, images: int, limits: schemas.Limits) -> Heptapod:
+    """The model on the grid of an image size (height, width), checked for a number of images.
 
     Raises:
-        ValueError: if that is above a limit, or no multiple of the factor.
+        ValueError: if the size is above a limit or not a multiple of the factor.
     """
     if size is not None:
         height, width = size
@@ -90,22 +90,22 @@ def sized(heptapod: Heptapod, size: list[int] | None, images: int, limits: schem
     cells = heptapod.model.grid.num_cells
     if images * cells > limits.cells:
         raise ValueError(
-            f"size: {images} images of {cells:,} cells asked for, this server allows {limits.cells:,} cells at once"
+            f"size: {images} images of {cells:,} cells requested, this server allows {limits.cells:,} cells at once"
         )
     return heptapod
 
 
-def given_settings(sampling: schemas.CellSampling) -> dict[str, Any]:
-    """The settings of sampling that were given; null undoes what the model was saved with, where that can be."""
+def given_settings(sampling: schemas.Shape) -> dict[str, Any]:
+    """The sampling settings that were given; null unsets a default of the model where it may be unset."""
     given = sampling.model_dump(exclude_unset=True)
-    return {name: value for name, value in given.items() if value is not None or name in UNDONE_BY_NULL}
+    return {name: value for name, value in given.items() if value is not None or name in UNSET_BY_NULL}
 
 
 def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits: schemas.Limits) -> Generation:
     """Checks a request for images.
 
     Raises:
-        ValueError: naming what cannot be done or is above a limit.
+        ValueError: naming the setting that is not supported or above a limit.
     """
     if request.count > limits.count:
         raise ValueError(f"count: {request.count} given, this server allows at most {limits.count}")
@@ -124,25 +124,25 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     )
     steps = len(generation.plan.counts)
     if steps > limits.steps:
-        raise ValueError(f"steps: {steps} given or taken, this server allows at most {limits.steps}")
+        raise ValueError(f"steps: {steps} given or needed, this server allows at most {limits.steps}")
+    _check_cell_steps(generation.plan.config, limits)
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
-    messages = [message for message in [size_warning(heptapod)] if message] + generation.support_warnings
+    warnings = [message for message in [size_warning(heptapod)] if message] + generation.support_warnings
     frames = frozenset(shown_steps(steps, request.frames))
     if heptapod.model.head.reaches_grid:
-        plan = dataclasses.replace(generation.plan, belief=frames)
-        generation = dataclasses.replace(generation, plan=plan)
-    return Generation(request, (grid.height, grid.width), generation, original, frames, messages)
+        generation = dataclasses.replace(generation, plan=dataclasses.replace(generation.plan, belief=frames))
+    return Generation(request, (grid.height, grid.width), generation, original, frames, warnings)
 
 
 def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Iterator[schemas.StepEvent | schemas.Done]:
-    """Draws images: every state, then what they have become.
+    """Generates images: every state, then the finished images.
 
     Args:
         heptapod: the model that the request names, on a device.
         plan: the checked request.
-        facts: what else the images' records say (model, model_sha256).
+        facts: the model in the records of the images (model, model_sha256).
     """
     began = time.perf_counter()
     heptapod = heptapod.on_grid(*plan.grid)
@@ -177,7 +177,7 @@ def _image_states(step: SamplingStep, images: Tensor | None) -> list[schemas.Ima
 
 
 def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
-    """What makes one of the images again."""
+    """The record that generates one of the images again."""
     known, generation = plan.request.known, plan.generation
     return {
         **facts,
@@ -187,50 +187,55 @@ def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, An
     }
 
 
+def _check_cell_steps(config: SamplingConfig, limits: schemas.Limits) -> None:
+    if config.cell_steps is not None and config.cell_steps > limits.cell_steps:
+        raise ValueError(f"cell_steps: {config.cell_steps} given, this server allows at most {limits.cell_steps}")
+
+
 def check_request(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> None:
-    """Checks a request about a cell.
+    """Checks a request for the prediction of a cell.
 
     Raises:
-        ValueError: naming what does not fit.
+        ValueError: naming the setting that is not supported or above a limit.
     """
     heptapod = sized(heptapod, request.size, 1 + request.top, limits)
     grid = heptapod.model.grid
     check_question(request.cell, request.known.cells, grid)
     from_values(request.known.values, len(request.known.cells), grid)
     heptapod.label_indices(None if request.label is None else [request.label])
-    heptapod.sampling_config(**given_settings(request.sampling))
+    _check_cell_steps(heptapod.sampling_config(**given_settings(request.sampling)), limits)
 
 
 def answer(
     heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits
 ) -> Iterator[schemas.CellAnswer | None]:
-    """What is believed of a cell; None while it is at it."""
+    """The prediction of a cell; None between parts of the work."""
     heptapod = sized(heptapod, request.size, 1 + request.top, limits)
     known, grid = request.known, heptapod.model.grid
     values = from_values(known.values, len(known.cells), grid)
-    found = ask_cell(
+    cell = ask_cell(
         heptapod, request.cell, request.label, known.cells, values,
         top=request.top, seed=request.seed, **given_settings(request.sampling),
     )  # fmt: skip
     rows, columns, offset = cell_surroundings(heptapod, request.cell)
-    chances = [None] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
-    if found.mean is not None and not found.mean.isfinite().all():
-        raise RefusedError("known.values: numbers too large for this model, its answer is not finite")
+    probabilities = [None] * len(cell.values) if cell.probabilities is None else cell.probabilities.tolist()
+    if cell.mean is not None and not cell.mean.isfinite().all():
+        raise RequestError("known.values: too large for this model, whose prediction is not finite")
     pictures = []
-    for tokens in found.tokens.split(DECODED_AT_ONCE):
+    for tokens in cell.tokens.split(DECODE_BATCH):
         yield None
         pictures += [png_base64(image) for image in heptapod.decode(tokens)[:, :, rows, columns]]
     yield schemas.CellAnswer(
         cell=request.cell,
         candidates=[
-            schemas.Candidate(values=to_values(value[None]), probability=chance, picture=picture)
-            for value, chance, picture in zip(found.values, chances, pictures, strict=True)
+            schemas.Candidate(values=to_values(value[None]), probability=probability, picture=picture)
+            for value, probability, picture in zip(cell.values, probabilities, pictures, strict=True)
         ],
-        rest=found.rest,
-        uncertainty=found.uncertainty,
+        rest=cell.rest,
+        uncertainty=cell.uncertainty,
         uncertainty_name=heptapod.model.distribution.uncertainty_name,
-        mean=None if found.mean is None else found.mean.tolist(),
-        spread=None if found.spread is None else found.spread.tolist(),
+        mean=None if cell.mean is None else cell.mean.tolist(),
+        spread=None if cell.spread is None else cell.spread.tolist(),
         offset=offset,
         factor=heptapod.tokenizer.factor,
     )
@@ -238,16 +243,16 @@ def answer(
 
 @torch.inference_mode()
 def encode(heptapod: Heptapod, picture: Image.Image, converted: list[str]) -> schemas.Encoded:
-    """An upload, fitted already, as the model sees it."""
+    """A fitted upload as tokens and as its reconstruction."""
     image, tokenizer = image_tensor(np.array(picture)), heptapod.tokenizer
     grid = tokenizer.grid(picture.height, picture.width)
     tokens = encode_pixels(tokenizer, image[None])
-    shown = decode_pixels(tokenizer, tokens, grid)[0]
+    reconstruction = decode_pixels(tokenizer, tokens, grid)[0]
     return schemas.Encoded(
         size=(picture.height, picture.width),
         grid=(grid.height, grid.width),
         picture=png_base64(image),
-        reconstruction=png_base64(shown),
+        reconstruction=png_base64(reconstruction),
         values=to_values(tokens[0]),
         converted=converted,
     )

@@ -92,7 +92,7 @@ def test_equal_time_and_equal_steps() -> None:
         ({"measures": {"samples": 100}}, "reference: none given"),
         ({"measures": {"samples": 0, "probe_images": 5}}, "probe_images: 5 given, must be 0 .* or at least 20"),
         ({"changes": {"model": {"widht": 3}}}, "unknown setting 'model.widht'"),
-        ({"changes": {"seed": 3}}, "changes.seed: given, but the study itself sets it"),
+        ({"changes": {"seed": 3}}, "changes.seed: given, but the study sets it"),
         ({"changes": {"objective": {"token_order": "mixed"}}}, "changes.objective.token_order: given"),
         ({"measures": {"samples": 0, "sampling_steps": []}}, "sampling_steps: \\[\\] given"),
         ({"measures": {"samples": 0, "temperature": -1}}, "temperature: -1.0 given, must be at least 0"),

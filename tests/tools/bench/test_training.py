@@ -13,17 +13,17 @@ import torch
 from heptapod.grid import GridSpec
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model
-from heptapod.tools.bench.training import Peak, TrainingBench, TrainingResult, UnavailableMetric, measure_training
+from heptapod.tools.bench.training import Peak, SkippedModel, TrainingBench, TrainingResult, measure_training
 from heptapod.tools.bench.training_cases import (
     PHASES,
-    Entrant,
     Stopwatch,
     TrainingSteps,
-    entrant_recipe,
-    entrant_subject,
-    parse_entrant,
+    TrainingVariant,
+    parse_variant,
     random_tokens,
     supervised_cells,
+    variant_recipe,
+    variant_setup,
 )
 from heptapod.tools.bench.training_memory import cpu_training_peaks
 from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
@@ -57,8 +57,8 @@ def test_rows_are_consistent(result: TrainingResult) -> None:
     assert result.peak.dtype == "bfloat16"
     assert result.clock == "process"
     for row in result.rows:
-        entrant = Entrant(row.head, row.prefixes, row.targets)  # type: ignore[arg-type]
-        own = entrant_subject(training_setup(), entrant)
+        variant = TrainingVariant(row.head, row.prefixes, row.targets)  # type: ignore[arg-type]
+        own = variant_setup(training_setup(), variant)
         model = build_model(own.recipe.model, own.grid, own.num_classes, seed=0)
         assert row.parameters == sum(parameter.numel() for parameter in model.parameters())
         assert row.flops_per_image == training_flops(own).total
@@ -78,7 +78,7 @@ def test_rows_are_consistent(result: TrainingResult) -> None:
 
 def test_report(result: TrainingResult, tmp_path: Path) -> None:
     bench = TrainingBench(("own", "next_token", "global:2/all", "local:3/2"), rounds=2, threads=1, memory=False)
-    with_late = dataclasses.replace(result, left_out=[UnavailableMetric("global:4/all", 1234.0)])
+    with_late = dataclasses.replace(result, skipped=[SkippedModel("global:4/all", 1234.0)])
     report = json.loads(json.dumps(training_json(bench, training_setup(), with_late)))
     ratios = {row["model"]: row["time_of_next_token"] for row in report["rows"]}
     baseline = result.rows[1].seconds_per_step
@@ -86,62 +86,62 @@ def test_report(result: TrainingResult, tmp_path: Path) -> None:
     text = training_markdown(report)
     assert text.count("| global:2/all |") == 2, "a row of speeds, and one of phases"
     assert "measured peak: a 1024×1024 matrix product of this run, bfloat16" in text
-    assert "## Left out" in text
+    assert "## Skipped" in text
     assert "1,234" in text
     pytest.importorskip("matplotlib")
     assert training_picture(report, tmp_path / "picture.png").stat().st_size > 10_000
     alone = dataclasses.replace(result, rows=result.rows[:1], peak=Peak(1e12, False, "float32", "h100"))
     text = training_markdown(json.loads(json.dumps(training_json(bench, training_setup(), alone))))
-    assert "1,000 GFLOP/s (peak of the datasheet: h100, float32)" in text
-    assert "## Left out" not in text
+    assert "1,000 GFLOP/s (datasheet peak: h100, float32)" in text
+    assert "## Skipped" not in text
 
 
 def test_what_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heptapod.tools.bench.training.matmul_flops", lambda *_: 1e9)
     bench = TrainingBench(("next_token", "global:all/all"), rounds=1, threads=1, memory=False)
     what = training_setup("--train.batch_size", "256", "--train.accumulation", "1")
-    subjects = [entrant_subject(what, parse_entrant(name, what.recipe)) for name in bench.models]
-    fast, slow = (256 * training_flops(one).total / 1e9 for one in subjects)
+    setups = [variant_setup(what, parse_variant(name, what.recipe)) for name in bench.models]
+    fast, slow = (256 * training_flops(one).total / 1e9 for one in setups)
     assert slow > 3 * fast
     result = measure_training(dataclasses.replace(bench, max_seconds=fast + slow), what)
     assert [row.model for row in result.rows] == ["next_token"]
-    assert result.left_out == [UnavailableMetric("global:all/all", slow)]
+    assert result.skipped == [SkippedModel("global:all/all", slow)]
     with pytest.raises(ValueError, match="train.batch_size: 256 given, of which a single step takes at least"):
         measure_training(dataclasses.replace(bench, max_seconds=1e-9), what)
 
 
 @pytest.mark.parametrize(
-    ("text", "entrant"),
+    ("text", "variant"),
     [
-        ("own", Entrant("cross", "all", 3)),
-        ("next_token", Entrant("next_token", "all", 1)),
-        ("global:4/all", Entrant("global", 4, "all")),
-        ("cross:all/12", Entrant("cross", "all", 12)),
+        ("own", TrainingVariant("cross", "all", 3)),
+        ("next_token", TrainingVariant("next_token", "all", 1)),
+        ("global:4/all", TrainingVariant("global", 4, "all")),
+        ("cross:all/12", TrainingVariant("cross", "all", 12)),
     ],
 )
-def test_entrants(text: str, entrant: Entrant) -> None:
+def test_variants(text: str, variant: TrainingVariant) -> None:
     own = recipe()
-    assert parse_entrant(text, own) == entrant
-    changed = entrant_recipe(own, entrant)
+    assert parse_variant(text, own) == variant
+    changed = variant_recipe(own, variant)
     assert (changed.model.head.kind, changed.objective.prefixes_per_image, changed.objective.targets_per_prefix) == (
-        entrant.head, entrant.prefixes, entrant.targets,
+        variant.head, variant.prefixes, variant.targets,
     )  # fmt: skip
     assert (changed.model.width, changed.model.depth, changed.model.head.depth) == (16, 2, 1)
-    assert text == entrant.name or text == "own"
+    assert text == variant.name or text == "own"
     if text == "own":
         assert changed == own
 
 
 def test_a_recipe_of_another_head_and_sampling() -> None:
     own = recipe("--model.head.kind", "local", "--model.head.window", "3", "--objective.prefixes_per_image", "4")
-    assert entrant_recipe(own, parse_entrant("own", own)) == own
-    assert entrant_recipe(own, parse_entrant("cross:2/2", own)).model.head.window is None
+    assert variant_recipe(own, parse_variant("own", own)) == own
+    assert variant_recipe(own, parse_variant("cross:2/2", own)).model.head.window is None
     own = recipe("--model.head.kind", "global", "--objective.prefixes_per_image", "4", "--sampling.approximate_head")
-    assert entrant_recipe(own, parse_entrant("next_token", own)).model.head.kind == "next_token"
+    assert variant_recipe(own, parse_variant("next_token", own)).model.head.kind == "next_token"
 
 
 @pytest.mark.parametrize("text", ["global", "cross:3", "global:0/1", "next_token:all/1", "mar:1/1", "cross:-1/2"])
-def test_entrants_that_cannot_be(text: str) -> None:
+def test_variants_that_cannot_be(text: str) -> None:
     with pytest.raises(ValueError, match=f"models: {text} given, must be own, next_token"):
         TrainingBench((text,)).check(recipe())
 
@@ -162,7 +162,7 @@ def test_mistakes(change: dict[str, Any], message: str) -> None:
 
 def test_a_model_is_measured_once() -> None:
     names = ("own", "cross:all/3", "next_token", "next_token")
-    assert [entrant.name for entrant in TrainingBench(names).check(recipe())] == ["cross:all/3", "next_token"]
+    assert [variant.name for variant in TrainingBench(names).check(recipe())] == ["cross:all/3", "next_token"]
 
 
 def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,22 +212,22 @@ def test_tokens_stand_in_for_data() -> None:
 def test_supervised_cells_are_counted() -> None:
     grid = GridSpec(4, 4, 12)
     names = ("next_token", "cross:all/3", "global:all/all")
-    of = {name: entrant_recipe(recipe(), parse_entrant(name, recipe())) for name in names}
+    of = {name: variant_recipe(recipe(), parse_variant(name, recipe())) for name in names}
     assert supervised_cells(of["next_token"], grid) == 16
     assert supervised_cells(of["cross:all/3"], grid) == 3 * 14 + 2 + 1, "the last two prefixes have fewer cells left"
     assert supervised_cells(of["global:all/all"], grid) == 16 * 17 / 2
-    local = entrant_recipe(recipe(), parse_entrant("local:all/all", recipe()))
+    local = variant_recipe(recipe(), parse_variant("local:all/all", recipe()))
     assert 16 < supervised_cells(local, grid) < 16 * 17 / 2
 
 
 def test_the_peak_of_memory_is_near_the_plan() -> None:
     """Of a step that takes far more than a process needs anyway; the matrix library has buffers of its own."""
     large = ["--model.width", "128", "--train.batch_size", "64", "--train.accumulation", "1"]
-    subjects = [training_setup(*large, "--train.precision", "float32", side=side) for side in (4, 8)]
-    small, whole = cpu_training_peaks(subjects, 1)
+    setups = [training_setup(*large, "--train.precision", "float32", side=side) for side in (4, 8)]
+    small, whole = cpu_training_peaks(setups, 1)
     if small is None or whole is None:
         pytest.skip("this system does not tell the peak of a resident set")
-    budgets = [Budget(what, gpus=1, kernels="cpu") for what in subjects]
+    budgets = [Budget(what, gpus=1, kernels="cpu") for what in setups]
     planned = [budget.memory(budget.configured_option).training for budget in budgets]
     assert planned[1] > 2**27
     assert 0.9 * planned[1] < whole < 1.3 * planned[1]

@@ -1,1 +1,1 @@
-"""Ablations: what a head, an order, a density or a distribution is worth, at equal steps and at equal time."""
+"""Ablations: heads, token orders, supervision densities and distributions, compared at equal steps and equal time."""

@@ -1,4 +1,4 @@
-"""What is measured of a trained arm; each figure once, kept in the run's ``row.json``."""
+"""Measures of a trained arm, stored in the run's ``row.json``; each is computed once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from heptapod.data.cache import load_tokens
 from heptapod.data.selection import random_images
 from heptapod.data.tokens import TokenSet
 from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.collect import collect_features
 from heptapod.evaluation.distances import kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features, FeatureExtractor
 from heptapod.evaluation.layer_features import layer_features
@@ -25,6 +24,7 @@ from heptapod.evaluation.samples import ModelSamples
 from heptapod.inference.pipeline import Heptapod
 from heptapod.likelihood import negative_log_likelihood, next_cell_loss
 from heptapod.tools.ablation.study import Measures, Study
+from heptapod.tools.image_features import image_features
 from heptapod.training.model_probe import drawn_rows
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import to_dict
@@ -33,28 +33,29 @@ from heptapod.utils.logging import Progress, say
 from heptapod.utils.random import Stream
 
 SHOWN = 10
+"""Samples in the figure of the report."""
 BATCH = 50
 
 
 @dataclass
 class Real:
-    """Real images as the extractor sees them, and a judge of their classes."""
+    """Features of real images, and a classifier of these features."""
 
     extractor: FeatureExtractor
     features: Tensor
     """(M, F) float32."""
     class_names: list[str]
-    """Of the judge's classes."""
+    """Names of the classes of the judge."""
     judge: Any
-    """Tells classes from features; None where the images have no labels."""
+    """A classifier of features; None for images without labels."""
     judge_accuracy: float | None
-    """On real images it was not trained on."""
+    """Its accuracy on held-out real images."""
     sha256: str
-    """Of the images."""
+    """Hash of the images."""
 
 
 def open_real(study: Study, folder: Path, image_size: int, device: torch.device) -> Real | None:
-    """Features of the study's real images, kept in its folder for as long as the study names the same ones."""
+    """Features of the study's real images, stored in its folder until the study names other images."""
     measures = study.measures
     if not measures.samples or measures.reference is None:
         return None
@@ -65,7 +66,7 @@ def open_real(study: Study, folder: Path, image_size: int, device: torch.device)
         draw = (Stream.EVALUATION, 0)
         count = measures.reference_images
         images = random_images("ablate", "measures.reference", measures.reference, image_size, count, draw)
-        features = _features(extractor, images.in_memory())
+        features = image_features(extractor, images.in_memory(), BATCH)
         about = {**wanted, "sha256": str(images.sha256()), "class_names": json.dumps(images.class_names)}
         write_tensors(path, {"features": features, "labels": images.labels}, about)
     stored, about = read_tensors(path), read_metadata(path)
@@ -74,7 +75,7 @@ def open_real(study: Study, folder: Path, image_size: int, device: torch.device)
 
 
 def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
-    """A logistic regression on real features: what generated images are recognized by, and how well real ones are."""
+    """A logistic regression on the features of real images, and its accuracy on the half that it was not fitted on."""
     if labels.min() < 0 or len(labels.unique()) < 2:
         return None, None
     from sklearn.linear_model import LogisticRegression
@@ -89,47 +90,47 @@ def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
 
 
 def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[str, Any]:
-    """All figures of a run's final weights; those that ``row.json`` has, measured with equal settings, are kept."""
+    """All measures of a run's final weights. Those in ``row.json`` with equal settings are not computed again."""
     out = Path(recipe.out)
     path = out / "row.json"
     row: dict[str, Any] = read_json(path) if path.is_file() else {}
     heptapod = Heptapod.from_pretrained(out / "last", resolve_device(recipe.device))
     train, held_out = load_tokens(recipe.data)
-    wanted = figures_of(measures, heptapod.model.head.reaches_grid, heptapod.model.grid.num_cells)
-    for name, settings in wanted.items():
+    requested = requested_measures(measures, heptapod.model.head.reaches_grid, heptapod.model.grid.num_cells)
+    for name, settings in requested.items():
         if row.get(name, {}).get("settings") == settings:
             continue
         if name == "nll":
-            figure = _likelihood(heptapod, held_out, measures.nll_images, out / "nll.safetensors")
+            values = _likelihood(heptapod, held_out, measures.nll_images, out / "nll.safetensors")
         elif name == "probe":
-            figure = _probe(heptapod, train, held_out, measures.probe_images)
+            values = _probe(heptapod, train, held_out, measures.probe_images)
         else:
             assert real is not None
-            figure = _samples(heptapod, measures, settings["steps"], real, out)
-        row = {**row, name: {"settings": settings, **figure}}
+            values = _samples(heptapod, measures, settings["steps"], real, out)
+        row = {**row, name: {"settings": settings, **values}}
         write_json(path, row)
     return row
 
 
-def figures_of(measures: Measures, reaches_grid: bool, num_cells: int) -> dict[str, dict[str, Any]]:
-    """Names of the figures of a run, and the settings that each depends on."""
-    figures: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images}}
+def requested_measures(measures: Measures, reaches_grid: bool, num_cells: int) -> dict[str, dict[str, Any]]:
+    """Names of the measures of a run, and the settings on which each depends."""
+    requested: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images}}
     if measures.probe_images:
-        figures["probe"] = {"images": measures.probe_images}
+        requested["probe"] = {"images": measures.probe_images}
     if measures.samples:
         steps = (
             {min(count or num_cells, num_cells) for count in measures.sampling_steps} if reaches_grid else {num_cells}
         )
         shared = {"samples": measures.samples, "temperature": measures.temperature, "label_policy": "balanced"}
         shared |= {"reference": measures.reference, "reference_images": measures.reference_images}
-        figures |= {f"samples_at_{count}": {"steps": count, **shared} for count in sorted(steps, reverse=True)}
-    return figures
+        requested |= {f"samples_at_{count}": {"steps": count, **shared} for count in sorted(steps, reverse=True)}
+    return requested
 
 
 def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: Path) -> dict[str, Any]:
-    """Held-out nats per token in the trained order, or the loss where there is no likelihood; mean and its error.
+    """Held-out nats per token in the trained order, or the loss of a distribution without likelihood.
 
-    The values of single images are kept in a file, for paired comparisons.
+    A file stores the values of single images, for paired comparisons.
     """
     tokens, labels = held_out.head(count), held_out.labels[:count]
     has_likelihood = heptapod.model.distribution.has_likelihood
@@ -144,19 +145,19 @@ def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: P
 def probe_images(
     train: TokenSet, held_out: TokenSet, count: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Tokens and labels of ``count`` training images drawn at random, and of half as many held-out ones.
+    """Tokens and labels of ``count`` random training images and of ``count // 2`` held-out images.
 
     Raises:
-        ValueError: if classes cannot be probed with them.
+        ValueError: if they have too few labels for a probe.
     """
-    drawn = train.subset(drawn_rows(len(train), count, 0))
-    tokens, labels = (drawn.head(count), held_out.head(count // 2)), (drawn.labels, held_out.labels[: count // 2])
+    chosen = train.subset(drawn_rows(len(train), count, 0))
+    tokens, labels = (chosen.head(count), held_out.head(count // 2)), (chosen.labels, held_out.labels[: count // 2])
     check_probe_labels(*labels, train.class_names, "measures.probe_images")
     return tokens, labels
 
 
 def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) -> dict[str, Any]:
-    """What a linear classifier and the nearest neighbors make of every layer; the label is never given."""
+    """Accuracy of a linear classifier and of nearest neighbors on every layer; the model does not see the label."""
     tokens, labels = probe_images(train, held_out, count)
     features = [layer_features(heptapod.model, part, heptapod.token_order) for part in tokens]
     results = probe_layers(features[0], labels[0], features[1], labels[1], title="probing")
@@ -165,29 +166,29 @@ def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) 
         "best_layer": best,
         "accuracy": results[best].linear,
         "knn_accuracy": results[best].knn,
-        "linear_by_layer": {name: found.linear for name, found in results.items()},
+        "linear_by_layer": {name: result.linear for name, result in results.items()},
         "train_images": len(labels[0]),
         "test_images": len(labels[1]),
     }
 
 
 def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
-    """Kernel distance to the real images and the share recognized as their label, of balanced samples."""
+    """Kernel distance of balanced samples to the real images, and the share that the judge assigns to their label."""
     changes: dict[str, Any] = {"steps": steps}
     if measures.temperature is not None:
         changes["temperature"] = measures.temperature
     samples = ModelSamples(heptapod, out / "last", measures.samples, None, (), 0, BATCH, changes)
-    asked = samples.indices()
+    labels = samples.indices()
     started = time.perf_counter()
-    parts = []
     with Progress(f"sampling {samples.count:,} images", samples.count) as bar:
-        for part, _ in samples.batches(asked):
+        parts = []
+        for part, _ in samples.batches(labels):
             parts.append(part)
             bar.advance(len(part))
     images = torch.cat(parts)
     seconds = time.perf_counter() - started
     write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
-    features = _features(real.extractor, images)
+    features = image_features(real.extractor, images, BATCH)
     distance = kernel_distance(features, real.features)
     figure: dict[str, Any] = {
         "kernel_distance": distance.mean,
@@ -199,18 +200,9 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
         "seconds": seconds,
     }
     if real.judge is not None and real.class_names == heptapod.class_names:
-        figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(asked)).mean())
+        figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(labels)).mean())
         figure["judge_accuracy_on_real"] = real.judge_accuracy
     say(
         f"  {steps} steps: kernel distance {distance.mean:.4f}, recognized {figure.get('recognised', float('nan')):.1%}"
     )
     return figure
-
-
-def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:
-    """(M, F) float32."""
-    unlabeled = torch.full((len(images),), -1)
-    batches = zip(images.split(BATCH), unlabeled.split(BATCH), strict=True)
-    collected = collect_features(batches, extractor, len(images))
-    assert collected is not None  # not shared: on every rank
-    return collected.features

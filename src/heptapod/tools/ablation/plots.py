@@ -1,4 +1,4 @@
-"""Pictures of a study: quality against training time and against sampling steps, and samples side by side."""
+"""Figures of a study: quality against training time and against sampling steps, and samples side by side."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from heptapod.tools.ablation.study import Arm, Study
+from heptapod.tools.bench.results import save_figure
 from heptapod.training.logging import read_metrics
-from heptapod.utils.files import read_json, read_tensors, write_atomically
+from heptapod.utils.files import read_json, read_tensors
 from heptapod.utils.images import image_grid, save_png
 
 Row = dict[str, Any]
 
 
 def curves_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:
-    """Held-out loss against training time, a panel per order and distribution; thin lines are other seeds."""
+    """Held-out loss against training time, a panel per order and distribution; thin lines are further seeds."""
     budget = _first_budget(study)
     own = [row for row in rows if row["budget"] == budget]
     panels = _panels(study, own)
@@ -35,7 +36,7 @@ def curves_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | No
                 axis.plot(x, y, color=f"C{number}", lw=0.7 if thin else 1.8, label=None if thin else arm.label)
         axis.set(title=title, xlabel="training time (s)", ylabel="held-out loss")
         _finish(axis)
-    return _save(figure, folder / "training.png")
+    return save_figure(figure, folder / "training.png")
 
 
 def steps_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:
@@ -58,11 +59,11 @@ def steps_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | Non
                               label=None if seed else arm.label)  # fmt: skip
         axis.set(title=title, xlabel="sampling steps", ylabel="kernel distance", xscale="log")
         _finish(axis)
-    return _save(figure, folder / "sampling_steps.png")
+    return save_figure(figure, folder / "sampling_steps.png")
 
 
 def samples_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:
-    """A row of samples per arm, in one cell per step; the same classes and seeds in all rows."""
+    """A row of samples per arm, one cell per step; all rows have the same classes and seeds."""
     images, names = [], []
     for row in rows:
         files = sorted((folder / row["run"]).glob("shown_*.safetensors"), key=lambda file: int(file.stem.split("_")[1]))
@@ -81,7 +82,7 @@ def _first_budget(study: Study) -> str:
 
 
 def _panels(study: Study, rows: Sequence[Row]) -> list[tuple[str, list[Arm]]]:
-    """Arms that have rows, by distribution and order."""
+    """Measured arms, by distribution and order, with a title."""
     measured = {row["arm"] for row in rows}
     panels = []
     for kind in study.distributions:
@@ -103,8 +104,3 @@ def _figure(panels: int) -> tuple[Any, list[Any]]:
 def _finish(axis: Any) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
-    return path

@@ -1,4 +1,4 @@
-"""The report of a study: JSON, CSV, pictures and a page, all from the rows of its runs and nothing else."""
+"""The report of a study: JSON, CSV, figures and a page, all from the rows of its runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from heptapod import __version__
 from heptapod.tools.ablation.plots import curves_picture, samples_picture, steps_picture
 from heptapod.tools.ablation.study import Arm, Budget, Study, arm_recipe
+from heptapod.tools.bench.results import Column, describe_hardware, markdown_table
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import read_json, read_tensors, write_atomically, write_json
 
@@ -20,7 +21,7 @@ Row = dict[str, Any]
 
 
 def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
-    """Writes ``results.json``, ``results.csv``, the pictures and ``report.md`` into the study's folder.
+    """Writes ``results.json``, ``results.csv``, the figures and ``report.md`` into the study's folder.
 
     Raises:
         ValueError: if no run is finished.
@@ -29,17 +30,14 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
         raise ValueError(f"out: no run of the study in {study.out} is finished; there is nothing to report")
     folder = Path(study.out)
     plan = read_json(folder / "plan.json")
-    drawn = [
-        picture
-        for draw in (curves_picture, steps_picture, samples_picture)
-        if (picture := draw(study, rows, folder)) is not None
-    ]
-    text = page(study, rows, plan, [picture.name for picture in drawn])
+    figures = [draw(study, rows, folder) for draw in (curves_picture, steps_picture, samples_picture)]
+    written = [figure for figure in figures if figure is not None]
+    text = page(study, rows, plan, [figure.name for figure in written])
     about = {"heptapod": __version__, "study": to_dict(study), "plan": plan}
     write_json(folder / "results.json", {**about, "rows": list(rows)})
     write_atomically(folder / "results.csv", lambda file: _write_csv(file, rows))
     write_atomically(folder / "report.md", lambda file: file.write_text(text, encoding="utf-8"))
-    return [folder / "report.md", folder / "results.json", folder / "results.csv", *drawn]
+    return [folder / "report.md", folder / "results.json", folder / "results.csv", *written]
 
 
 def _write_csv(file: Path, rows: Sequence[Row]) -> None:
@@ -68,19 +66,17 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
     parts = [
         f"# {Path(study.out).name}",
         study.description,
-        f"Recipe `{study.recipe}` with the changes in `results.json`. Time is counted as the training steps of an arm "
-        f"times the seconds of one, each arm timed in turn with the first one on {hardware['processor']}, "
-        f"{hardware['threads']} thread(s), device {hardware['device']}, torch {hardware['torch']}; reading, evaluation "
-        "and checkpoints are not counted. What is measured are the final weights (their moving average). Likelihoods "
-        "(NLL) are of held-out images, by the chain rule in the order of training, in nats per token, so that they "
-        "compare across heads and orders; Δ is the difference from the first arm of the table on the same images. "
-        "No guidance.",
+        f"Recipe `{study.recipe}` with the changes in `results.json`. Time: the training steps of an arm times the "
+        f"seconds of one step, timed in turns with the first arm on {describe_hardware(hardware)}, without reading, "
+        "evaluation and checkpoints. All measures use the final weights (EMA). NLL: negative log-likelihood of "
+        "held-out images by the chain rule in the trained order, in nats per token, comparable across heads and "
+        "orders. Δ: difference from the first arm of the table on the same images. No guidance.",
     ]
     if measures.samples and measures.reference:
         parts.append(_about_samples(study, rows))
     parts.append(
-        "± is the standard deviation over seeds where there are several; else it is the standard error over images of "
-        "one trained model, which does not tell how much another training would differ."
+        "±: standard deviation over seeds if there are several, otherwise the standard error over images of one "
+        "trained model, which does not include the variation between trainings."
     )
     for budget in _budgets(study):
         own = [row for row in rows if row["budget"] == f"{budget.equal}-{budget.steps}"]
@@ -93,7 +89,10 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
 def _about_samples(study: Study, rows: Sequence[Row]) -> str:
     measures = study.measures
     judged = [
-        found["judge_accuracy_on_real"] for row in rows for found in _samples(row).values() if "recognised" in found
+        measured["judge_accuracy_on_real"]
+        for row in rows
+        for measured in _samples(row).values()
+        if "recognised" in measured
     ]
     text = (
         f"Samples: {measures.samples} per number of steps, classes in equal numbers, seeds 0 to "
@@ -102,20 +101,21 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
     )
     if judged:
         text += (
-            " Recognised: the share taken for its label by a logistic regression on those features of real images, "
-            f"which takes {judged[0]:.0%} of real images for theirs."
+            " Recognized: the share that a logistic regression on features of real images assigns to its label; its "
+            f"accuracy on real images is {judged[0]:.0%}."
         )
     if measures.probe_images:
         text += (
-            " Linear probe: of mean-pooled hidden states without the label, "
+            " Linear probe: on mean-pooled hidden states without the label, with "
             f"{max(row['probe']['train_images'] for row in rows):,} training and "
-            f"{max(row['probe']['test_images'] for row in rows):,} held-out images, the layer chosen on training ones."
+            f"{max(row['probe']['test_images'] for row in rows):,} held-out images; the layer is chosen on the "
+            "training images."
         )
     return text
 
 
 def _budgets(study: Study) -> list[Budget]:
-    """One of each kind and length."""
+    """The budgets without duplicates."""
     return list({(budget.equal, budget.steps): budget for budget in study.budgets}.values())
 
 
@@ -123,7 +123,7 @@ def _title(budget: Budget, plan: dict[str, Any]) -> str:
     if budget.equal == "steps":
         return f"Equal steps: {budget.steps:,} each"
     seconds = budget.steps * plan["arms"][plan["first"]]["seconds_per_step"]
-    return f"Equal time: {seconds:,.0f} s each, as the first arm needs for {budget.steps:,} steps"
+    return f"Equal time: {seconds:,.0f} s each, the time of {budget.steps:,} steps of the first arm"
 
 
 def _temperature(study: Study) -> str:
@@ -132,7 +132,7 @@ def _temperature(study: Study) -> str:
 
 
 def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
-    """A table per order and distribution, each arm compared with the first of its table."""
+    """A table per order and distribution; each arm is compared with the first one of its table."""
     tables = []
     for kind in study.distributions:
         for order in study.token_orders:
@@ -147,31 +147,32 @@ def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
 
 def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
     steps = sorted({int(s) for _, group in groups for row in group for s in _samples(row)}, reverse=True)
-    probed = any("probe" in row for _, group in groups for row in group)
     name = "NLL" if "nats_per_token" in groups[0][1][0]["nll"] else "training loss, held out"
-    header = ["arm", "parameters", "steps", "seeds", name, "Δ"]
-    header += [f"KD, {count} steps" for count in steps] + [f"recognized, {count}" for count in steps]
-    header += ["linear probe", "layer"] if probed else []
-    lines = [header, ["---"] * len(header)]
-    for arm, group in groups:
-        first = group[0]
-        cells = [arm.label, f"{first['parameters']:,}", f"{first['steps']:,}", str(len(group))]
-        cells += [_mean(group, _likelihood, 3), _difference(group, groups[0][1], folder)]
-        for count in steps:
-            cells.append(_mean(group, lambda row, n=count: _sample(row, n, "kernel_distance"), 3))
-        for count in steps:
-            cells.append(_mean(group, lambda row, n=count: _sample(row, n, "recognised"), 1, percent=True))
-        if probed:
-            cells += [_mean(group, _probe, 1, percent=True), first.get("probe", {}).get("best_layer", "–")]
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def samples(key: str, count: int, digits: int, percent: bool) -> Column:
+        return lambda group: _mean(group[1], lambda row: _sample(row, count, key), digits, percent)
+
+    columns: dict[str, Column] = {
+        "arm": lambda group: group[0].label,
+        "parameters": lambda group: group[1][0]["parameters"],
+        "steps": lambda group: group[1][0]["steps"],
+        "seeds": lambda group: len(group[1]),
+        name: lambda group: _mean(group[1], _likelihood, 3),
+        "Δ": lambda group: _difference(group[1], groups[0][1], folder),
+    }
+    columns |= {f"KD, {count} steps": samples("kernel_distance", count, 3, False) for count in steps}
+    columns |= {f"recognized, {count}": samples("recognised", count, 1, True) for count in steps}
+    if any("probe" in row for _, group in groups for row in group):
+        columns["linear probe"] = lambda group: _mean(group[1], _probe, 1, percent=True)
+        columns["layer"] = lambda group: group[1][0].get("probe", {}).get("best_layer", "–")
+    return markdown_table(columns, groups)
 
 
 Value = tuple[float, float | None] | None
 
 
 def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False) -> str:
-    """Mean over seeds ± their standard deviation; of one seed the value ± its own error."""
+    """Mean over seeds ± their standard deviation, or the value of a single seed ± its error."""
     values: list[tuple[float, float | None]] = [v for row in rows if (v := value(row)) is not None]
     if not values:
         return "–"
@@ -183,7 +184,7 @@ def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False) -
 
 
 def _difference(group: Sequence[Row], baseline: Sequence[Row], folder: Path) -> str:
-    """Mean difference of the held-out likelihoods of the same images: over seeds that both have, ± their deviation."""
+    """Mean difference of the likelihoods of the same held-out images over shared seeds ± its standard deviation."""
     if group is baseline:
         return "–"
     others = {row["seed"]: row for row in baseline}
@@ -196,26 +197,26 @@ def _difference(group: Sequence[Row], baseline: Sequence[Row], folder: Path) -> 
 
 
 def _nats(row: Row, folder: Path) -> Tensor:
-    """(M,) of every held-out image."""
+    """Nats per token (M,) of the held-out images."""
     return read_tensors(folder / row["run"] / "nll.safetensors")["values"]
 
 
 def _likelihood(row: Row) -> Value:
-    found = row["nll"]
-    value: float = found["nats_per_token"] if "nats_per_token" in found else found["loss"]
-    return value, found["standard_error"]
+    nll = row["nll"]
+    value: float = nll["nats_per_token"] if "nats_per_token" in nll else nll["loss"]
+    return value, nll["standard_error"]
 
 
 def _samples(row: Row) -> dict[int, dict[str, Any]]:
-    """What was measured of samples, by number of steps."""
+    """The measures of samples, by number of steps."""
     return {int(key.rpartition("_")[2]): value for key, value in row.items() if key.startswith("samples_at_")}
 
 
 def _sample(row: Row, steps: int, name: str) -> Value:
-    found = _samples(row).get(steps, {})
-    if name not in found:
+    measured = _samples(row).get(steps, {})
+    if name not in measured:
         return None
-    return found[name], found.get("standard_error") if name == "kernel_distance" else None
+    return measured[name], measured.get("standard_error") if name == "kernel_distance" else None
 
 
 def _probe(row: Row) -> Value:

@@ -1,4 +1,4 @@
-"""Works off a study: every run is trained and measured, whatever was finished before is kept."""
+"""Runs a study: trains and measures every run, and skips the finished ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heptapod.data.sources import open_source
 from heptapod.distributed.device import resolve_device
 from heptapod.distributed.errors import NonFiniteLossError
 from heptapod.evaluation.layer_features import check_unlabeled
-from heptapod.tools.ablation.measure import figures_of, measure_run, open_real, probe_images
+from heptapod.tools.ablation.measure import measure_run, open_real, probe_images, requested_measures
 from heptapod.tools.ablation.plan import make_plan, steps_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.training.run import train_model
@@ -24,18 +24,18 @@ from heptapod.utils.logging import say
 
 
 def run_study(study: Study) -> list[dict[str, Any]]:
-    """Trains and measures every run that is not finished; several processes may work on one study at a time.
+    """Trains and measures every unfinished run; several processes may work on one study.
 
     Returns:
         The rows of all finished runs.
 
     Raises:
-        ValueError, FileNotFoundError: for caches or settings that do not fit; nothing is trained then.
+        ValueError, FileNotFoundError: for missing or unsuitable caches or settings, before anything is trained.
     """
     folder = Path(study.out)
     check_same(study)
     _check_data(study)
-    with _waiting_for(folder):
+    with _locked_for_plan(folder):
         plan = make_plan(study, folder)
         write_json(folder / "study.json", to_dict(study))
         recipe = arm_recipe(study, study.arms()[0])
@@ -50,15 +50,15 @@ def run_study(study: Study) -> list[dict[str, Any]]:
                 train_model(recipe)
                 measure_run(recipe, study.measures, real)
         except LockedError:
-            say(f"{title}: another process is at it")
+            say(f"{title}: another process is running it")
         except NonFiniteLossError as error:
-            say(f"{title}: left out, {error}")
+            say(f"{title}: skipped, {error}")
     return collect(study)
 
 
 @contextmanager
-def _waiting_for(folder: Path) -> Iterator[None]:
-    """Locks the study's folder, after another process that makes the plan has done so."""
+def _locked_for_plan(folder: Path) -> Iterator[None]:
+    """Locks the study's folder; waits while another process makes the plan."""
     while True:
         with ExitStack() as stack:
             try:
@@ -72,7 +72,7 @@ def _waiting_for(folder: Path) -> Iterator[None]:
 
 
 def collect(study: Study) -> list[dict[str, Any]]:
-    """One row for every run that is trained, and measured as the study says."""
+    """One row for every run that is trained and has all requested measures."""
     folder = Path(study.out)
     if not (folder / "plan.json").is_file():
         return []
@@ -82,11 +82,11 @@ def collect(study: Study) -> list[dict[str, Any]]:
         training, measured = folder / run.name / "training.json", folder / run.name / "row.json"
         if not (training.is_file() and measured.is_file()):
             continue
-        recipe, figures = arm_recipe(study, run.arm), read_json(measured)
+        recipe, values = arm_recipe(study, run.arm), read_json(measured)
         cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
-        wanted = figures_of(study.measures, recipe.model.head.kind in ("cross", "global"), cells)
-        if all(figures.get(name, {}).get("settings") == settings for name, settings in wanted.items()):
-            rows.append(_row(run, plan, read_json(training), {name: figures[name] for name in wanted}))
+        requested = requested_measures(study.measures, recipe.model.head.kind in ("cross", "global"), cells)
+        if all(values.get(name, {}).get("settings") == settings for name, settings in requested.items()):
+            rows.append(_row(run, plan, read_json(training), {name: values[name] for name in requested}))
     return rows
 
 
@@ -117,11 +117,11 @@ def _row(run: Run, plan: dict[str, Any], training: dict[str, Any], measured: dic
 
 
 def _check_data(study: Study) -> None:
-    """Refuses what is no cache, real images that are not there, and classes that cannot be probed."""
+    """Raises if a cache or the real images are missing, or if the classes cannot be probed."""
     for setting in ("codes", "vectors"):
         path = getattr(study, setting)
         if path is not None and not is_cache(Path(path)):
-            raise FileNotFoundError(f"{setting}: {path} is no cache; make one with heptapod tokenize")
+            raise FileNotFoundError(f"{setting}: {path} is not a cache; create one with heptapod tokenize")
     if study.measures.samples and study.measures.reference is not None:
         open_source(study.measures.reference, "measures.reference")
     if study.measures.probe_images:
@@ -133,14 +133,14 @@ def _check_data(study: Study) -> None:
 
 
 FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures"}
-"""What may change when a study goes on: runs and figures are added or left out; a finished run stays what it is."""
+"""Settings that may change when a study resumes: they add or remove runs and measures and leave finished runs valid."""
 
 
 def check_same(study: Study) -> None:
-    """Refuses to mix two studies in one folder.
+    """Checks that the folder holds the same study.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: if not; names the setting that differs.
     """
     folder = Path(study.out)
     if not (folder / "study.json").is_file():
@@ -152,9 +152,9 @@ def check_same(study: Study) -> None:
                 f"out: {folder} holds a study with {field.name} = {before.get(field.name)}, now {now[field.name]} is "
                 "given; choose another --out"
             )
-    first, begun = study.arms()[0].name, read_json(folder / "plan.json")["first"]
-    if first != begun:
+    first, stored = study.arms()[0].name, read_json(folder / "plan.json")["first"]
+    if first != stored:
         raise ValueError(
-            f"heads: {folder} was begun with the first arm {begun}, whose time sets that of all others, now {first} "
-            "comes first; choose another --out"
+            f"heads: {folder} holds a study with the first arm {stored}, whose time sets that of all others, now "
+            f"{first} comes first; choose another --out"
         )

@@ -1,4 +1,4 @@
-"""A study: which arms are compared, under which budgets, and what each of their runs is trained with."""
+"""A study: its arms, its budgets, and the recipe of each run."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Study:
                     raise ValueError(f"budgets.arms: {pattern} fits no arm; there are {', '.join(names)}")
 
     def arms(self) -> list[Arm]:
-        """All combinations, by distribution, order, head and density."""
+        """All arms, by distribution, order, head and density."""
         return [
             Arm(head, density, order, kind)
             for kind in self.distributions
@@ -159,7 +159,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Arm:
-    """One combination."""
+    """One combination of head, density, order and distribution."""
 
     head: HeadArm
     density: str
@@ -174,7 +174,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """For tables and pictures."""
+        """Name in tables and figures."""
         window = f" {self.head.window}×{self.head.window}" if self.head.window else ""
         depths = [f"{n} {what}" for n, what in ((self.head.backbone_depth, "+"), (self.head.depth, "deep")) if n]
         kind = "" if self.distribution == "categorical" else f", {self.distribution}"
@@ -183,7 +183,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: an arm under a budget with a seed."""
+    """One training: an arm, a budget and a seed."""
 
     budget: Budget
     arm: Arm
@@ -191,12 +191,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its folder inside the study's."""
+        """Folder inside the study's folder."""
         return f"runs/{self.budget.equal}-{self.budget.steps}/{self.arm.name}/seed{self.seed}"
 
 
 def all_runs(study: Study) -> list[Run]:
-    """Every run, budget by budget and seed by seed, so that what is finished early compares."""
+    """Every run, by budget and seed, so that early runs are comparable."""
     runs = [
         Run(budget, arm, seed)
         for budget in study.budgets
@@ -211,30 +211,30 @@ VARIED = (
     "seed", "out", "data.path", "model.head.kind", "model.head.window", "model.distribution.kind",
     "objective.token_order", "objective.prefixes_per_image", "objective.targets_per_prefix", "train.steps",
 )  # fmt: skip
-"""Settings of a recipe that a study sets by arms, budgets and caches."""
+"""Settings of a recipe that a study sets itself."""
 
 
-def _given(values: Any, path: list[str]) -> bool:
+def _contains(values: Any, path: list[str]) -> bool:
     first, *rest = path
-    return isinstance(values, dict) and first in values and (not rest or _given(values[first], rest))
+    return isinstance(values, dict) and first in values and (not rest or _contains(values[first], rest))
 
 
 def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, out: str = "") -> Recipe:
-    """What an arm is trained with.
+    """The recipe of an arm.
 
     Args:
         study: the study.
         arm: one of its arms.
-        seed: of the run.
-        steps: optimizer steps; the recipe's if left out.
-        out: the run's folder.
+        seed: seed of the run.
+        steps: optimizer steps; None keeps those of the recipe.
+        out: folder of the run.
 
     Raises:
-        ValueError: for a change that is no setting of a recipe.
+        ValueError: for an unknown setting in the changes, or one that the study sets itself.
     """
     for key in VARIED:
-        if _given(study.changes, key.split(".")):
-            raise ValueError(f"changes.{key}: given, but the study itself sets it")
+        if _contains(study.changes, key.split(".")):
+            raise ValueError(f"changes.{key}: given, but the study sets it")
     base = load_recipe(study.recipe)
     values = _merge(to_dict(base), study.changes)
     prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))
@@ -249,12 +249,12 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     values["data"]["path"] = study.codes if arm.distribution == "categorical" else study.vectors
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
     if steps is not None:
-        values["train"] |= _rhythm(steps, values["train"])
+        values["train"] |= _intervals(steps, values["train"])
     return from_dict(Recipe, values, f"study, arm {arm.name}")
 
 
-def _rhythm(steps: int, train: dict[str, Any]) -> dict[str, Any]:
-    """Ten evaluations per run, a few checkpoints, one sample grid, and no more warm-up than a tenth of it."""
+def _intervals(steps: int, train: dict[str, Any]) -> dict[str, Any]:
+    """Ten evaluations, five checkpoints and one sample grid per run; warm-up for at most a tenth of it."""
     tenth = -(-steps // 10)
     return {
         "steps": steps,
@@ -272,7 +272,7 @@ def study_names() -> list[str]:
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> Study:
-    """A shipped study by name, or one from a YAML file, with overrides such as ``--measures.samples 0`` applied.
+    """Loads a shipped study by name or a YAML file, and applies overrides such as ``--measures.samples 0``.
 
     Raises:
         FileNotFoundError: if there is no such study.
@@ -283,7 +283,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     study = from_dict(Study, values, f"study {name}")
     study = dataclasses.replace(study, out=study.out or f"ablations/{path.stem}")
     for arm in study.arms():
-        arm_recipe(study, arm)  # what does not fit is known before anything is trained
+        arm_recipe(study, arm)  # raises before anything is trained
     return study
 
 

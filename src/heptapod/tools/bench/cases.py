@@ -1,4 +1,4 @@
-"""What is measured: one model, size, grid, batch and number of steps; how it is built, run and predicted.
+"""Cases of the sampling benchmark: one model, size, grid, batch and number of steps; building, running, predicting.
 
 Shape legend: B batch, N cells, D width.
 """
@@ -6,10 +6,9 @@ Shape legend: B batch, N cells, D width.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -23,14 +22,15 @@ from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.rotary import rotary_2d
 from heptapod.sampling import SamplingConfig, cells_per_step, sample_tokens
 from heptapod.tools.bench.baselines import MaskedBaseline, sample_masked
+from heptapod.tools.bench.timing import median_seconds
 from heptapod.utils.random import KeyedGenerator, Stream
 
 MODELS = {
-    "cross": "Heptapod with a cross head: keys and values of what was read are kept, only the drawn cells computed",
+    "cross": "Heptapod with a cross head: KV cache, a step computes only the cells it samples",
     "global": "Heptapod with a global head: the head runs over the whole grid at every step",
-    "global_approximate": "the same, the head's states of read cells kept (approximate_head)",
-    "next_token": "next-token decoding with a KV cache, one cell per step, as many parameters as cross (as LlamaGen)",
-    "masked": "a bidirectional model of as many blocks, run again in full at every step (as MAR)",
+    "global_approximate": "the same with the head's states of read cells cached (approximate_head)",
+    "next_token": "next-token decoding with a KV cache, one cell per step, the parameter count of cross (as LlamaGen)",
+    "masked": "a bidirectional model with the same number of blocks, run in full at every step (as MAR)",
 }
 NUM_CLASSES = 1000
 Model = HeptapodModel | MaskedBaseline
@@ -38,7 +38,7 @@ Model = HeptapodModel | MaskedBaseline
 
 @dataclass(frozen=True)
 class Case:
-    """One row to be measured."""
+    """One row of the benchmark."""
 
     size: str
     model: str
@@ -59,28 +59,29 @@ class Case:
 
     @property
     def steps_run(self) -> list[int]:
-        """The steps that are run: all of them, but of a masked model the first and the last.
+        """The steps that run: all, or the first and the last of a masked model.
 
-        Its steps cost the same up to the logits of the cells drawn, which are the fewest in the first and the most in
-        the last, less than the mean together: the baseline gains by it, if little. The last one has the peak of memory.
+        The steps of a masked model cost the same up to the logits of the sampled cells. The first step samples the
+        fewest cells and the last the most; their mean is below the mean of all steps, which favors the baseline a
+        little. The last step has the memory peak.
         """
         return sorted({0, self.steps - 1}) if self.model == "masked" else list(range(self.steps))
 
     @property
     def sampling(self) -> SamplingConfig:
-        """Settings of the sampler."""
+        """The sampling config."""
         return SamplingConfig(self.steps, "raster", approximate_head=self.model == "global_approximate")
 
 
 def model_config(size: str, kind: str) -> ModelConfig:
-    """Sizes of a model of the benchmark."""
+    """Config of a model of the benchmark."""
     head = kind if kind in ("cross", "next_token") else "global"
     return ModelConfig(size, head=HeadConfig(head))  # type: ignore[arg-type]
 
 
 @torch.no_grad()
 def build(size: str, kind: str, vocabulary: int, device: torch.device) -> Model:
-    """A model of random weights, made quickly: what they are changes no time."""
+    """A model with random weights, quickly initialized: their values do not change the time."""
     config, grid = model_config(size, kind), GridSpec(8, 8, vocabulary)
     with torch.device("meta"):
         model = (MaskedBaseline if kind == "masked" else HeptapodModel)(config, grid, NUM_CLASSES)
@@ -89,7 +90,7 @@ def build(size: str, kind: str, vocabulary: int, device: torch.device) -> Model:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             parameter.uniform_(-0.035, 0.035, generator=generator)  # standard deviation 0.02, as in training
-        else:  # scales of norms are ones at the start of training, biases and the mask token zeros
+        else:  # as at the start of training: norm scales are ones, biases and the mask token zeros
             parameter.fill_(0.0 if name.endswith(("bias", "mask_token")) else 1.0)
     return model.eval()
 
@@ -103,29 +104,18 @@ def run(model: Model, case: Case) -> Tensor:
     return sample_tokens(model, None, seeds, case.sampling)
 
 
-def at_most_one_cell_per_step(case: Case) -> Case:
-    """Next-token decoding takes one cell per step, whatever steps are asked for."""
+def with_valid_steps(case: Case) -> Case:
+    """The case with one cell per step for next_token, which supports no other number of steps."""
     return dataclasses.replace(case, steps=case.cells) if case.model == "next_token" else case
 
 
 def warm_up(model: Model, case: Case) -> None:
-    """Runs a model once on four cells: what is loaded and allocated once for all is no part of any row."""
-    run(model, at_most_one_cell_per_step(dataclasses.replace(case, side=2, batch=1, steps=2)))
-
-
-def timed(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds of an action, of a GPU's work as well."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    action()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    """Runs a model once on four cells, so that one-time loading and allocation count in no row."""
+    run(model, with_valid_steps(dataclasses.replace(case, side=2, batch=1, steps=2)))
 
 
 def cache_bytes(model: Model, case: Case) -> int:
-    """Bytes of all buffers that are kept between steps."""
+    """Bytes of all buffers that stay allocated between steps."""
     if isinstance(model, MaskedBaseline):
         return 0
     on_grid = model.on_grid(case.side, case.side)
@@ -133,28 +123,28 @@ def cache_bytes(model: Model, case: Case) -> int:
     return case.batch * _bytes(one_image)
 
 
-def _bytes(held: ReadCache | KVCache) -> int:
-    values = vars(held).values()
+def _bytes(cache: ReadCache | KVCache) -> int:
+    values = vars(cache).values()
     return sum(v.nbytes if isinstance(v, Tensor) else _bytes(v) for v in values if isinstance(v, Tensor | KVCache))
 
 
-# --- predicting the time of a row, so that one that takes too long can be left out ---
+# --- predicted time of a row: rows that take too long are skipped ---
 
 
 class Speed(NamedTuple):
-    """How fast this machine runs one block of a size, and draws cells."""
+    """Speed of this machine for one block of a size, and for sampling cells."""
 
     seconds_per_pass: float
-    """Of any pass of a block, however few its tokens: fetching the weights, calling the kernels."""
+    """Fixed cost of a forward pass of a block: loading the weights, launching the kernels."""
     seconds_per_token: float
     seconds_per_draw: float
-    """Of the logits and the drawing in any step, however few its cells."""
+    """Fixed cost of the logits and the sampling of a step."""
     seconds_per_cell: float
 
 
 @torch.inference_mode()
 def measure_speed(model: Model, device: torch.device) -> Speed:
-    """Times the blocks of a model, and the drawing of cells, with few and with many tokens."""
+    """Times the blocks of a model and the sampling of cells, with 1 and with 64 tokens."""
     blocks: nn.ModuleList = model.blocks if isinstance(model, MaskedBaseline) else model.backbone.blocks
     config = model.config
     random = torch.Generator(device).manual_seed(0)
@@ -170,8 +160,7 @@ def measure_speed(model: Model, device: torch.device) -> Speed:
 
     def cost(action: Callable[[Tensor], None]) -> tuple[float, float]:
         few, many = (torch.randn(1, tokens, config.width, device=device, generator=random) for tokens in (1, 64))
-        few_seconds = min(timed(lambda: action(few), device) for _ in range(3))
-        many_seconds = min(timed(lambda: action(many), device) for _ in range(3))
+        few_seconds, many_seconds = (median_seconds(partial(action, tokens)) for tokens in (few, many))
         each = max(many_seconds - few_seconds, 0.0) / 63
         return max(few_seconds - each, 0.0), each
 
@@ -180,11 +169,11 @@ def measure_speed(model: Model, device: torch.device) -> Speed:
 
 
 def predict_seconds(case: Case, speed: Speed) -> float:
-    """Roughly how long one run of a row takes; attention, which is a small part at these sizes, is left out."""
+    """Estimated seconds of one run of a row, without attention, which is a small part at these sizes."""
     config, B, N = model_config(case.size, case.model), case.batch, case.cells
     backbone, head = config.depth, config.head.depth
-    steps, drawn = len(case.steps_run), sum(case.counts[step] for step in case.steps_run)
-    read = [1, *case.counts[:-1]]  # tokens that the backbone reads before each step, the condition first
+    steps, sampled = len(case.steps_run), sum(case.counts[step] for step in case.steps_run)
+    read = [1, *case.counts[:-1]]  # tokens that the backbone reads before each step; the first is the condition
     if case.model == "masked":
         block_tokens = (backbone + head) * steps * (N + 1)
     elif case.model == "global":
@@ -195,4 +184,4 @@ def predict_seconds(case: Case, speed: Speed) -> float:
     else:
         block_tokens = backbone * sum(read) + head * N
     blocks = (backbone + head) * steps * speed.seconds_per_pass + B * block_tokens * speed.seconds_per_token
-    return blocks + steps * speed.seconds_per_draw + B * drawn * speed.seconds_per_cell
+    return blocks + steps * speed.seconds_per_draw + B * sampled * speed.seconds_per_cell

@@ -1,8 +1,8 @@
-"""Peak memory of an action, of sampling for one.
+"""Peak memory of an action, such as sampling.
 
-On Linux it is the growth of the resident set, measured in a process of its own: there the allocator gives every large
-block back as soon as it is free and the matrix library keeps no scratch buffers, so that no row hides memory that an
-earlier one has left behind. The same settings would slow a timed run down. On a GPU torch counts.
+On Linux this is the growth of the resident set, measured in a separate process. There the allocator returns every large
+block as soon as it is free and the matrix library keeps no scratch buffers, so that no row hides memory that an earlier
+one left behind. These settings would slow a timed run down. On a GPU, torch counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,63 +26,77 @@ from heptapod.utils.logging import say
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 1 << 16
-"""Bytes from which a block is the system's, not the allocator's."""
+"""Blocks of at least this many bytes come from the system, not from the allocator's heap."""
 _PROC = Path("/proc/self")
 
 
 def cpu_peaks(cases: Sequence[Case], vocabulary: int, threads: int) -> list[int | None]:
-    """Peak bytes above the weights of every row, each run once; None where this system cannot tell."""
+    """Peak bytes above the weights of every row, each run once; None where the system does not report it."""
     if not sys.platform.startswith("linux") or not cases:
         return [None] * len(cases)
-    asked = {"cases": [dataclasses.asdict(case) for case in cases], "vocabulary": vocabulary, "threads": threads}
-    return ask_process("heptapod.tools.bench.memory", asked, len(cases))
+    request = {"cases": [dataclasses.asdict(case) for case in cases], "vocabulary": vocabulary, "threads": threads}
+    return peaks_in_process("heptapod.tools.bench.memory", request, len(cases))
 
 
-def ask_process(module: str, asked: dict[str, Any], count: int) -> list[int | None]:
-    """Has another process measure peaks.
+def peaks_in_process(module: str, request: dict[str, Any], count: int) -> list[int | None]:
+    """Measures peaks in a separate process.
 
     Args:
-        module: run as a program that reads ``asked`` from standard input and writes a line of JSON for each peak.
-        asked: what to measure.
-        count: peaks that are expected; those that did not come are None.
+        module: run as a program that reads ``request`` from standard input and writes a line of JSON for each peak.
+        request: the cases, and the number of threads.
+        count: number of expected peaks; missing ones are None.
     """
     command = [sys.executable, "-m", module]
     environment = {**os.environ, "MKL_DISABLE_FAST_MM": "1"}
     done = subprocess.run(
-        command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, env=environment, check=False
+        command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, env=environment, check=False
     )
     peaks: list[int | None] = [json.loads(line) for line in done.stdout.splitlines()][:count]
     if done.returncode:
-        say(f"peak memory: the process that measures it ended with code {done.returncode} after {len(peaks)} rows")
+        say(f"peak memory: its process exited with code {done.returncode} after {len(peaks)} rows")
     return peaks + [None] * (count - len(peaks))
 
 
-def cuda_peak(model: Model, case: Case, device: torch.device) -> int:
-    """Peak bytes above what is held before, as torch counts them."""
+def cuda_peak(action: Callable[[], object], device: torch.device) -> int:
+    """Peak bytes of an action above the memory allocated before it, as torch counts them."""
+    gc.collect()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    run(model, case)
+    action()
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def main() -> None:
-    """Reads the rows from standard input and writes the peak of each as a line of JSON."""
-    asked: dict[str, Any] = json.load(sys.stdin)
-    give_blocks_back()
-    torch.set_num_threads(asked["threads"])
-    held: tuple[str, str] | None = None
+def serve(peaks: Callable[[dict[str, Any]], Iterator[int | None]]) -> None:
+    """The program of :func:`peaks_in_process`: reads the request and writes each peak as a line of JSON.
+
+    Args:
+        peaks: measures the peaks of a request, one at a time.
+    """
+    try:
+        request: dict[str, Any] = json.load(sys.stdin)
+        return_large_blocks()
+        torch.set_num_threads(request["threads"])
+        for peak in peaks(request):
+            print(json.dumps(peak), flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def sampling_peaks(request: dict[str, Any]) -> Iterator[int | None]:
+    """The peak of every case of a request; a model is built once for consecutive cases."""
+    built: tuple[str, str] | None = None
     model: Model | None = None
-    for case in (Case(**values) for values in asked["cases"]):
-        if held != (case.size, case.model) or model is None:
-            model = None  # before the next one is built
-            model = build(case.size, case.model, asked["vocabulary"], torch.device("cpu"))
-            held = (case.size, case.model)
+    for case in (Case(**values) for values in request["cases"]):
+        if built != (case.size, case.model) or model is None:
+            model = None  # freed before the next one is built
+            model = build(case.size, case.model, request["vocabulary"], torch.device("cpu"))
+            built = (case.size, case.model)
             warm_up(model, case)
-        print(json.dumps(peak_of(partial(run, model, case))), flush=True)
+        yield peak_of(partial(run, model, case))
 
 
-def give_blocks_back() -> None:
-    """Has the allocator of this process return every large block to the system as soon as it is free."""
+def return_large_blocks() -> None:
+    """Makes the allocator of this process return every large block to the system as soon as it is free."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
@@ -90,15 +104,15 @@ def give_blocks_back() -> None:
 
 
 def peak_of(action: Callable[[], object]) -> int | None:
-    """Bytes by which the resident set of this process grows in an action; None where this system cannot tell."""
+    """Growth of this process's resident set in an action, in bytes; None where the system does not report it."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
     try:
-        (_PROC / "clear_refs").write_text("5")  # the high-water mark starts again from here
+        (_PROC / "clear_refs").write_text("5")  # resets the high-water mark
         before = _resident("VmRSS")
-        if _resident("VmHWM") > before + 16 * _LARGE:  # a system that takes the word and does nothing
+        if _resident("VmHWM") > before + 16 * _LARGE:  # the system accepts the write without effect
             return None
         action()
         return max(_resident("VmHWM") - before, 0)
@@ -113,7 +127,4 @@ def _resident(name: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    serve(sampling_peaks)

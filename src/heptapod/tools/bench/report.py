@@ -1,4 +1,4 @@
-"""What the rows of the sampling benchmark say: growth with the grid, ratios to the baselines, JSON and Markdown."""
+"""Report of the sampling benchmark: growth with the grid, ratios to the baselines, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heptapod.tools.bench.results import MIB, Column, describe_hardware, markdown_table, short_number
 from heptapod.tools.bench.sampling import ALL, Row, SamplingBench, Skipped, settings_of
 
-MIB = 1 << 20
 BASELINES = ("next_token", "masked")
 
 
@@ -24,12 +24,12 @@ class Exponent:
     model: str
     batch: int
     steps: int | str
-    """The same steps at every N (cells per step grow), or all: one cell per step."""
+    """The same number of steps at every N, or all: one cell per step."""
     cells: list[int]
-    """The N it is fitted on."""
+    """The values of N of the fit."""
     exponent: float
     aim: str | None = None
-    """What this project asks of itself, where it does."""
+    """The target of this project, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Ratio:
     batch: int
     value: float
     aim: str | None = None
-    """What this project asks of itself, where it does."""
+    """The target of this project, if it has one."""
 
 
 def growth_exponent(cells: Sequence[float], values: Sequence[float]) -> float:
@@ -51,9 +51,9 @@ def growth_exponent(cells: Sequence[float], values: Sequence[float]) -> float:
 
 
 def exponents(rows: Iterable[Row]) -> list[Exponent]:
-    """Growth of seconds per image and of the peak memory with N, wherever two grids or more were measured.
+    """Growth of seconds per image and of peak memory with N, over two grids or more.
 
-    Rows belong together that have the same size, model, batch and steps, and those with one cell per step.
+    A fit uses the rows of one size, model and batch with the same number of steps, or with one cell per step.
     """
     groups: dict[tuple[str, str, int, int | str], list[Row]] = {}
     for row in rows:
@@ -76,10 +76,10 @@ def exponents(rows: Iterable[Row]) -> list[Exponent]:
 
 
 def ratios(rows: Iterable[Row]) -> list[Ratio]:
-    """How Heptapod's heads compare with the baselines of the same size, grid and batch.
+    """Heptapod's heads relative to the baselines of the same size, grid and batch.
 
-    Images per second over next-token decoding and, at equal steps, over the masked model; at one cell per step the time
-    by that of next-token decoding.
+    Images per second over those of next-token decoding and, at equal steps, of the masked model. At one cell per step:
+    the time over that of next-token decoding.
     """
     found = []
     keyed = {(row.size, row.cells, row.batch, row.model, row.steps): row for row in rows}
@@ -89,21 +89,21 @@ def ratios(rows: Iterable[Row]) -> list[Ratio]:
         next_token = keyed.get((size, cells, batch, "next_token", cells))
         masked = keyed.get((size, cells, batch, "masked", steps))
         one_each = steps == cells
-        how = f"{model}, {'one cell per step' if one_each else f'{steps} steps'}"
+        name = f"{model}, {'one cell per step' if one_each else f'{steps} steps'}"
         if next_token is not None and one_each:
-            what, value = f"time of {how} / next_token", row.seconds / next_token.seconds
+            what, value = f"time of {name} / next_token", row.seconds / next_token.seconds
             found.append(Ratio(what, size, cells, batch, value, _aim(row, "time")))
         elif next_token is not None:
-            what, value = f"images/s of {how} / next_token", next_token.seconds / row.seconds
+            what, value = f"images/s of {name} / next_token", next_token.seconds / row.seconds
             found.append(Ratio(what, size, cells, batch, value, _aim(row, "next_token")))
         if masked is not None:
-            what, value = f"images/s of {how} / masked at equal steps", masked.seconds / row.seconds
+            what, value = f"images/s of {name} / masked at equal steps", masked.seconds / row.seconds
             found.append(Ratio(what, size, cells, batch, value, _aim(row, "masked")))
     return found
 
 
 def _aim(row: Row, against: str) -> str | None:
-    """What this project asks of the cross head of size B at 16×16 cells."""
+    """The target of this project, for the cross head of size B at 16×16 cells."""
     if (row.size, row.model, row.cells) != ("B", "cross", 256):
         return None
     if against == "time":
@@ -119,7 +119,7 @@ def _aim(row: Row, against: str) -> str | None:
 def to_json(
     hardware: dict[str, Any], bench: SamplingBench, rows: Sequence[Row], skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
-    """Everything, as the JSON file holds it."""
+    """The content of the JSON file."""
     return {
         "benchmark": "sampling",
         "hardware": hardware,
@@ -140,79 +140,71 @@ def to_json(
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """The report of :func:`to_json` as tables."""
-    hardware, settings = report["hardware"], report["settings"]
+    """The report of :func:`to_json` as Markdown tables."""
+    settings = report["settings"]
     parts = [
         "# Sampling: time and memory",
-        f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} thread(s), device "
-        f"{hardware['device']}, torch {hardware['torch']}. Random weights, {settings['dtype']}, "
-        f"{settings['vocabulary']:,} codes, {settings['schedule']} schedule; the fastest of up to "
-        f"{settings['repeats']} runs. Peak: above the weights, in MiB. Cache: the buffers kept between steps, in MiB.",
-        markdown_table(
-            ["size", "model", "N", "batch", "steps", "images/s", "ms per step", "peak", "cache"],
-            [_row_cells(row) for row in report["rows"]],
-        ),
+        f"{describe_hardware(report['hardware'])}. Random weights, {settings['dtype']}, {settings['vocabulary']:,} "
+        f"codes, {settings['schedule']} schedule; the fastest of up to {settings['repeats']} runs. Peak: MiB above the "
+        "weights. Cache: MiB of the buffers that stay allocated between steps.",
+        markdown_table(ROWS, report["rows"]),
     ]
     if any(row["timed_steps"] < row["steps"] for row in report["rows"]):
-        parts.append("(2 run): all steps cost the same, so the first and the last were timed and scaled to all.")
-    if report["exponents"]:
-        header = ["size", "model", "batch", "steps", "N", "of", "exponent", "aim"]
-        parts += [
-            "## Growth with N, as a power of N",
-            markdown_table(header, [_exponent(e) for e in report["exponents"]]),
-        ]
-    if report["ratios"]:
-        header = ["size", "N", "batch", "ratio", "what", "aim"]
-        parts += [
-            "## Compared with the baselines",
-            markdown_table(header, [_ratio(ratio) for ratio in report["ratios"]]),
-        ]
-    if report["skipped"]:
-        header = ["size", "model", "N", "batch", "steps", "why", "predicted s"]
-        parts += ["## Left out", markdown_table(header, [_skipped(skipped) for skipped in report["skipped"]])]
+        parts.append("(2 run): all steps cost the same; the first and the last were timed and scaled to all.")
+    for title, columns, entries in (
+        ("Growth with N, as a power of N", EXPONENTS, "exponents"),
+        ("Compared with the baselines", RATIOS, "ratios"),
+        ("Skipped", SKIPPED, "skipped"),
+    ):
+        if report[entries]:
+            parts += [f"## {title}", markdown_table(columns, report[entries])]
     return "\n\n".join(parts) + "\n"
 
 
-def _row_cells(row: dict[str, Any]) -> list[str]:
-    steps = f"{row['steps']:,}" + (f" ({row['timed_steps']} run)" if row["timed_steps"] < row["steps"] else "")
-    peak = "?" if row["peak_bytes"] is None else short_number(row["peak_bytes"] / MIB)
-    speed = [short_number(row["images_per_second"]), short_number(row["milliseconds_per_step"])]
-    cache = short_number(row["cache_bytes"] / MIB)
-    return [row["size"], row["model"], f"{row['cells']:,}", str(row["batch"]), steps, *speed, peak, cache]
+def mib(count: int | None) -> str:
+    """Bytes in MiB, a question mark for None."""
+    return "?" if count is None else short_number(count / MIB)
 
 
-def _exponent(exponent: dict[str, Any]) -> list[str]:
-    quantity = {"seconds_per_image": "seconds per image", "peak_bytes": "peak memory"}[exponent["quantity"]]
-    names = [exponent["size"], exponent["model"], str(exponent["batch"]), str(exponent["steps"])]
-    grids = ", ".join(f"{n:,}" for n in exponent["cells"])
-    return [*names, grids, quantity, f"{exponent['exponent']:.2f}", exponent["aim"] or ""]
+def _steps(row: dict[str, Any]) -> str:
+    return f"{row['steps']:,}" + (f" ({row['timed_steps']} run)" if row["timed_steps"] < row["steps"] else "")
 
 
-def _ratio(ratio: dict[str, Any]) -> list[str]:
-    grid = [ratio["size"], f"{ratio['cells']:,}", str(ratio["batch"])]
-    return [*grid, f"{ratio['value']:.2f}", ratio["what"], ratio["aim"] or ""]
-
-
-def _skipped(skipped: dict[str, Any]) -> list[str]:
-    seconds = skipped["predicted_seconds"]
-    numbers = [f"{skipped[name]:,}" for name in ("cells", "batch", "steps")]
-    return [
-        skipped["size"],
-        skipped["model"],
-        *numbers,
-        skipped["reason"],
-        "" if seconds is None else short_number(seconds),
-    ]
-
-
-def short_number(value: float) -> str:
-    """Three digits, without powers of ten."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def markdown_table(header: list[str], rows: Sequence[list[str]]) -> str:
-    """A Markdown table that also reads well as text."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+ROWS: dict[str, Column] = {
+    "size": "size",
+    "model": "model",
+    "N": "cells",
+    "batch": "batch",
+    "steps": _steps,
+    "images/s": lambda row: short_number(row["images_per_second"]),
+    "ms per step": lambda row: short_number(row["milliseconds_per_step"]),
+    "peak": lambda row: mib(row["peak_bytes"]),
+    "cache": lambda row: mib(row["cache_bytes"]),
+}
+EXPONENTS: dict[str, Column] = {
+    "size": "size",
+    "model": "model",
+    "batch": "batch",
+    "steps": "steps",
+    "N": lambda exponent: ", ".join(f"{n:,}" for n in exponent["cells"]),
+    "of": lambda exponent: exponent["quantity"].replace("_", " ").replace("peak bytes", "peak memory"),
+    "exponent": lambda exponent: f"{exponent['exponent']:.2f}",
+    "aim": "aim",
+}
+RATIOS: dict[str, Column] = {
+    "size": "size",
+    "N": "cells",
+    "batch": "batch",
+    "ratio": lambda ratio: f"{ratio['value']:.2f}",
+    "what": "what",
+    "aim": "aim",
+}
+SKIPPED: dict[str, Column] = {
+    "size": "size",
+    "model": "model",
+    "N": "cells",
+    "batch": "batch",
+    "steps": "steps",
+    "why": "reason",
+    "predicted s": lambda row: None if row["predicted_seconds"] is None else short_number(row["predicted_seconds"]),
+}

@@ -1,12 +1,12 @@
-"""The sampling benchmark: what is measured, in which order, and the rows that come of it."""
+"""The sampling benchmark: plans, times and collects its rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -17,16 +17,16 @@ from heptapod.tools.bench.cases import (
     Case,
     Model,
     Speed,
-    at_most_one_cell_per_step,
     build,
     cache_bytes,
     measure_speed,
     predict_seconds,
     run,
-    timed,
     warm_up,
+    with_valid_steps,
 )
 from heptapod.tools.bench.memory import cpu_peaks, cuda_peak
+from heptapod.tools.bench.timing import in_turns, num_threads, wall_seconds
 from heptapod.utils.logging import say
 
 ALL = "all"
@@ -106,9 +106,9 @@ class Row:
     steps: int
     parameters: int
     runs: int
-    """Runs of which the fastest counts."""
+    """Timed runs; the fastest counts."""
     timed_steps: int
-    """Steps that were run; fewer than ``steps`` where all cost the same, and ``seconds`` is then scaled."""
+    """Steps that ran. Where these are fewer than ``steps``, ``seconds`` is scaled to all of them."""
     seconds: float
     """Of a whole batch."""
     seconds_per_image: float
@@ -117,37 +117,36 @@ class Row:
     peak_bytes: int | None
     """Above the weights; None where it cannot be measured."""
     cache_bytes: int
-    """Of the buffers kept between steps."""
+    """Of the buffers that stay allocated between steps."""
 
 
 def measure(bench: SamplingBench) -> tuple[list[Row], list[Skipped]]:
-    """Measures everything that fits the time; says on standard error how far it is.
+    """Measures every row that fits the time limit; reports progress on standard error.
 
     Raises:
-        ValueError: for settings that cannot be measured.
+        ValueError: for invalid settings.
     """
     bench.check()
     device = resolve_device(bench.device)
     rows: list[Row] = []
     skipped: list[Skipped] = []
-    with threads_set(bench.threads):
+    with num_threads(bench.threads):
         for size in dict.fromkeys(bench.sizes):
             models = {kind: build(size, kind, bench.vocabulary, device) for kind in dict.fromkeys(bench.models)}
-            speed = measure_speed(next(iter(models.values())), device)
-            planned, left_out = plan(bench, size, speed)
-            skipped += left_out
+            planned, too_long = plan(bench, size, measure_speed(next(iter(models.values())), device))
+            skipped += too_long
             total = sum(seconds * (1 + _runs(bench, seconds)) for seconds in planned.values())
-            say(f"{size}: {len(planned)} rows, {len(left_out)} left out; roughly {total:.0f} s")
+            say(f"{size}: {len(planned)} rows, {len(too_long)} skipped; about {total:.0f} s")
             rows += _measure_size(bench, models, planned, device)
     return rows, skipped
 
 
 def plan(bench: SamplingBench, size: str, speed: Speed) -> tuple[dict[Case, float], list[Skipped]]:
-    """The rows of a size with the predicted seconds of one run, and those that are left out."""
+    """The rows of a size with the predicted seconds of one run, and the skipped rows."""
     planned: dict[Case, float] = {}
     skipped: dict[Case, Skipped] = {}
     for side, batch, steps, kind in itertools.product(bench.grids, bench.batches, bench.steps, bench.models):
-        case = at_most_one_cell_per_step(Case(size, kind, side, batch, side**2 if steps == ALL else int(steps)))
+        case = with_valid_steps(Case(size, kind, side, batch, side**2 if steps == ALL else int(steps)))
         if case.steps > case.cells:
             skipped[case] = Skipped(case, f"more steps than its {case.cells} cells")
             continue
@@ -166,37 +165,32 @@ def _runs(bench: SamplingBench, predicted: float) -> int:
 def _measure_size(
     bench: SamplingBench, models: dict[str, Model], planned: dict[Case, float], device: torch.device
 ) -> list[Row]:
-    """All rows of a size; those of one grid and batch take turns, for a machine's speed drifts and ratios count."""
+    """All rows of a size; the rows of one grid and batch run in turns, because a machine's speed drifts."""
     peaks = _peaks(bench, models, list(planned), device)
     for case in {case.model: case for case in planned}.values():
         warm_up(models[case.model], case)
     rows: list[Row] = []
     for _, group in itertools.groupby(planned, key=lambda case: (case.side, case.batch)):
-        cases = list(group)
-        seconds: dict[Case, list[float]] = {case: [] for case in cases}
-        for turn in range(bench.repeats):
-            for case in cases:
-                if turn < _runs(bench, planned[case]):
-                    seconds[case].append(_time(models[case.model], case, device))
-        for case in cases:
-            rows.append(_row(models[case.model], case, seconds[case], peaks[case]))
+        runs = {case: partial(_time, models[case.model], case, device) for case in group}
+        for case, seconds in in_turns(runs, {case: _runs(bench, planned[case]) for case in runs}).items():
+            rows.append(_row(models[case.model], case, seconds, peaks[case]))
             say(f"[{len(rows)}/{len(planned)}] {describe(rows[-1])}")
     return rows
 
 
 def _time(model: Model, case: Case, device: torch.device) -> float:
-    """Seconds of one run; the run of a masked model is scaled up to all its steps."""
-    return timed(lambda: run(model, case), device) * case.steps / len(case.steps_run)
+    """Seconds of one run, scaled to all steps of a masked model."""
+    return wall_seconds(partial(run, model, case), device) * case.steps / len(case.steps_run)
 
 
 def _peaks(
     bench: SamplingBench, models: dict[str, Model], cases: Sequence[Case], device: torch.device
 ) -> dict[Case, int | None]:
     if device.type == "cuda":
-        return {case: cuda_peak(models[case.model], case, device) for case in cases}
+        return {case: cuda_peak(partial(run, models[case.model], case), device) for case in cases}
     if device.type != "cpu":
         return dict.fromkeys(cases)
-    say(f"  peak memory of {len(cases)} rows, each run once in a process of its own")
+    say(f"  peak memory of {len(cases)} rows, each run once in a separate process")
     by_model = sorted(cases, key=lambda case: case.model)  # each model is built once
     return dict(zip(by_model, cpu_peaks(by_model, bench.vocabulary, torch.get_num_threads()), strict=True))
 
@@ -229,18 +223,6 @@ def describe(row: Row) -> str:
     )
 
 
-@contextmanager
-def threads_set(threads: int | None) -> Iterator[None]:
-    """Runs the block with so many threads, and puts the number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def settings_of(bench: SamplingBench) -> dict[str, object]:
-    """The settings as they are recorded, with what is fixed."""
-    fixed = {"dtype": "float32", "weights": "random", "schedule": "cosine"}
-    return {**dataclasses.asdict(bench), **fixed}
+    """The settings for the report, with the fixed ones."""
+    return {**dataclasses.asdict(bench), "dtype": "float32", "weights": "random", "schedule": "cosine"}

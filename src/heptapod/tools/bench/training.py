@@ -1,4 +1,4 @@
-"""The training benchmark: what is measured, in which order, and the rows that come of it."""
+"""The training benchmark: times the variants of a recipe and collects its rows."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import torch
 
 from heptapod.distributed.device import resolve_device
-from heptapod.tools.bench.sampling import threads_set
+from heptapod.tools.bench.timing import num_threads, uses_process_time
 from heptapod.tools.bench.training_cases import (
     OWN,
-    Entrant,
     TrainingSteps,
-    entrant_subject,
-    is_process_time,
+    TrainingVariant,
     matmul_flops,
-    parse_entrant,
+    parse_variant,
     random_tokens,
     supervised_cells,
+    variant_setup,
 )
 from heptapod.tools.bench.training_memory import cpu_training_peaks, cuda_training_peak
 from heptapod.tools.planning.budget import Budget
@@ -48,7 +47,7 @@ class TrainingBench:
     memory: bool = True
     """Also measure the peak of memory (on a CPU in a process of its own)."""
 
-    def check(self, recipe: Recipe) -> list[Entrant]:
+    def check(self, recipe: Recipe) -> list[TrainingVariant]:
         """The models, each once.
 
         Raises:
@@ -62,19 +61,19 @@ class TrainingBench:
                 raise ValueError(f"{name}: {number} given, must be at least 1")
         if not self.max_seconds > 0:
             raise ValueError(f"max_seconds: {self.max_seconds} given, must be above 0")
-        return list(dict.fromkeys(parse_entrant(text, recipe) for text in self.models))
+        return list(dict.fromkeys(parse_variant(text, recipe) for text in self.models))
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What utilization is measured against."""
+    """The peak of the utilization."""
 
     flops_per_second: float
     is_measured: bool
-    """A matrix product of this run; else the number of the GPU's datasheet."""
+    """Measured by a matrix product of this run; otherwise from the GPU's datasheet."""
     dtype: str
     name: str
-    """Of the GPU, or what was measured."""
+    """The GPU, or the measured matrix product."""
 
 
 @dataclass(frozen=True)
@@ -90,142 +89,147 @@ class TrainingRow:
     seconds_per_step: float
     images_per_second: float
     tokens_per_second: float
-    """Cells read by the backbone."""
+    """Cells that the backbone reads."""
     supervised_cells_per_second: float
     flops_per_image: float
     """Of the model, forward and backward."""
     utilization: float
-    """Of model FLOPs, against the peak."""
+    """Model FLOPs per second over the peak."""
     phases: dict[str, float]
-    """Seconds of a step: data, forward (drawing the supervision included), backward, optimizer (clipping included),
-    EMA."""
+    """Seconds of a step: data, forward (with sampling the supervision), backward, optimizer (with clipping), EMA."""
     peak_bytes: int | None
-    """With weights, gradients, optimizer and average; None where it cannot be measured."""
+    """With weights, gradients, optimizer and EMA; None where it cannot be measured."""
     planned_bytes: int
-    """What the planner says of it."""
+    """The planner's prediction."""
 
 
 @dataclass(frozen=True)
-class UnavailableMetric:
+class SkippedModel:
     """A model that was not measured."""
 
     model: str
     least_seconds: float
-    """Of one step, at the peak."""
+    """Of one step at the peak."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Everything that was measured."""
+    """All measurements."""
 
     rows: list[TrainingRow]
-    left_out: list[UnavailableMetric]
+    skipped: list[SkippedModel]
     peak: Peak
     device: torch.device
     clock: str
-    """process (its own time) or wall."""
+    """process (its CPU time) or wall."""
 
 
-def measure_training(bench: TrainingBench, training_setup: TrainingSetup) -> TrainingResult:
-    """Measures everything; says on standard error how far it is.
+def measure_training(bench: TrainingBench, setup: TrainingSetup) -> TrainingResult:
+    """Measures every variant; reports progress on standard error.
 
     Raises:
-        ValueError: for settings that cannot be measured.
+        ValueError: for invalid settings.
     """
-    recipe = training_setup.recipe
-    entrants = bench.check(recipe)
+    recipe = setup.recipe
+    variants = bench.check(recipe)
     device = resolve_device(recipe.device)
-    with threads_set(bench.threads):
-        subjects = {entrant: entrant_subject(training_setup, entrant) for entrant in entrants}
-        flops = {entrant: training_flops(subjects[entrant]).total for entrant in entrants}
+    with num_threads(bench.threads):
+        setups = {variant: variant_setup(setup, variant) for variant in variants}
+        flops = {variant: training_flops(setups[variant]).total for variant in variants}
         dtype = torch.bfloat16 if recipe.train.precision == "bfloat16" else torch.float32
         products = [matmul_flops(device, dtype, _side(device)) for _ in range(5)]
-        kept, left_out = _within_time(bench, training_setup, flops, _peak(device, dtype, products))
-        peaks = _peaks(bench, [subjects[entrant] for entrant in kept], device)
-        seconds, phases = _time(bench, [subjects[entrant] for entrant in kept], device, dtype, products)
+        fitting, skipped = _within_time(bench, setup, flops, _peak(device, dtype, products))
+        peaks = _memory_peaks(bench, [setups[variant] for variant in fitting], device)
+        timings = _time(bench, [setups[variant] for variant in fitting], device, dtype, products)
         peak = _peak(device, dtype, products)
-        clock = "process" if is_process_time(device) else "wall"
+        clock = "process" if uses_process_time(device) else "wall"
     rows = [
-        _row(entrant, subjects[entrant], flops[entrant], peak, seconds[number], phases[number], peaks[number], device)
-        for number, entrant in enumerate(kept)
+        _row(variant, setups[variant], flops[variant], peak, timing, peak_bytes, device)
+        for variant, timing, peak_bytes in zip(fitting, timings, peaks, strict=True)
     ]
-    return TrainingResult(rows, left_out, peak, device, clock)
+    return TrainingResult(rows, skipped, peak, device, clock)
 
 
 def _row(
-    entrant: Entrant,
-    training_setup: TrainingSetup,
+    variant: TrainingVariant,
+    setup: TrainingSetup,
     flops: float,
     peak: Peak,
-    seconds: list[float],
-    phases: dict[str, float],
+    timing: Timing,
     peak_bytes: int | None,
     device: torch.device,
 ) -> TrainingRow:
-    budget = Budget(training_setup, gpus=1, kernels="cpu" if device.type == "cpu" else "gpu")
-    fastest = min(seconds)
-    per_second = training_setup.recipe.train.batch_size / fastest
+    budget = Budget(setup, gpus=1, kernels="cpu" if device.type == "cpu" else "gpu")
+    per_second = setup.recipe.train.batch_size / min(timing.seconds)
     return TrainingRow(
-        model=entrant.name,
-        head=entrant.head,
-        prefixes=entrant.prefixes,
-        targets=entrant.targets,
+        model=variant.name,
+        head=variant.head,
+        prefixes=variant.prefixes,
+        targets=variant.targets,
         parameters=budget.parameters,
-        rounds=len(seconds),
-        seconds_per_step=fastest,
+        rounds=len(timing.seconds),
+        seconds_per_step=min(timing.seconds),
         images_per_second=per_second,
-        tokens_per_second=per_second * training_setup.grid.num_cells,
-        supervised_cells_per_second=per_second * supervised_cells(training_setup.recipe, training_setup.grid),
+        tokens_per_second=per_second * setup.grid.num_cells,
+        supervised_cells_per_second=per_second * supervised_cells(setup.recipe, setup.grid),
         flops_per_image=flops,
         utilization=flops * per_second / peak.flops_per_second,
-        phases=phases,
+        phases=timing.phases,
         peak_bytes=peak_bytes,
         planned_bytes=budget.memory(budget.configured_option).training,
     )
 
 
 def _within_time(
-    bench: TrainingBench, training_setup: TrainingSetup, flops: dict[Entrant, float], peak: Peak
-) -> tuple[list[Entrant], list[UnavailableMetric]]:
-    """The models of which a step, at the peak, takes at most half of the time."""
-    images = training_setup.recipe.train.batch_size
-    least = {entrant: images * count / peak.flops_per_second for entrant, count in flops.items()}
-    kept = [entrant for entrant, seconds in least.items() if 2 * seconds <= bench.max_seconds]
-    if not kept:
+    bench: TrainingBench, setup: TrainingSetup, flops: dict[TrainingVariant, float], peak: Peak
+) -> tuple[list[TrainingVariant], list[SkippedModel]]:
+    """The variants of which a step at the peak takes at most half of the time limit, and the others."""
+    images = setup.recipe.train.batch_size
+    least = {variant: images * count / peak.flops_per_second for variant, count in flops.items()}
+    fitting = [variant for variant, seconds in least.items() if 2 * seconds <= bench.max_seconds]
+    if not fitting:
         fewest = min(least.values())
         raise ValueError(
             f"train.batch_size: {images} given, of which a single step takes at least {fewest:,.1f} s on this device; "
             f"give a smaller --train.batch_size, or --max_seconds above {2 * fewest:,.0f}"
         )
-    return kept, [UnavailableMetric(entrant.name, seconds) for entrant, seconds in least.items() if entrant not in kept]
+    return fitting, [SkippedModel(variant.name, least[variant]) for variant in least if variant not in fitting]
+
+
+@dataclass
+class Timing:
+    """Measured steps of one variant."""
+
+    seconds: list[float]
+    """Of every step."""
+    phases: dict[str, float]
+    """Of the fastest step that was measured by phase."""
 
 
 def _time(
-    bench: TrainingBench, subjects: list[TrainingSetup], device: torch.device, dtype: torch.dtype, products: list[float]
-) -> tuple[list[list[float]], list[dict[str, float]]]:
-    """Seconds of the steps of every model, and the phases of its fastest one.
-
-    The models take turns, and a matrix product with them, for a machine's speed drifts and ratios count.
-    """
-    tokens = random_tokens(subjects[0].grid, subjects[0].num_classes)
-    runners = [TrainingSteps(training_setup.recipe, tokens, device) for training_setup in subjects]
+    bench: TrainingBench, setups: list[TrainingSetup], device: torch.device, dtype: torch.dtype, products: list[float]
+) -> list[Timing]:
+    """Times the variants in turns, with a matrix product in every round, because the speed of a machine drifts."""
+    tokens = random_tokens(setups[0].grid, setups[0].num_classes)
+    runners = [TrainingSteps(setup.recipe, tokens, device) for setup in setups]
     for runner in runners:
         runner.step(by_phase=True)
-    seconds: list[list[float]] = [[] for _ in runners]
-    phases: list[tuple[float, dict[str, float]]] = [(float("inf"), {})] * len(runners)
+    timings = [Timing([], {}) for _ in runners]
+    fastest = [float("inf")] * len(runners)
     started = time.monotonic()
     with Progress("training steps", bench.rounds, "rounds") as progress:
         for _ in range(bench.rounds):
             products.append(matmul_flops(device, dtype, _side(device)))
-            for number, runner in enumerate(runners):
-                # Waiting for a GPU at every phase slows it down: there the phases are those of other steps.
-                phases[number] = min(phases[number], by_phase := runner.step(by_phase=True), key=lambda one: one[0])
-                total = by_phase if device.type == "cpu" else runner.step(by_phase=False)
-                seconds[number].append(total[0])
+            for number, (runner, timing) in enumerate(zip(runners, timings, strict=True)):
+                # Waiting for a GPU at every phase slows it down: its phases come from separate steps.
+                seconds, phases = runner.step(by_phase=True)
+                if seconds < fastest[number]:
+                    fastest[number], timing.phases = seconds, phases
+                timing.seconds.append(seconds if device.type == "cpu" else runner.step(by_phase=False)[0])
             progress.advance(1)
             if time.monotonic() - started > bench.max_seconds:
                 break
-    return seconds, [by_phase for _, by_phase in phases]
+    return timings
 
 
 def _peak(device: torch.device, dtype: torch.dtype, products: list[float]) -> Peak:
@@ -241,18 +245,18 @@ def _side(device: torch.device) -> int:
     return 1024 if device.type == "cpu" else 8192
 
 
-def _peaks(bench: TrainingBench, subjects: list[TrainingSetup], device: torch.device) -> list[int | None]:
+def _memory_peaks(bench: TrainingBench, setups: list[TrainingSetup], device: torch.device) -> list[int | None]:
     if not bench.memory or device.type not in ("cpu", "cuda"):
-        return [None] * len(subjects)
+        return [None] * len(setups)
     if device.type == "cuda":
-        return [cuda_training_peak(training_setup, device) for training_setup in subjects]
-    say(f"peak memory of {len(subjects)} models, two steps of each in a process of their own")
-    return cpu_training_peaks(subjects, torch.get_num_threads())
+        return [cuda_training_peak(setup, device) for setup in setups]
+    say(f"peak memory of {len(setups)} models, two steps of each in a separate process")
+    return cpu_training_peaks(setups, torch.get_num_threads())
 
 
-def settings_of(bench: TrainingBench, training_setup: TrainingSetup) -> dict[str, object]:
-    """The settings as they are recorded, with what of the recipe decides them."""
-    recipe = training_setup.recipe
+def settings_of(bench: TrainingBench, setup: TrainingSetup) -> dict[str, object]:
+    """The settings for the report, with those of the recipe that determine the cost."""
+    recipe = setup.recipe
     train = ("batch_size", "accumulation", "precision", "activation_checkpointing", "compile")
     return {
         **dataclasses.asdict(bench),
@@ -263,7 +267,7 @@ def settings_of(bench: TrainingBench, training_setup: TrainingSetup) -> dict[str
         "head_depth": recipe.model.head.depth,
         "distribution": recipe.model.distribution.kind,
         "token_order": recipe.objective.token_order,
-        "grid": dataclasses.asdict(training_setup.grid),
-        "classes": training_setup.num_classes,
+        "grid": dataclasses.asdict(setup.grid),
+        "classes": setup.num_classes,
         "data": "random tokens in memory",
     }

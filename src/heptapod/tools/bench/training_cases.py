@@ -1,10 +1,9 @@
-"""What the training benchmark compares: a recipe with several heads and densities, and the steps that are timed."""
+"""Cases of the training benchmark: a recipe with several heads and supervision densities, and its training steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from heptapod.models import HeadConfig
 from heptapod.models.heads import DEFAULT_WINDOW
 from heptapod.models.heptapod import build_model
 from heptapod.objective import draw_supervision
+from heptapod.tools.bench.timing import clock
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.model_task import ModelTask
 from heptapod.training.optim import EMA, build_optimizer
@@ -28,12 +28,12 @@ OWN = "own"
 """The recipe as it is."""
 PHASES = ("data", "forward", "backward", "optimizer", "EMA")
 IMAGES = 4096
-"""Images of random tokens that stand in for data."""
+"""Images of random tokens in place of data."""
 Density = int | Literal["all"]
 
 
 @dataclass(frozen=True)
-class Entrant:
+class TrainingVariant:
     """A head and a supervision density."""
 
     head: Literal["global", "local", "cross", "next_token"]
@@ -44,37 +44,37 @@ class Entrant:
 
     @property
     def name(self) -> str:
-        """As it is asked for: global:4/all, next_token."""
+        """As in ``--models``: global:4/all, next_token."""
         return self.head if self.head == "next_token" else f"{self.head}:{self.prefixes}/{self.targets}"
 
 
-def parse_entrant(text: str, recipe: Recipe) -> Entrant:
-    """What ``--models`` names: own, next_token, or KIND:S/L.
+def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
+    """Parses a value of ``--models``: own, next_token, or KIND:S/L.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: for any other text.
     """
     objective = recipe.objective
     if text == OWN:
-        return Entrant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
+        return TrainingVariant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
     if text == "next_token":
-        return Entrant("next_token", "all", 1)
-    found = re.fullmatch(r"(global|local|cross):(\d+|all)/(\d+|all)", text)
-    if not found or "0" in found.groups():
+        return TrainingVariant("next_token", "all", 1)
+    match = re.fullmatch(r"(global|local|cross):(\d+|all)/(\d+|all)", text)
+    if not match or "0" in match.groups():
         raise ValueError(
             f"models: {text} given, must be own, next_token, or a head with prefixes/targets such as global:4/all, "
             "local:8/all or cross:all/3"
         )
-    prefixes, targets = (one if one == "all" else int(one) for one in found.groups()[1:])
-    return Entrant(found.group(1), prefixes, targets)  # type: ignore[arg-type]
+    prefixes, targets = (part if part == "all" else int(part) for part in match.groups()[1:])
+    return TrainingVariant(match.group(1), prefixes, targets)  # type: ignore[arg-type]
 
 
-def entrant_recipe(recipe: Recipe, entrant: Entrant) -> Recipe:
-    """The recipe with a head and density in place of its own; width and depths stay."""
-    window = recipe.model.head.window if entrant.head == recipe.model.head.kind else None
-    head = HeadConfig(entrant.head, recipe.model.head.depth, window)
+def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:
+    """The recipe with the head and density of a variant, and its own width and depths."""
+    window = recipe.model.head.window if variant.head == recipe.model.head.kind else None
+    head = HeadConfig(variant.head, recipe.model.head.depth, window)
     objective = dataclasses.replace(
-        recipe.objective, prefixes_per_image=entrant.prefixes, targets_per_prefix=entrant.targets
+        recipe.objective, prefixes_per_image=variant.prefixes, targets_per_prefix=variant.targets
     )
     model = dataclasses.replace(recipe.model, head=head)
     sampling = dataclasses.replace(recipe.sampling, approximate_head=False)  # nothing is sampled here
@@ -82,7 +82,7 @@ def entrant_recipe(recipe: Recipe, entrant: Entrant) -> Recipe:
 
 
 def random_tokens(grid: GridSpec, num_classes: int, images: int = IMAGES) -> TokenSet:
-    """Tokens as of a set that lies in memory; what they are changes no time."""
+    """Random tokens in memory; their values do not change the time."""
     generator = torch.Generator().manual_seed(0)
     shape = (images, 1, *grid.token_shape)
     if grid.is_discrete:
@@ -95,13 +95,11 @@ def random_tokens(grid: GridSpec, num_classes: int, images: int = IMAGES) -> Tok
 
 
 class Stopwatch:
-    """Seconds by phase, a GPU's work included where phases are asked for.
-
-    On a CPU with one thread it is the time of this process, so that other work on the machine does not count.
+    """Seconds by phase, on the clock of :func:`heptapod.tools.bench.timing.clock`.
 
     Args:
-        device: where the work is done.
-        by_phase: wait for the device at every mark.
+        device: the device that does the work.
+        by_phase: if false, nothing is measured and nothing waits for the device.
     """
 
     def __init__(self, device: torch.device, by_phase: bool) -> None:
@@ -111,30 +109,18 @@ class Stopwatch:
         self._last = clock(device)
 
     def mark(self, phase: str) -> None:
-        """What was done since the last mark belongs to a phase."""
+        """Adds the time since the last mark to a phase."""
         if self.by_phase:
             now = clock(self.device)
             self.seconds[phase] += now - self._last
             self._last = now
 
 
-def clock(device: torch.device) -> float:
-    """Seconds, when the device has done what it was asked to."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return time.process_time() if is_process_time(device) else time.perf_counter()
-
-
-def is_process_time(device: torch.device) -> bool:
-    """Whether :func:`clock` tells the time of this process."""
-    return device.type == "cpu" and torch.get_num_threads() == 1
-
-
 class TrainingSteps:
-    """A model in training: a step as :class:`heptapod.training.trainer.Trainer` does it, on tokens in memory.
+    """Training steps as in :class:`heptapod.training.trainer.Trainer`, on tokens in memory.
 
     Args:
-        recipe: of the entrant.
+        recipe: model, objective and training.
         tokens: training tokens.
         device: where to train.
     """
@@ -152,7 +138,7 @@ class TrainingSteps:
         self.steps = 0
 
     def step(self, by_phase: bool) -> tuple[float, dict[str, float]]:
-        """Seconds of one step, and of its phases where they are asked for."""
+        """Runs a step; returns its seconds and, if requested, those of its phases."""
         config, started = self.config, clock(self.device)
         watch = Stopwatch(self.device, by_phase)
         micros = self.stream.at(self.steps).to(self.device).split(config.accumulation)
@@ -167,7 +153,7 @@ class TrainingSteps:
             loss.backward()
             watch.mark("backward")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip or float("inf"))
-        norm.item()  # the trainer looks at it before it updates the weights
+        norm.item()  # the trainer reads it before it updates the weights
         self.optimizer.step()
         watch.mark("optimizer")
         self.average.update(self.model, self.steps)
@@ -177,11 +163,11 @@ class TrainingSteps:
 
 
 def _unused(*_: Any) -> Any:
-    raise AssertionError("a timed task draws and writes nothing")
+    raise AssertionError("a timed task writes no samples and no probe")
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype, side: int = 1024) -> float:
-    """FLOPs per second of a square matrix product, once; the most of several runs is a device's measured peak."""
+    """FLOPs per second of one square matrix product; the maximum of several runs is the measured peak of a device."""
     a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
     started = clock(device)
     a @ b
@@ -189,7 +175,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype, side: int = 1024) -> 
 
 
 def supervised_cells(recipe: Recipe, grid: GridSpec, images: int = 64) -> float:
-    """Cells per image that the objective asks for, on the mean of a few images."""
+    """Mean number of supervised cells per image, over a few images."""
     head = recipe.model.head
     window = (head.window or DEFAULT_WINDOW) if head.kind == "local" else None
     keys = [(recipe.seed, 0, number) for number in range(images)]
@@ -197,6 +183,6 @@ def supervised_cells(recipe: Recipe, grid: GridSpec, images: int = 64) -> float:
     return float(mask.sum()) / images
 
 
-def entrant_subject(training_setup: TrainingSetup, entrant: Entrant) -> TrainingSetup:
-    """A planner's subject with a head and density in place of its own."""
-    return dataclasses.replace(training_setup, recipe=entrant_recipe(training_setup.recipe, entrant))
+def variant_setup(setup: TrainingSetup, variant: TrainingVariant) -> TrainingSetup:
+    """The setup with the head and density of a variant."""
+    return dataclasses.replace(setup, recipe=variant_recipe(setup.recipe, variant))

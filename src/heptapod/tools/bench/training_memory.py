@@ -1,12 +1,10 @@
-"""Peak memory of training: the model is built, and two steps are made, above what a process needs anyway."""
+"""Peak memory of training a recipe: the model and two steps, above the memory of an idle process."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,59 +12,52 @@ import torch
 
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig
-from heptapod.tools.bench.memory import ask_process, give_blocks_back, peak_of
+from heptapod.tools.bench.memory import cuda_peak, peak_of, peaks_in_process, serve
 from heptapod.tools.bench.training_cases import TrainingSteps, random_tokens
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import from_dict, to_dict
 
 STEPS = 2
-"""The second one has everything: the optimizer's moments are made at the end of the first."""
+"""The optimizer allocates its moments at the end of the first step, so that the second has the peak."""
 CPU = torch.device("cpu")
 
 
-def cpu_training_peaks(subjects: Sequence[TrainingSetup], threads: int) -> list[int | None]:
-    """Peak bytes of training each recipe; None where this system cannot tell."""
-    if not sys.platform.startswith("linux") or not subjects:
-        return [None] * len(subjects)
-    asked = {
-        "recipes": [to_dict(training_setup.recipe) for training_setup in subjects],
-        "grids": [dataclasses.asdict(training_setup.grid) for training_setup in subjects],
-        "classes": [training_setup.num_classes for training_setup in subjects],
+def cpu_training_peaks(setups: Sequence[TrainingSetup], threads: int) -> list[int | None]:
+    """Peak bytes of training each recipe; None where the system does not report it."""
+    if not sys.platform.startswith("linux") or not setups:
+        return [None] * len(setups)
+    request = {
+        "recipes": [to_dict(setup.recipe) for setup in setups],
+        "grids": [dataclasses.asdict(setup.grid) for setup in setups],
+        "classes": [setup.num_classes for setup in setups],
         "threads": threads,
     }
-    return ask_process("heptapod.tools.bench.training_memory", asked, len(subjects))
+    return peaks_in_process("heptapod.tools.bench.training_memory", request, len(setups))
 
 
-def cuda_training_peak(training_setup: TrainingSetup, device: torch.device) -> int:
+def cuda_training_peak(setup: TrainingSetup, device: torch.device) -> int:
     """Peak bytes of training a recipe, as torch counts them."""
-    gc.collect()
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    train(training_setup.recipe, training_setup.grid, training_setup.num_classes, device)
-    return torch.cuda.max_memory_allocated(device) - before
+    return cuda_peak(partial(train, setup.recipe, setup.grid, setup.num_classes, device), device)
 
 
 def train(recipe: Recipe, grid: GridSpec, num_classes: int, device: torch.device) -> None:
-    """Builds a model and makes a few steps."""
+    """Builds a model and trains it for a few steps."""
     steps = TrainingSteps(recipe, random_tokens(grid, num_classes, images=64), device)
     for _ in range(STEPS):
         steps.step(by_phase=False)
 
 
-def main() -> None:
-    """Reads recipes from standard input and writes the peak of each as a line of JSON."""
-    asked: dict[str, Any] = json.load(sys.stdin)
-    give_blocks_back()
-    torch.set_num_threads(asked["threads"])
-    for values, shape, classes in zip(asked["recipes"], asked["grids"], asked["classes"], strict=True):
+def training_peaks(request: dict[str, Any]) -> Iterator[int | None]:
+    """The peak of every recipe of a request."""
+    for values, shape, classes in zip(request["recipes"], request["grids"], request["classes"], strict=True):
         recipe, grid = from_dict(Recipe, values), GridSpec(**shape)
-        train(_smallest(recipe), grid, classes, CPU)  # what is loaded and allocated once for all belongs to no recipe
-        print(json.dumps(peak_of(partial(train, recipe, grid, classes, CPU))), flush=True)
+        train(_smallest(recipe), grid, classes, CPU)  # one-time loading and allocation belong to no recipe
+        yield peak_of(partial(train, recipe, grid, classes, CPU))
 
 
 def _smallest(recipe: Recipe) -> Recipe:
-    """The same kinds of parts, small."""
+    """A small model with the same kinds of parts."""
     head = HeadConfig(recipe.model.head.kind, 1, recipe.model.head.window)
     distribution = recipe.model.distribution
     if distribution.kind != "categorical":
@@ -79,7 +70,4 @@ def _smallest(recipe: Recipe) -> Recipe:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    serve(training_peaks)

@@ -1,4 +1,4 @@
-"""What the rows of the training benchmark say: JSON, Markdown and a picture."""
+"""Report of the training benchmark: JSON, Markdown and a figure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from heptapod.tools.bench.hardware import hardware
-from heptapod.tools.bench.report import MIB, markdown_table, short_number
+from heptapod.grid import GridSpec
+from heptapod.tools.bench.report import mib
+from heptapod.tools.bench.results import Column, describe_hardware, hardware, markdown_table, save_figure, short_number
 from heptapod.tools.bench.training import TrainingBench, TrainingResult, settings_of
 from heptapod.tools.bench.training_cases import PHASES
-from heptapod.tools.planning.training_setup import TrainingSetup
-from heptapod.utils.files import write_atomically
+from heptapod.tools.planning.training_setup import TrainingSetup, describe_grid
 
 BASELINE = "next_token"
 COLORS = ("0.6", "C0", "C1", "C2", "C4")
 
 
-def training_json(bench: TrainingBench, training_setup: TrainingSetup, result: TrainingResult) -> dict[str, Any]:
-    """Everything, as the JSON file holds it; called with the threads that were measured with."""
+def training_json(bench: TrainingBench, setup: TrainingSetup, result: TrainingResult) -> dict[str, Any]:
+    """The content of the JSON file; call it with the same number of threads as the measurement."""
     rows = [dataclasses.asdict(row) for row in result.rows]
     baseline = next((row for row in rows if row["model"] == BASELINE), None)
     for row in rows:
@@ -26,68 +26,63 @@ def training_json(bench: TrainingBench, training_setup: TrainingSetup, result: T
     return {
         "benchmark": "training",
         "hardware": hardware(result.device),
-        "settings": settings_of(bench, training_setup),
-        "assumed": training_setup.assumed,
+        "settings": settings_of(bench, setup),
+        "assumed": setup.assumed,
         "clock": result.clock,
         "peak": dataclasses.asdict(result.peak),
         "rows": rows,
-        "left_out": [dataclasses.asdict(one) for one in result.left_out],
+        "left_out": [dataclasses.asdict(model) for model in result.skipped],
     }
 
 
 def training_markdown(report: dict[str, Any]) -> str:
-    """The report of :func:`training_json` as tables."""
-    machine, settings, peak = report["hardware"], report["settings"], report["peak"]
-    clock = "time of the process" if report["clock"] == "process" else "wall time"
-    against = "measured peak: " if peak["is_measured"] else "peak of the datasheet: "
+    """The report of :func:`training_json` as Markdown tables."""
+    settings, peak = report["settings"], report["peak"]
+    clock = "CPU time of the process" if report["clock"] == "process" else "wall time"
+    source = "measured peak: " if peak["is_measured"] else "datasheet peak: "
+    rounds = " or ".join(sorted({str(row["rounds"]) for row in report["rows"]}))
     parts = [
         f"# Training {settings['recipe']}: time and memory",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), device "
-        f"{machine['device']}, torch {machine['torch']}. Width {settings['width']}, {settings['depth']} + "
-        f"{settings['head_depth']} blocks, batch {settings['batch_size']} in {settings['accumulation']} part(s), "
-        f"{settings['precision']}, {_grid(settings['grid'])}, {settings['data']}. The fastest of {_rounds(report)} "
-        f"steps, taken in turn; {clock}.",
-        f"Utilisation: model FLOPs per second, against {short_number(peak['flops_per_second'] / 1e9)} GFLOP/s "
-        f"({against}{peak['name']}, {peak['dtype']}).",
-        markdown_table(
-            ["model", "parameters", "images/s", "tokens/s", "supervised cells/s", "utilization", "ms per step",
-             "time of next_token", "peak MiB", "planned MiB"],
-            [_row(row) for row in report["rows"]],
-        ),
-        "## Where the time goes, ms per step",
-        markdown_table(["model", *PHASES], [_phases(row) for row in report["rows"]]),
-    ]  # fmt: skip
+        f"{describe_hardware(report['hardware'])}. Width {settings['width']}, {settings['depth']} + "
+        f"{settings['head_depth']} blocks, batch {settings['batch_size']} in {settings['accumulation']} "
+        f"micro-batch(es), {settings['precision']}, {describe_grid(GridSpec(**settings['grid']))}, {settings['data']}. "
+        f"The fastest of {rounds} steps, run in turns; {clock}.",
+        f"Utilization: model FLOPs per second over {short_number(peak['flops_per_second'] / 1e9)} GFLOP/s "
+        f"({source}{peak['name']}, {peak['dtype']}).",
+        markdown_table(ROWS, report["rows"]),
+        "## Time by phase, ms per step",
+        markdown_table(PHASE_COLUMNS, report["rows"]),
+    ]
     if report["left_out"]:
-        table = [[one["model"], short_number(one["least_seconds"])] for one in report["left_out"]]
-        parts += ["## Left out: it would take too long", markdown_table(["model", "s per step, at least"], table)]
+        parts += ["## Skipped: it would take too long", markdown_table(SKIPPED, report["left_out"])]
     return "\n\n".join(parts) + "\n"
 
 
-def _grid(grid: dict[str, int]) -> str:
-    tokens = f"{grid['vocabulary_size']:,} codes" if grid["vocabulary_size"] else f"vectors of {grid['channels']}"
-    return f"{grid['height']}×{grid['width']} cells of {tokens}"
+def _milliseconds(phase: str) -> Column:
+    return lambda row: short_number(1000 * row["phases"][phase])
 
 
-def _rounds(report: dict[str, Any]) -> str:
-    return " or ".join(sorted({str(row["rounds"]) for row in report["rows"]}))
-
-
-def _row(row: dict[str, Any]) -> list[str]:
-    speed = [short_number(row[f"{name}_per_second"]) for name in ("images", "tokens", "supervised_cells")]
-    ratio = "" if row["time_of_next_token"] is None else f"{row['time_of_next_token']:.2f}"
-    peak = "?" if row["peak_bytes"] is None else short_number(row["peak_bytes"] / MIB)
-    milliseconds = short_number(1000 * row["seconds_per_step"])
-    utilization = f"{row['utilization']:.1%}"
-    planned = short_number(row["planned_bytes"] / MIB)
-    return [row["model"], f"{row['parameters']:,}", *speed, utilization, milliseconds, ratio, peak, planned]
-
-
-def _phases(row: dict[str, Any]) -> list[str]:
-    return [row["model"], *(short_number(1000 * row["phases"][phase]) for phase in PHASES)]
+ROWS: dict[str, Column] = {
+    "model": "model",
+    "parameters": "parameters",
+    "images/s": lambda row: short_number(row["images_per_second"]),
+    "tokens/s": lambda row: short_number(row["tokens_per_second"]),
+    "supervised cells/s": lambda row: short_number(row["supervised_cells_per_second"]),
+    "utilization": lambda row: f"{row['utilization']:.1%}",
+    "ms per step": lambda row: short_number(1000 * row["seconds_per_step"]),
+    "time of next_token": lambda row: row["time_of_next_token"] and f"{row['time_of_next_token']:.2f}",
+    "peak MiB": lambda row: mib(row["peak_bytes"]),
+    "planned MiB": lambda row: mib(row["planned_bytes"]),
+}
+PHASE_COLUMNS: dict[str, Column] = {"model": "model", **{phase: _milliseconds(phase) for phase in PHASES}}
+SKIPPED: dict[str, Column] = {
+    "model": "model",
+    "s per step, at least": lambda model: short_number(model["least_seconds"]),
+}
 
 
 def training_picture(report: dict[str, Any], path: Path) -> Path:
-    """Milliseconds per image of every model, by phase: a bar each; needs matplotlib."""
+    """Milliseconds per image by phase, a bar per model; needs matplotlib."""
     from matplotlib.figure import Figure
 
     rows, batch = report["rows"], report["settings"]["batch_size"]
@@ -105,5 +100,4 @@ def training_picture(report: dict[str, Any], path: Path) -> Path:
     axis.set(xlabel="ms per image", title=f"Training {report['settings']['recipe']}", xlim=(0, 1.35 * max(starts)))
     axis.invert_yaxis()
     figure.legend(fontsize=8, loc="outside lower center", ncols=len(PHASES))
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
-    return path
+    return save_figure(figure, path)

@@ -1,1 +1,1 @@
-"""What training a recipe takes, told without training: parameters, FLOPs, memory, time, storage."""
+"""The cost of training a recipe, computed without training: parameters, FLOPs, memory, time, storage."""

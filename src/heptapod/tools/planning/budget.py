@@ -1,4 +1,4 @@
-"""Memory per GPU: what a way of training needs, whether it fits, and what would make it fit."""
+"""Memory per GPU: the need of an option, whether it fits, and the options that would fit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from heptapod.tools.planning.training_setup import TrainingSetup
 
 FLOAT32 = 4
 MOMENTS = 2
-"""Numbers per parameter that AdamW keeps."""
+"""Float32 values per parameter in the state of AdamW."""
 USABLE = 0.9
-"""Share of a GPU's memory that may be planned with. The rest is for the driver's context, the libraries' work space,
-messages between GPUs and the gaps that an allocator leaves."""
+"""Share of a GPU's memory available to training. The rest is for the driver's context, library workspaces,
+communication between GPUs and fragmentation."""
 
 
 @dataclass(frozen=True)
 class MemoryOption:
-    """A way of training the same model with the same batch."""
+    """Strategy, activation checkpointing and accumulation: they change the memory, not the result."""
 
     strategy: Literal["ddp", "fsdp"]
     checkpointing: bool
     accumulation: int
 
     def settings(self) -> str:
-        """As overrides of a recipe."""
+        """The option as overrides of a recipe."""
         parts = [f"--train.accumulation {self.accumulation}"]
         parts += ["--train.strategy fsdp"] if self.strategy == "fsdp" else []
         parts += ["--train.activation_checkpointing"] if self.checkpointing else []
@@ -45,22 +45,22 @@ class GPUMemory:
     weights: int
     optimizer: int
     average: int
-    """The weights' moving average."""
+    """Exponential moving average of the weights."""
     gradients: int
-    """Those that are there at the peak; with accumulation 1 they are made as activations are freed."""
+    """Gradients that exist at the peak. With accumulation 1 they are allocated while activations are freed."""
     shared: int
-    """What several GPUs need to work together. ddp: the buckets in which gradients are averaged, as large as these.
-    fsdp: the parameters outside of blocks, whole, and the blocks that are at work."""
+    """Communication buffers of several GPUs. ddp: the gradient buckets, as large as the gradients. fsdp: the gathered
+    parameters outside of blocks, and those of the blocks in use."""
     activations: int
-    """Of one micro-batch, with the temporary tensors of the peak."""
+    """Activations of one micro-batch, with the temporary tensors at the peak."""
     evaluation: int
-    """The peak of an evaluation instead, which under fsdp gathers the averaged weights."""
+    """The peak of an evaluation, which under fsdp gathers the averaged weights."""
 
     @property
     def training(self) -> int:
         """The peak of a training step."""
-        held = self.weights + self.optimizer + self.average + self.gradients
-        return held + self.shared + self.activations
+        state = self.weights + self.optimizer + self.average + self.gradients
+        return state + self.shared + self.activations
 
     @property
     def peak(self) -> int:
@@ -69,62 +69,62 @@ class GPUMemory:
 
 
 class Budget:
-    """Memory of a recipe on so many GPUs.
+    """Memory of training a recipe on a number of GPUs.
 
     Args:
-        training_setup: the recipe.
-        gpus: how many share a batch.
-        kernels: whose attention decides what is kept.
+        setup: the recipe and its data.
+        gpus: number of GPUs that share a batch.
+        kernels: the device whose attention kernels decide which tensors are saved for the backward pass.
 
     Raises:
-        ValueError: if the batch cannot be shared among the GPUs.
+        ValueError: if the batch cannot be split among the GPUs.
     """
 
-    def __init__(self, training_setup: TrainingSetup, gpus: int, kernels: Kernels = "gpu") -> None:
-        check_share(training_setup, gpus)
-        self.training_setup = training_setup
+    def __init__(self, setup: TrainingSetup, gpus: int, kernels: Kernels = "gpu") -> None:
+        check_share(setup, gpus)
+        self.setup = setup
         self.gpus = gpus
         self.kernels = kernels
-        self._model = MemoryModel(training_setup)
-        model = meta_model(training_setup)
+        self._model = MemoryModel(setup)
+        model = meta_model(setup)
         self.parameters = sum(p.numel() for p in model.parameters())
         blocks = [sum(p.numel() for p in block.parameters()) for block in model.modules() if isinstance(block, Block)]
         self.outside_blocks = self.parameters - sum(blocks)
         self.largest_block = max(blocks)
-        self.has_average = training_setup.recipe.train.ema_decay > 0
+        self.has_average = setup.recipe.train.ema_decay > 0
 
     @property
     def configured_option(self) -> MemoryOption:
-        """The way that the recipe names."""
-        train = self.training_setup.recipe.train
+        """The option in the recipe."""
+        train = self.setup.recipe.train
         return MemoryOption(train.strategy, train.activation_checkpointing, train.accumulation)
 
     @property
     def accumulations(self) -> list[int]:
-        """All numbers of micro-batches that a GPU's share of the batch can be split into."""
-        share = self.training_setup.recipe.train.batch_size // self.gpus
+        """Every number of micro-batches into which a GPU's share of the batch can be split."""
+        share = self.setup.recipe.train.batch_size // self.gpus
         return [number for number in range(1, share + 1) if share % number == 0]
 
-    def micro_batch(self, way: MemoryOption) -> int:
+    def micro_batch(self, option: MemoryOption) -> int:
         """Images of a micro-batch on one GPU."""
-        return self.training_setup.recipe.train.batch_size // (self.gpus * way.accumulation)
+        return self.setup.recipe.train.batch_size // (self.gpus * option.accumulation)
 
-    def step(self, way: MemoryOption) -> StepMemory:
-        """What a micro-batch takes besides weights, optimizer and average."""
+    def step(self, option: MemoryOption) -> StepMemory:
+        """Memory of a micro-batch, without weights, optimizer and average."""
         variant = Variant(
-            self.micro_batch(way), way.checkpointing, way.accumulation > 1, self._shards(way), self.kernels
+            self.micro_batch(option), option.checkpointing, option.accumulation > 1, self._shards(option), self.kernels
         )
         return self._model.step(variant)
 
-    def memory(self, way: MemoryOption) -> GPUMemory:
+    def memory(self, option: MemoryOption) -> GPUMemory:
         """Bytes on one GPU."""
-        step = self.step(way)
-        shards = self.gpus if self._shards(way) else 1
+        step = self.step(option)
+        shards = self.gpus if self._shards(option) else 1
         weights = FLOAT32 * -(-self.parameters // shards)
         average = weights if self.has_average else 0
         gradients, whole_average = step.gradients_at_peak, 0
         shared = weights if self.gpus > 1 else 0
-        if self._shards(way):
+        if self._shards(option):
             gradients += weights
             shared = self._gathered()
             whole_average = FLOAT32 * self.parameters
@@ -138,51 +138,51 @@ class Budget:
             evaluation=(2 + MOMENTS) * weights + average + (whole_average or shared),
         )
 
-    def _shards(self, way: MemoryOption) -> bool:
-        return way.strategy == "fsdp" and self.gpus > 1
+    def _shards(self, option: MemoryOption) -> bool:
+        return option.strategy == "fsdp" and self.gpus > 1
 
     def _gathered(self) -> int:
-        """The root group in float32; of blocks the one at work, the next one, and the gradients of one in float32."""
-        block = 2 * _size(gathered_dtype(self.training_setup)) + FLOAT32
+        """The root group in float32, two blocks (the current and the next one), and one block's float32 gradients."""
+        block = 2 * _size(gathered_dtype(self.setup)) + FLOAT32
         return FLOAT32 * self.outside_blocks + block * self.largest_block
 
-    def fits(self, way: MemoryOption, memory_gib: float) -> bool:
-        """Whether a way stays within what is usable of a GPU's memory."""
-        return self.memory(way).peak <= USABLE * memory_gib * GIB
+    def fits(self, option: MemoryOption, memory_gib: float) -> bool:
+        """Whether an option fits the usable memory of a GPU."""
+        return self.memory(option).peak <= USABLE * memory_gib * GIB
 
-    def smallest_accumulation(self, way: MemoryOption, memory_gib: float) -> MemoryOption | None:
-        """The same way with the largest micro-batches that fit; None if even single images do not."""
-        ways = [dataclasses.replace(way, accumulation=number) for number in self.accumulations]
-        if self.fits(ways[0], memory_gib):
-            return ways[0]
-        if not self.fits(ways[-1], memory_gib):
+    def smallest_accumulation(self, option: MemoryOption, memory_gib: float) -> MemoryOption | None:
+        """The option with the largest micro-batches that fit; None if even single images do not fit."""
+        options = [dataclasses.replace(option, accumulation=number) for number in self.accumulations]
+        if self.fits(options[0], memory_gib):
+            return options[0]
+        if not self.fits(options[-1], memory_gib):
             return None
-        low, high = 1, len(ways) - 1  # memory falls with the accumulation: the first that fits lies in between
+        low, high = 1, len(options) - 1  # memory falls with the accumulation: bisect for the first that fits
         while low < high:
             middle = (low + high) // 2
-            if self.fits(ways[middle], memory_gib):
+            if self.fits(options[middle], memory_gib):
                 high = middle
             else:
                 low = middle + 1
-        return ways[high]
+        return options[high]
 
     def remedies(self, memory_gib: float) -> list[MemoryOption]:
-        """What would fit where the recipe's own way does not: cheapest first."""
+        """The options that fit where the recipe's does not, cheapest first."""
         own = self.configured_option
-        ways = [own, dataclasses.replace(own, checkpointing=True)]
+        options = [own, dataclasses.replace(own, checkpointing=True)]
         if self.gpus > 1:
-            ways += [dataclasses.replace(way, strategy="fsdp") for way in ways]
-        found = [self.smallest_accumulation(way, memory_gib) for way in dict.fromkeys(ways)]
-        return [way for way in found if way is not None]
+            options += [dataclasses.replace(option, strategy="fsdp") for option in options]
+        found = [self.smallest_accumulation(option, memory_gib) for option in dict.fromkeys(options)]
+        return [option for option in found if option is not None]
 
 
-def check_share(training_setup: TrainingSetup, gpus: int) -> None:
-    """Refuses a batch that GPUs and micro-batches cannot share.
+def check_share(setup: TrainingSetup, gpus: int) -> None:
+    """Checks that GPUs and micro-batches divide the batch.
 
     Raises:
-        ValueError: naming the nearest that they can.
+        ValueError: if not; names the nearest batch size that they divide.
     """
-    train = training_setup.recipe.train
+    train = setup.recipe.train
     if gpus < 1:
         raise ValueError(f"gpus: {gpus} given, must be at least 1")
     parts = gpus * train.accumulation

@@ -1,4 +1,4 @@
-"""A recipe's training step on tensors without contents: shapes, types and storages are those of a real one.
+"""A recipe's training step on fake tensors, which have shapes, dtypes and storages but no data.
 
 Shape legend: B images, N cells, S prefixes, L targets, D width, K attention heads, E width of one head.
 """
@@ -26,13 +26,13 @@ from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.utils.random import KeyedGenerator, Stream
 
 Kernels = Literal["gpu", "cpu"]
-"""Whose attention and autocast decide what is kept for the backward pass."""
+"""The device whose attention kernels and autocast rules decide which tensors are saved for the backward pass."""
 
 
 @contextmanager
 def without_contents() -> Iterator[None]:
-    """In this block new tensors have no contents, and what is computed with them costs no time and no memory."""
-    forget_tables()  # those of real tensors; and those made in here are of no use outside
+    """Makes every new tensor in this block a fake tensor, whose operations cost no time and no memory."""
+    forget_tables()  # cached tables must not mix real and fake tensors
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
@@ -40,20 +40,20 @@ def without_contents() -> Iterator[None]:
         forget_tables()
 
 
-def meta_model(training_setup: TrainingSetup) -> HeptapodModel:
+def meta_model(setup: TrainingSetup) -> HeptapodModel:
     """The recipe's model on the meta device."""
     with torch.device("meta"):
-        return HeptapodModel(training_setup.recipe.model, training_setup.grid, training_setup.num_classes)
+        return HeptapodModel(setup.recipe.model, setup.grid, setup.num_classes)
 
 
-def fake_model(training_setup: TrainingSetup, block_dtype: torch.dtype = torch.float32) -> HeptapodModel:
-    """The recipe's model with parameters without contents; called within :func:`without_contents`.
+def fake_model(setup: TrainingSetup, block_dtype: torch.dtype = torch.float32) -> HeptapodModel:
+    """The recipe's model with fake parameters; call it within :func:`without_contents`.
 
     Args:
-        training_setup: the recipe.
-        block_dtype: type of the parameters of blocks, as FSDP gathers them.
+        setup: the recipe.
+        block_dtype: dtype of the block parameters, as FSDP gathers them.
     """
-    model = meta_model(training_setup)
+    model = meta_model(setup)
     of_blocks = {id(p) for block in model.modules() if isinstance(block, Block) for p in block.parameters()}
     for module in list(model.modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -64,7 +64,7 @@ def fake_model(training_setup: TrainingSetup, block_dtype: torch.dtype = torch.f
 
 @dataclass
 class FakeBatch:
-    """What a micro-batch brings to the device."""
+    """A micro-batch on the device."""
 
     tokens: Tensor
     labels: Tensor
@@ -73,29 +73,28 @@ class FakeBatch:
 
 
 class BatchShapes:
-    """Shapes of the micro-batches of a recipe; drawn once, with contents, so made outside of fake mode."""
+    """Shapes of a recipe's micro-batches; create it outside of fake mode, because it samples supervision once."""
 
-    def __init__(self, training_setup: TrainingSetup, window: int | None) -> None:
-        self.grid = training_setup.grid
+    def __init__(self, setup: TrainingSetup, window: int | None) -> None:
+        self.grid = setup.grid
         keys = [(0, 0, 0), (0, 0, 1)]
-        self._drawn = draw_supervision(training_setup.recipe.objective, self.grid.height, self.grid.width, keys, window)
+        self._supervision = draw_supervision(setup.recipe.objective, self.grid.height, self.grid.width, keys, window)
 
     def batch(self, images: int) -> FakeBatch:
-        """A micro-batch of so many images; within :func:`without_contents`."""
+        """A micro-batch of the given number of images; call it within :func:`without_contents`."""
 
-        def alike(drawn: Tensor) -> Tensor:  # a first side of 1 is shared by all images, whatever their number
-            return torch.empty(1 if len(drawn) == 1 else images, *drawn.shape[1:], dtype=drawn.dtype)
+        def resized(tensor: Tensor) -> Tensor:  # a first dimension of 1 is broadcast over the images
+            return torch.empty(1 if len(tensor) == 1 else images, *tensor.shape[1:], dtype=tensor.dtype)
 
-        drawn = self._drawn
-        supervision = Supervision(
-            *map(alike, (drawn.token_order, drawn.prefix_lengths, drawn.targets, drawn.mask)),
-        )
+        real = self._supervision
+        tensors = (real.token_order, real.prefix_lengths, real.targets, real.mask)
+        supervision = Supervision(*map(resized, tensors))
         labels = torch.empty(images, dtype=torch.int64)
         return FakeBatch(self.grid.empty_tokens(images), labels, supervision, NullGenerator(images))
 
 
 class NullGenerator(KeyedGenerator):
-    """Gives tensors of the right shape in place of random numbers."""
+    """Returns fake tensors in place of random numbers."""
 
     def __init__(self, images: int) -> None:
         super().__init__(Stream.LOSS, [()] * images)
@@ -110,14 +109,14 @@ class NullGenerator(KeyedGenerator):
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Lets every block keep its inputs only and run again in the backward pass, as activation_checkpointing does."""
+    """Makes every block save only its inputs and run again in the backward pass, as activation_checkpointing does."""
     for block in model.modules():
         if isinstance(block, Block):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def use_gpu_kernels(model: nn.Module) -> None:
-    """Lets attention of a fake model keep what the fused kernels of a GPU keep."""
+    """Makes attention of a fake model save the tensors that the fused kernels of a GPU save."""
     for attention in model.modules():
         if isinstance(attention, Attention):
             attention.attend = partial(_attend_on_gpu, attention)  # type: ignore[method-assign]
@@ -131,10 +130,10 @@ def _attend_on_gpu(
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """As :meth:`Attention.attend`, by the kernels that torch takes on a GPU.
+    """:meth:`Attention.attend` with the kernels that torch selects on a GPU.
 
-    Flash attention in bfloat16 without a mask, else the memory-efficient kernel, for which a mask becomes a bias of the
-    queries' type.
+    Flash attention in bfloat16 without a mask, otherwise the memory-efficient kernel, for which a mask becomes a bias
+    in the dtype of the queries.
     """
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
@@ -150,7 +149,7 @@ def _attend_on_gpu(
 
 
 def _bias(mask: Tensor, query: Tensor, num_keys: int) -> Tensor:
-    """(B, K, Tq, Tk) by broadcasting; rows are padded in memory to a multiple of 8 numbers, as the kernel wants."""
+    """(B, K, Tq, Tk) by broadcasting; rows are padded in memory to a multiple of 8 elements, as the kernel requires."""
     bias = torch.where(mask, 0.0, -math.inf).to(query.dtype)
     if num_keys % 8:
         bias = nn.functional.pad(bias, (0, -num_keys % 8))[..., :num_keys]
@@ -158,7 +157,7 @@ def _bias(mask: Tensor, query: Tensor, num_keys: int) -> Tensor:
 
 
 class GPUAutocast(TorchFunctionMode):
-    """Norms under autocast as on a GPU: in float32 (on a CPU they keep the type of what comes in)."""
+    """Norms under autocast in float32, as on a GPU (on a CPU they keep the dtype of their input)."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,7 +1,7 @@
-"""FLOPs of training, counted by torch on tensors without contents; a multiplication and an addition are two.
+"""FLOPs of training, counted by torch on fake tensors; a multiply-add is two.
 
-Counted are the matrix products, attention included (two products forward, four backward, as in the usual definition of
-model FLOPs; causal attention is counted in full). Everything else is small beside them.
+Only matrix products count, with those of attention (two forward, four backward, as in the usual definition of model
+FLOPs; causal attention counts in full). Everything else is small in comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from heptapod.tools.planning.training_setup import TrainingSetup
 
 T = TypeVar("T")
 COUNTED_IMAGES = 2
-"""FLOPs are linear in the images, so that a few tell for all."""
+"""FLOPs are linear in the images, so that a few suffice."""
 PARTS = ("backbone", "head", "distribution")
 
 
@@ -54,7 +54,7 @@ class TrainingFlops:
     parts: dict[str, PassFlops]
     """backbone (embeddings included), head, distribution."""
     recomputed: float
-    """What blocks compute a second time under activation checkpointing; no part of the model's FLOPs."""
+    """FLOPs of the recomputation under activation checkpointing; not part of the model FLOPs."""
 
     @property
     def forward(self) -> float:
@@ -68,19 +68,19 @@ class TrainingFlops:
 
     @property
     def total(self) -> float:
-        """Of both passes, without what is recomputed."""
+        """Of both passes, without the recomputation."""
         return self.forward + self.backward
 
 
-def training_flops(training_setup: TrainingSetup) -> TrainingFlops:
-    """Counts a training step of a recipe."""
-    shapes = BatchShapes(training_setup, meta_model(training_setup).head.window)
-    # The kernel of plain products, for that of a CPU is not counted and fused ones count their own recomputation.
+def training_flops(setup: TrainingSetup) -> TrainingFlops:
+    """FLOPs of a training step of a recipe."""
+    shapes = BatchShapes(setup, meta_model(setup).head.window)
+    # The math kernel: that of a CPU is not counted, and fused ones count their recomputation.
     with without_contents(), sdpa_kernel(SDPBackend.MATH):
-        parts = _by_part(fake_model(training_setup), shapes.batch(COUNTED_IMAGES))
+        parts = _by_part(fake_model(setup), shapes.batch(COUNTED_IMAGES))
         recomputed = 0.0
-        if training_setup.recipe.train.activation_checkpointing:
-            model = fake_model(training_setup)
+        if setup.recipe.train.activation_checkpointing:
+            model = fake_model(setup)
             checkpoint_blocks(model)
             again = _by_part(model, shapes.batch(COUNTED_IMAGES))
             recomputed = sum(again[name].total - parts[name].total for name in PARTS)
@@ -88,7 +88,7 @@ def training_flops(training_setup: TrainingSetup) -> TrainingFlops:
 
 
 def _by_part(model: HeptapodModel, batch: FakeBatch) -> dict[str, PassFlops]:
-    """Runs part after part, each with a backward pass of its own from a gradient of its output."""
+    """Runs each part with a separate backward pass from a gradient of its output."""
     supervision = batch.supervision
     cells = supervision.token_order[:, :-1]
     backbone, states = _count(

@@ -1,4 +1,4 @@
-"""GPUs by name: peak of dense matrix products and memory."""
+"""GPUs by name: peak of dense matrix products, and memory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class GPU:
-    """A GPU as its vendor describes it."""
+    """A GPU, with the figures of its datasheet."""
 
     name: str
     bfloat16_tflops: float
     """Peak of dense bfloat16 matrix products accumulated in float32, in 10¹² FLOPs per second."""
     float32_tflops: float
-    """Peak in float32 (no TF32, which torch does not use unless it is told to)."""
+    """Peak in float32 (without TF32, which torch does not use by default)."""
     memory_gib: float
-    """Memory; what vendors call GB is, to a few percent, GiB."""
+    """Memory; a vendor's GB is a GiB to a few percent."""
 
     def peak(self, precision: Literal["float32", "bfloat16"]) -> float:
-        """FLOPs per second at a precision of training."""
+        """FLOPs per second at a training precision."""
         return 1e12 * (self.bfloat16_tflops if precision == "bfloat16" else self.float32_tflops)
 
 
@@ -51,15 +51,15 @@ DEFAULT_GPU = "h100"
 
 
 def find_gpu(name: str | None = None, tflops: float | None = None, memory_gib: float | None = None) -> GPU:
-    """A GPU of the table, or one of your own.
+    """A GPU of the table, or a custom one.
 
     Args:
-        name: of the table; if unset h100, or "custom" where both numbers are given.
-        tflops: peak at the precision of training, in place of the table's.
-        memory_gib: memory, in place of the table's.
+        name: a name in the table; None is h100, or "custom" if both other arguments are given.
+        tflops: peak at the training precision, replaces that of the table.
+        memory_gib: memory, replaces that of the table.
 
     Raises:
-        ValueError: for a name that is not in the table, or numbers that are not above 0.
+        ValueError: for an unknown name, or values that are not above 0.
     """
     for setting, number in (("gpu_tflops", tflops), ("gpu_memory_gib", memory_gib)):
         if number is not None and not (number > 0 and math.isfinite(number)):
@@ -69,7 +69,7 @@ def find_gpu(name: str | None = None, tflops: float | None = None, memory_gib: f
     found = GPUS.get((name or DEFAULT_GPU).lower())
     if found is None:
         raise ValueError(
-            f"gpu: {name} given, must be one of {', '.join(GPUS)}; or describe your own with --gpu_tflops and "
+            f"gpu: {name} given, must be one of {', '.join(GPUS)}; or describe a custom GPU with --gpu_tflops and "
             "--gpu_memory_gib"
         )
     return GPU(
@@ -81,9 +81,9 @@ def find_gpu(name: str | None = None, tflops: float | None = None, memory_gib: f
 
 
 def gpu_of_device(device_name: str) -> GPU | None:
-    """The GPU of the table that torch calls by this name ("NVIDIA H100 80GB HBM3", say); None if it is another.
+    """The GPU of the table with this name in torch, such as "NVIDIA H100 80GB HBM3"; None if the table lacks it.
 
-    The PCIe and NVL variants, which are slower, are not in the table.
+    The slower PCIe and NVL variants are not in the table.
     """
     words = device_name.lower().replace("-", " ").split()
     if "pcie" in words or "nvl" in words:

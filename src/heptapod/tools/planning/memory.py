@@ -1,4 +1,4 @@
-"""Memory of a training step: every tensor that lives, counted by its storage while a step on fake tensors goes by."""
+"""Memory of a training step: the storages of all live tensors, counted during a step on fake tensors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from heptapod.tools.planning.training_setup import TrainingSetup
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that live, each storage once.
+    """Counts the bytes of all live tensors, each storage once.
 
     Attributes:
-        bytes: of the storages that were made since the mode was entered and are still there.
-        gradients: how many of them were called gradients.
-        peak: the most bytes at any time.
-        gradients_at_peak: how much of the peak were gradients.
+        bytes: bytes of the live storages that were allocated since the mode was entered.
+        gradients: bytes of those marked as gradients.
+        peak: maximum of ``bytes``.
+        gradients_at_peak: ``gradients`` at that time.
     """
 
     def __init__(self, existing: Iterable[Tensor] = ()) -> None:
@@ -57,7 +57,7 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def gradient(self, tensor: Tensor) -> None:
-        """Counts a tensor among the gradients."""
+        """Marks a tensor as a gradient."""
         key = id(tensor.untyped_storage())
         if key in self._sizes and key not in self._is_gradient:
             self._is_gradient.add(key)
@@ -89,25 +89,25 @@ class StepMemory:
     """Bytes of one micro-batch, besides weights, optimizer and average."""
 
     activations: int
-    """Held between forward and backward pass, the micro-batch itself included."""
+    """Saved between forward and backward pass, with the micro-batch."""
     peak: int
-    """The most at any time, with gradients and temporary tensors."""
+    """The maximum, with gradients and temporary tensors."""
     gradients_at_peak: int
-    """How much of it are gradients."""
+    """Gradients at the peak."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a micro-batch is trained."""
+    """A micro-batch and the options that change its memory."""
 
     images: int
     """In the micro-batch of one process."""
     checkpointing: bool = False
-    """Blocks keep their inputs only."""
+    """Blocks save only their inputs."""
     accumulates: bool = False
-    """Gradients of earlier micro-batches are there."""
+    """Gradients of earlier micro-batches exist."""
     sharded: bool = False
-    """FSDP: blocks' parameters come gathered in the type of training, their gradients leave as they are made."""
+    """FSDP: block parameters are gathered in the training dtype, their gradients are reduced when they are computed."""
     kernels: Kernels = "gpu"
 
 
@@ -115,26 +115,24 @@ class MemoryModel:
     """Measures variants of a recipe's training step, each once.
 
     Args:
-        training_setup: the recipe.
+        setup: the recipe.
     """
 
-    def __init__(self, training_setup: TrainingSetup) -> None:
-        self.training_setup = training_setup
-        self.shapes = BatchShapes(training_setup, meta_model(training_setup).head.window)
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.setup = setup
+        self.shapes = BatchShapes(setup, meta_model(setup).head.window)
         self._measured: dict[Variant, StepMemory] = {}
 
     def step(self, variant: Variant) -> StepMemory:
-        """What a micro-batch takes."""
+        """Memory of a micro-batch."""
         if variant not in self._measured:
             with without_contents():
                 self._measured[variant] = self._run(variant)
         return self._measured[variant]
 
     def _run(self, variant: Variant) -> StepMemory:
-        is_bfloat16 = self.training_setup.recipe.train.precision == "bfloat16"
-        model = fake_model(
-            self.training_setup, gathered_dtype(self.training_setup) if variant.sharded else torch.float32
-        )
+        is_bfloat16 = self.setup.recipe.train.precision == "bfloat16"
+        model = fake_model(self.setup, gathered_dtype(self.setup) if variant.sharded else torch.float32)
         if variant.kernels == "gpu":
             use_gpu_kernels(model)
         if variant.checkpointing:
@@ -146,22 +144,22 @@ class MemoryModel:
                 losses = objective_loss(model, batch.tokens, batch.labels, batch.supervision, batch.generator)
             loss = losses.sum() / variant.images
             del losses
-            held = live.bytes - live.gradients
+            activations = live.bytes - live.gradients
             loss.backward()
-        return StepMemory(held, live.peak, live.gradients_at_peak)
+        return StepMemory(activations, live.peak, live.gradients_at_peak)
 
 
 def _watch_gradients(model: nn.Module, live: LiveBytes, variant: Variant) -> None:
     of_blocks = _block_parameters(model) if variant.sharded else set()
 
-    def arrived(parameter: Tensor) -> None:
+    def on_gradient(parameter: Tensor) -> None:
         if id(parameter) in of_blocks:
             parameter.grad = None  # reduced into this process's shard
         elif parameter.grad is not None:
             live.gradient(parameter.grad)
 
     for parameter in model.parameters():
-        parameter.register_post_accumulate_grad_hook(arrived)
+        parameter.register_post_accumulate_grad_hook(on_gradient)
         if variant.accumulates and id(parameter) not in of_blocks:
             parameter.grad = torch.empty_like(parameter)
             live.gradient(parameter.grad)
@@ -171,6 +169,6 @@ def _block_parameters(model: nn.Module) -> set[int]:
     return {id(p) for block in model.modules() if isinstance(block, Block) for p in block.parameters()}
 
 
-def gathered_dtype(training_setup: TrainingSetup) -> torch.dtype:
-    """The type in which FSDP gathers the parameters of a block."""
-    return torch.bfloat16 if training_setup.recipe.train.precision == "bfloat16" else torch.float32
+def gathered_dtype(setup: TrainingSetup) -> torch.dtype:
+    """The dtype in which FSDP gathers the parameters of a block."""
+    return torch.bfloat16 if setup.recipe.train.precision == "bfloat16" else torch.float32

@@ -1,4 +1,4 @@
-"""The plan of a recipe: everything that can be told before anything is trained."""
+"""The plan of a recipe: the cost of training it, before anything is trained."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SECONDS_PER_DAY = 86_400
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a recipe is to be trained on."""
+    """The GPUs that train a recipe."""
 
     gpu: GPU
     gpus: int = 1
     utilization: float = 0.4
-    """Share of the GPUs' peak that the model's products reach."""
+    """Share of the GPUs' peak that the matrix products reach."""
     dollars_per_gpu_hour: float | None = None
 
     def __post_init__(self) -> None:
@@ -47,21 +47,21 @@ class Memory:
     """Images at a time on one GPU."""
     at_peak: GPUMemory
     activations: int
-    """Bytes held for the backward pass of a micro-batch, in the recipe's way."""
+    """Bytes saved for the backward pass of a micro-batch, with the option of the recipe."""
     activations_without_checkpointing: int
     activations_with_checkpointing: int
     usable: int
-    """Bytes of a GPU that may be planned with."""
+    """Bytes of a GPU available to training."""
     fits: bool
     largest: MemoryOption | None
-    """The recipe's way with the largest micro-batches that fit."""
+    """The option of the recipe with the largest micro-batches that fit."""
     remedies: list[MemoryOption]
-    """Where it does not fit: what would."""
+    """The options that fit, if the recipe does not."""
 
 
 @dataclass(frozen=True)
 class Time:
-    """How long training takes at the stated utilization."""
+    """Training time at the given utilization."""
 
     seconds_per_step: float
     images_per_second: float
@@ -69,20 +69,20 @@ class Time:
     days: float
     gpu_hours: float
     epochs: float
-    """Passes over the images of the data."""
+    """Passes over the data."""
     model_flops_utilization: float
-    """Of the model's own FLOPs: less than stated where blocks are computed twice."""
+    """Of model FLOPs: below the given utilization if blocks are recomputed."""
     dollars: float | None
 
 
 @dataclass(frozen=True)
 class SamplingTime:
-    """What images cost."""
+    """Cost of sampling images."""
 
     flops: SamplingFlops
     images: int
     gpu_hours: float
-    """In float32, as ``heptapod sample`` computes."""
+    """In float32, as in ``heptapod sample``."""
     dollars: float | None
 
 
@@ -95,16 +95,16 @@ class Storage:
     cache_views: int
     bytes_per_token: int
     checkpoint: int
-    """Model, moving average and optimizer in float32."""
+    """Model, EMA and optimizer in float32."""
     export: int
     """The exported model, without its tokenizer."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What training a recipe takes."""
+    """The cost of training a recipe."""
 
-    training_setup: TrainingSetup
+    setup: TrainingSetup
     hardware: Hardware
     parameters: dict[str, int]
     flops: TrainingFlops
@@ -114,29 +114,29 @@ class Plan:
     storage: Storage
 
 
-def make_plan(training_setup: TrainingSetup, hardware: Hardware) -> Plan:
-    """Plans a recipe; nothing is trained, read or allocated.
+def make_plan(setup: TrainingSetup, hardware: Hardware) -> Plan:
+    """Computes the cost of training a recipe, without training it or reading its data.
 
     Raises:
-        ValueError: for settings that do not go together, naming what would.
+        ValueError: for settings that contradict each other; names the nearest valid ones.
     """
-    budget = Budget(training_setup, hardware.gpus)
+    budget = Budget(setup, hardware.gpus)
     with Progress("planning", 100, "%") as progress:
-        sampling = sampling_flops(training_setup)
+        sampling = sampling_flops(setup)
         progress.advance(5, "FLOPs")
-        flops = training_flops(training_setup)
+        flops = training_flops(setup)
         progress.advance(25, "memory")
         memory = _memory(budget, hardware)
         progress.advance(70)
     return Plan(
-        training_setup,
+        setup,
         hardware,
-        parameters_by_part(meta_model(training_setup)),
+        parameters_by_part(meta_model(setup)),
         flops,
         memory,
-        _time(training_setup, hardware, flops),
+        _time(setup, hardware, flops),
         _sampling_time(hardware, sampling),
-        storage(training_setup),
+        storage(setup),
     )
 
 
@@ -157,8 +157,8 @@ def _memory(budget: Budget, hardware: Hardware) -> Memory:
     )
 
 
-def _time(training_setup: TrainingSetup, hardware: Hardware, flops: TrainingFlops) -> Time:
-    train = training_setup.recipe.train
+def _time(setup: TrainingSetup, hardware: Hardware, flops: TrainingFlops) -> Time:
+    train = setup.recipe.train
     peak = hardware.gpus * hardware.gpu.peak(train.precision)
     computed = flops.total + flops.recomputed
     images_per_second = peak * hardware.utilization / computed
@@ -168,10 +168,10 @@ def _time(training_setup: TrainingSetup, hardware: Hardware, flops: TrainingFlop
     return Time(
         seconds_per_step=seconds_per_step,
         images_per_second=images_per_second,
-        tokens_per_second=images_per_second * training_setup.grid.num_cells,
+        tokens_per_second=images_per_second * setup.grid.num_cells,
         days=seconds / SECONDS_PER_DAY,
         gpu_hours=hours,
-        epochs=train.steps * train.batch_size / training_setup.images,
+        epochs=train.steps * train.batch_size / setup.images,
         model_flops_utilization=hardware.utilization * flops.total / computed,
         dollars=_dollars(hardware, hours),
     )
@@ -187,21 +187,21 @@ def _dollars(hardware: Hardware, gpu_hours: float) -> float | None:
     return None if hardware.dollars_per_gpu_hour is None else hardware.dollars_per_gpu_hour * gpu_hours
 
 
-def storage(training_setup: TrainingSetup) -> Storage:
-    """Bytes on disk of what a recipe reads and writes, but for headers and names of files (less than 1%)."""
-    grid = training_setup.grid
-    parameters = parameters_by_part(meta_model(training_setup))["total"]
+def storage(setup: TrainingSetup) -> Storage:
+    """Bytes on disk that a recipe reads and writes, without file headers and names (less than 1%)."""
+    grid = setup.grid
+    parameters = parameters_by_part(meta_model(setup))["total"]
     if grid.is_discrete:
         per_token = stored_dtype(grid.vocabulary_size, "float16").itemsize
     else:
-        per_token = grid.channels * training_setup.float_bytes
+        per_token = grid.channels * setup.float_bytes
     labels_rows_held_out = 8 + 8 + 1
-    per_image = training_setup.views * grid.num_cells * per_token + labels_rows_held_out
-    copies = 1 + MOMENTS + (training_setup.recipe.train.ema_decay > 0)
+    per_image = setup.views * grid.num_cells * per_token + labels_rows_held_out
+    copies = 1 + MOMENTS + (setup.recipe.train.ema_decay > 0)
     return Storage(
-        cache=training_setup.images * per_image,
-        cache_images=training_setup.images,
-        cache_views=training_setup.views,
+        cache=setup.images * per_image,
+        cache_images=setup.images,
+        cache_views=setup.views,
         bytes_per_token=per_token,
         checkpoint=copies * FLOAT32 * parameters,
         export=FLOAT32 * parameters,
@@ -209,14 +209,14 @@ def storage(training_setup: TrainingSetup) -> Storage:
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON-safe values; bytes, FLOPs and seconds in full."""
-    training_setup, hardware, train = plan.training_setup, plan.hardware, plan.training_setup.recipe.train
+    """A plan as JSON values; bytes, FLOPs and seconds are not rounded."""
+    setup, hardware, train = plan.setup, plan.hardware, plan.setup.recipe.train
     flops, memory = plan.flops, plan.memory
     return {
-        "recipe": training_setup.recipe.out.rpartition("/")[2],
-        "assumed": training_setup.assumed,
-        "grid": dataclasses.asdict(training_setup.grid),
-        "classes": training_setup.num_classes,
+        "recipe": setup.recipe.out.rpartition("/")[2],
+        "assumed": setup.assumed,
+        "grid": dataclasses.asdict(setup.grid),
+        "classes": setup.num_classes,
         "training": {
             name: getattr(train, name)
             for name in ("steps", "batch_size", "accumulation", "precision", "strategy", "activation_checkpointing")

@@ -1,20 +1,20 @@
-"""A plan as a table that people read."""
+"""A plan as a table in the terminal."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
-from heptapod.grid import GridSpec
 from heptapod.tools.planning.budget import MemoryOption
 from heptapod.tools.planning.gpus import GIB
 from heptapod.tools.planning.plan import Plan
+from heptapod.tools.planning.training_setup import describe_grid
 
 Row = tuple[str, str]
 
 
 def print_plan(plan: Plan) -> None:
-    """Prints all parts of a plan, what is assumed, and whether it fits."""
+    """Prints a plan, its verdict and its assumptions."""
     console = Console(width=None)
     table = Table(show_header=False, title=_title(plan), title_justify="left")
     table.add_column(style="bold")
@@ -26,60 +26,56 @@ def print_plan(plan: Plan) -> None:
     console.print(table, markup=False)
     for line in verdict(plan):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for assumption in plan.training_setup.assumed:
+    for assumption in plan.setup.assumed:
         console.print(f"assumed: {assumption}", markup=False, highlight=False, soft_wrap=True)
 
 
 def verdict(plan: Plan) -> list[str]:
-    """Whether the memory suffices, and what would do where it does not."""
+    """Whether the recipe fits the memory, and the options that would fit."""
     memory, gpu = plan.memory, plan.hardware.gpu
     peak, usable = gib(memory.at_peak.peak), gib(memory.usable)
     if memory.fits:
-        lines = [f"It fits: {peak} of the {usable} that may be used of {gpu.name}'s {gpu.memory_gib:g} GiB."]
-        own = plan.training_setup.recipe.train.accumulation
+        lines = [f"It fits: {peak} of {usable} usable memory ({gpu.name}, {gpu.memory_gib:g} GiB)."]
+        own = plan.setup.recipe.train.accumulation
         if memory.largest is not None and memory.largest.accumulation < own:
             larger = images(memory.micro_batch * own // memory.largest.accumulation)
             lines.append(
-                f"So would --train.accumulation {memory.largest.accumulation} ({larger} at a time), which keeps a GPU "
-                "busier."
+                f"--train.accumulation {memory.largest.accumulation} ({larger} per micro-batch) also fits and uses "
+                "a GPU better."
             )
         return lines
-    lines = [
-        f"It does not fit: {peak} are needed of one {gpu.name}, of whose {gpu.memory_gib:g} GiB {usable} may be used."
-    ]
+    lines = [f"It does not fit: a GPU needs {peak} of {usable} usable memory ({gpu.name}, {gpu.memory_gib:g} GiB)."]
     if not memory.remedies:
-        return [*lines, "Nothing here makes it fit; it takes a smaller model, a smaller batch or a larger GPU."]
-    lines.append("What would make it fit, with the smallest accumulation that does:")
-    return [*lines, *(f"  {way.settings()}  ({_share(plan, way)} at a time)" for way in memory.remedies)]
+        return [*lines, "No option fits: use a smaller model, a smaller batch or a larger GPU."]
+    lines.append("Options that fit, each with its smallest accumulation:")
+    return [
+        *lines,
+        *(f"  {option.settings()}  ({_micro_batch(plan, option)} per micro-batch)" for option in memory.remedies),
+    ]
 
 
-def _share(plan: Plan, way: MemoryOption) -> str:
-    return images(plan.training_setup.recipe.train.batch_size // (plan.hardware.gpus * way.accumulation))
+def _micro_batch(plan: Plan, option: MemoryOption) -> str:
+    return images(plan.setup.recipe.train.batch_size // (plan.hardware.gpus * option.accumulation))
 
 
 def _title(plan: Plan) -> str:
     hardware = plan.hardware
-    name = plan.training_setup.recipe.out.rpartition("/")[2]
+    name = plan.setup.recipe.out.rpartition("/")[2]
     return f"{name} on {hardware.gpus} × {hardware.gpu.name}, at {hardware.utilization:.0%} of its peak"
 
 
 def _model(plan: Plan) -> list[Row]:
     parts = ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items() if name != "total")
-    classes = f"{plan.training_setup.num_classes:,} classes" if plan.training_setup.num_classes else "no classes"
+    classes = f"{plan.setup.num_classes:,} classes" if plan.setup.num_classes else "no classes"
     return [
         ("parameters", f"{plan.parameters['total']:,}"),
         ("", parts),
-        ("grid", f"{_grid(plan.training_setup.grid)}, {classes}"),
+        ("grid", f"{describe_grid(plan.setup.grid)}, {classes}"),
     ]
 
 
-def _grid(grid: GridSpec) -> str:
-    tokens = f"{grid.vocabulary_size:,} codes" if grid.is_discrete else f"vectors of {grid.channels}"
-    return f"{grid.height}×{grid.width} cells of {tokens}"
-
-
 def _flops(plan: Plan) -> list[Row]:
-    flops, train = plan.flops, plan.training_setup.recipe.train
+    flops, train = plan.flops, plan.setup.recipe.train
     parts = ", ".join(f"{name} {part.total / flops.total:.0%}" for name, part in flops.parts.items())
     rows = [
         (
@@ -88,31 +84,31 @@ def _flops(plan: Plan) -> list[Row]:
         )
     ]
     if flops.recomputed:
-        rows.append(("", f"and {short(flops.recomputed)} computed again (activation checkpointing)"))
+        rows.append(("", f"and {short(flops.recomputed)} recomputed (activation checkpointing)"))
     return [*rows, ("FLOPs per step", f"{short(flops.total * train.batch_size)} for {train.batch_size:,} images")]
 
 
 def _memory(plan: Plan) -> list[Row]:
     memory, at = plan.memory, plan.memory.at_peak
-    train = plan.training_setup.recipe.train
+    train = plan.setup.recipe.train
     one_batch = train.accumulation == 1
     rows = [
         (
             "memory of a GPU",
             f"{gib(at.peak)} at the peak ({train.strategy}, accumulation {train.accumulation}, "
-            f"{images(memory.micro_batch)} at a time, {train.precision})",
+            f"{images(memory.micro_batch)} per micro-batch, {train.precision})",
         ),
         ("  weights", gib(at.weights)),
-        ("  gradients", gib(at.gradients) + (", for they are made as activations are freed" if one_batch else "")),
+        ("  gradients", gib(at.gradients) + (", allocated while activations are freed" if one_batch else "")),
         ("  optimizer", gib(at.optimizer)),
-        ("  moving average", gib(at.average)),
+        ("  EMA", gib(at.average)),
     ]
     if at.shared:
-        rows.append(("  to work together", gib(at.shared)))
-    rows.append(("  activations", f"{gib(at.activations)}, temporary tensors of the peak included"))
+        rows.append(("  communication", gib(at.shared)))
+    rows.append(("  activations", f"{gib(at.activations)}, with the temporary tensors at the peak"))
     rows.append(
         (
-            "  kept for backward",
+            "  saved for backward",
             f"{gib(memory.activations_without_checkpointing)}, or "
             f"{gib(memory.activations_with_checkpointing)} with activation_checkpointing",
         )
@@ -122,7 +118,7 @@ def _memory(plan: Plan) -> list[Row]:
 
 
 def _time(plan: Plan) -> list[Row]:
-    time, train = plan.time, plan.training_setup.recipe.train
+    time, train = plan.time, plan.setup.recipe.train
     rows = [
         ("speed", f"{time.images_per_second:,.0f} images/s, {time.tokens_per_second:,.0f} tokens/s"),
         (
@@ -132,7 +128,7 @@ def _time(plan: Plan) -> list[Row]:
         ),
     ]
     if time.model_flops_utilization < plan.hardware.utilization:
-        rows.append(("", f"model FLOPs utilization {time.model_flops_utilization:.0%}, for blocks are computed twice"))
+        rows.append(("", f"model FLOPs utilization {time.model_flops_utilization:.0%}, because blocks are recomputed"))
     return rows
 
 
@@ -166,12 +162,12 @@ def _cost(dollars: float | None) -> str:
 
 
 def images(count: int) -> str:
-    """A number of images in words."""
+    """A number of images with its noun."""
     return f"{count:,} image{'s' if count > 1 else ''}"
 
 
 def gib(count: float) -> str:
-    """Bytes in a unit that suits them."""
+    """Bytes in KiB, MiB or GiB."""
     for unit, size in (("GiB", GIB), ("MiB", 2**20)):
         if count >= 0.1 * size:
             return f"{count / size:,.2f} {unit}"

