@@ -10,8 +10,8 @@ from PIL import Image
 
 from heptapod.data.cache import Cache, open_cache
 from heptapod.tokenizers import load_tokenizer
-from heptapod.tokenizers.base import to_uint8
 from heptapod.tokenizers.codebook import perplexity_of
+from heptapod.tokenizers.encode import decode_pixels
 from heptapod.utils.images import image_grid
 from heptapod.utils.logging import Progress
 
@@ -30,7 +30,7 @@ def contact_sheet(folder: Path) -> Image.Image:
     tokenizer = load_tokenizer(folder / "tokenizer")
     rows, names = _choose_rows(cache)
     tokens = cache.tokens.items(torch.tensor(rows), [(0, 0, row) for row in rows])
-    pictures = torch.cat([to_uint8(tokenizer.decode(part, cache.tokens.grid)) for part in tokens.split(8)])
+    pictures = torch.cat([decode_pixels(tokenizer, part, cache.tokens.grid) for part in tokens.split(8)])
     return image_grid(pictures, COLUMNS, names)
 
 

@@ -28,7 +28,7 @@ from heptapod.data.sources import Source
 from heptapod.distributed import process_group
 from heptapod.distributed.coordination import SharedProgress, publish, wait_for_value
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
-from heptapod.tokenizers.base import to_float
+from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.utils.logging import Progress
@@ -178,12 +178,9 @@ class CacheWriter:
         """Images (crops, 3, h, w) each -> tokens (m, views, N) or (m, views, N, C)."""
         images = torch.from_numpy(np.stack(batch))  # (m, crops, 3, h, w)
         self.tokenizer.grid(*images.shape[-2:])  # raises if the size does not fit
-        views = []
+        views, flips = [], (False, True) if self.config.flip else (False,)
         for crop in range(self.config.crops):
-            pixels = to_float(images[:, crop]).to(self.tokenizer.device)
-            views.append(self.tokenizer.encode(pixels))
-            if self.config.flip:
-                views.append(self.tokenizer.encode(pixels.flip(-1)))
+            views += [encode_pixels(self.tokenizer, images[:, crop], flip=flip) for flip in flips]
         dtype = stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype)
         tokens = torch.stack(views, 1).to("cpu", dtype)
         if dtype.is_floating_point and not bool(tokens.isfinite().all()):

@@ -19,7 +19,7 @@ from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
 from heptapod.utils.config import settings
 from heptapod.utils.logging import Progress
-from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator
+from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, random_rows
 
 
 @settings
@@ -184,8 +184,7 @@ def split_rows(is_held_out: np.ndarray, config: DataConfig) -> tuple[np.ndarray,
         is_held_out[numpy_generator(Stream.SPLIT, 0).permutation(count)[:share]] = True
     train_rows = np.flatnonzero(~is_held_out)
     if config.limit is not None:
-        order = numpy_generator(Stream.SPLIT, 1).permutation(len(train_rows))
-        train_rows = train_rows[np.sort(order[: config.limit])]
+        train_rows = train_rows[random_rows(numpy_generator(Stream.SPLIT, 1), len(train_rows), config.limit)]
     return train_rows, np.flatnonzero(is_held_out)
 
 

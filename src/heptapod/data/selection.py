@@ -12,7 +12,7 @@ from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import Source, open_source
 from heptapod.utils.config import from_dict
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
 
 Split = Literal["held_out", "train", "all"]
 
@@ -84,7 +84,7 @@ def _decode(
 ) -> ImageSet:
     """Decodes rows of a source, or a random choice of ``count`` of them; reports the first five unreadable images."""
     if count is not None:
-        rows = np.sort(rows[numpy_generator(*draw).permutation(len(rows))[:count]])
+        rows = rows[random_rows(numpy_generator(*draw), len(rows), count)]
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
         logger.info(f"{setting}: skipped, {line}")

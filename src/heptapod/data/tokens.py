@@ -13,7 +13,8 @@ from torch import Tensor
 
 from heptapod.data.images import ImageSet
 from heptapod.grid import GridSpec
-from heptapod.tokenizers.base import Tokenizer, to_float
+from heptapod.tokenizers.base import Tokenizer
+from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
@@ -125,10 +126,10 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
     tokens = torch.empty(len(images), num_views, *grid.token_shape, dtype=dtype)
     with Progress(f"tokenizing {len(images):,} images", len(images)) as progress:
         for start in range(0, len(images), batch_size):
-            pixels = to_float(images.images[start : start + batch_size]).to(tokenizer.device)
+            pixels = images.images[start : start + batch_size]
             part = tokens[start : start + len(pixels)]
             for view in range(num_views):
-                part[:, view] = tokenizer.encode(pixels.flip(-1) if view else pixels).to("cpu", dtype)
+                part[:, view] = encode_pixels(tokenizer, pixels, flip=bool(view)).to(dtype)
             progress.advance(len(pixels))
     encoded = TokenSet(
         [tokens], images.labels, images.names, images.class_names, grid, list(range(num_views)), images.unreadable

@@ -5,6 +5,7 @@ A request is checked when it arrives (``plan_generation``, ``check_request``), a
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.inference.cell_query import ask_cell, cell_surroundings, check_question
+from heptapod.inference.images_in import image_tensor
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import (
     Composite,
@@ -26,16 +28,17 @@ from heptapod.inference.record import (
     known_cells,
     png_base64,
     read_composite,
+    record_fields,
     to_values,
 )
-from heptapod.inference.support_warnings import size_warning, support_warnings
+from heptapod.inference.request import GenerationRequest
+from heptapod.inference.support_warnings import size_warning
 from heptapod.inference.trace import shown_steps
-from heptapod.sampling import Known, SamplingConfig, SamplingStep, cells_per_step, plan_sampling, sample_stream
+from heptapod.sampling import SamplingConfig, SamplingStep
 from heptapod.studio import schemas
 from heptapod.studio.job_queue import RequestError
-from heptapod.tokenizers.base import to_float, to_uint8
+from heptapod.tokenizers.encode import decode_pixels, encode_pixels
 from heptapod.utils.config import to_dict
-from heptapod.utils.random import image_seeds
 
 DECODE_BATCH = 4
 """Images decoded between two checks whether the client is still connected."""
@@ -49,15 +52,10 @@ class Generation:
     request: schemas.GenerateRequest
     grid: tuple[int, int]
     """Rows and columns."""
-    label: int
-    """-1 for no label."""
-    config: SamplingConfig
-    seeds: list[int]
-    known: Known | None
+    generation: GenerationRequest
+    """Labels, seeds and the sampling plan."""
     original: tuple[Tensor, Tensor] | None
     """An image and a mask: where the mask is not set, the results keep the pixels of the image."""
-    steps: list[int]
-    """Number of cells that each step fills."""
     frames: frozenset[int]
     """States with a picture."""
     support_warnings: list[str]
@@ -67,11 +65,11 @@ class Generation:
         return schemas.Started(
             grid=self.grid,
             factor=heptapod.tokenizer.factor,
-            label=self.label if self.label >= 0 else None,
-            seeds=self.seeds,
+            label=self.generation.labels[0] if self.generation.labels[0] >= 0 else None,
+            seeds=self.generation.plan.seeds,
             known=self.request.known.cells if self.request.known else [],
-            steps=self.steps,
-            sampling=self.config,
+            steps=self.generation.plan.counts,
+            sampling=self.generation.plan.config,
             uncertainty_name=heptapod.model.distribution.uncertainty_name,
             warnings=self.support_warnings,
         )
@@ -114,26 +112,28 @@ def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits
     count = request.count
     heptapod = sized(heptapod, request.size, count, limits)
     grid = heptapod.model.grid
-    label = heptapod.label_indices(None if request.label is None else [request.label])[0]
-    seeds = image_seeds(request.seed, count)
     known = None
     if request.known is not None:
         known = known_cells(KnownCells(**request.known.model_dump()), grid, count)
-    unread = grid.num_cells if known is None else int((~known.mask).sum())
-    config = heptapod.sampling_config(unread, **given_settings(request.sampling))
-    steps = cells_per_step(config, unread)
-    if len(steps) > limits.steps:
-        raise ValueError(f"steps: {len(steps)} given or needed, this server allows at most {limits.steps}")
-    _check_cell_steps(config, limits)
-    plan_sampling(heptapod.model, config, seeds, known)
+    generation = heptapod.request(
+        None if request.label is None else [request.label] * count,
+        count=count,
+        seed=request.seed,
+        known=known,
+        **given_settings(request.sampling),
+    )
+    steps = len(generation.plan.counts)
+    if steps > limits.steps:
+        raise ValueError(f"steps: {steps} given or needed, this server allows at most {limits.steps}")
+    _check_cell_steps(generation.plan.config, limits)
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
-    warnings = [message for message in [size_warning(heptapod)] if message]
-    warnings += support_warnings(heptapod, [label], config, known)
-    frames = frozenset(shown_steps(len(steps), request.frames))
-    size = (grid.height, grid.width)
-    return Generation(request, size, label, config, seeds, known, original, steps, frames, warnings)
+    warnings = [message for message in [size_warning(heptapod)] if message] + generation.support_warnings
+    frames = frozenset(shown_steps(steps, request.frames))
+    if heptapod.model.head.reaches_grid:
+        generation = dataclasses.replace(generation, plan=dataclasses.replace(generation.plan, belief=frames))
+    return Generation(request, (grid.height, grid.width), generation, original, frames, warnings)
 
 
 def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Iterator[schemas.StepEvent | schemas.Done]:
@@ -146,11 +146,8 @@ def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Itera
     """
     began = time.perf_counter()
     heptapod = heptapod.on_grid(*plan.grid)
-    believes = heptapod.model.head.reaches_grid
-    labels = torch.full((len(plan.seeds),), plan.label)
-    believed: frozenset[int] | bool = plan.frames if believes else False
     images = None
-    for step in sample_stream(heptapod.model, labels, plan.seeds, plan.config, plan.known, believed):
+    for step in plan.generation.stream(heptapod.model):
         images = None
         if step.step in plan.frames:
             images = heptapod.decode(step.tokens if step.believed is None else step.believed)
@@ -161,7 +158,7 @@ def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Itera
     yield schemas.Done(
         images=[
             schemas.FinishedImage(seed=seed, picture=png_base64(image), record=_record(heptapod, plan, seed, facts))
-            for seed, image in zip(plan.seeds, images, strict=True)
+            for seed, image in zip(plan.generation.plan.seeds, images, strict=True)
         ],
         seconds=time.perf_counter() - began,
     )
@@ -181,18 +178,12 @@ def _image_states(step: SamplingStep, images: Tensor | None) -> list[schemas.Ima
 
 def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
     """The record that generates one of the images again."""
-    known = plan.request.known
+    known, generation = plan.request.known, plan.generation
     return {
         **facts,
-        "labels": [plan.label],
-        "seeds": [seed],
-        "sampling": to_dict(plan.config),
-        "image_size": list(heptapod.image_size),
-        "batch_size": len(plan.seeds),
-        "guidance": None,
+        **record_fields(heptapod, generation.labels[:1], [seed], generation.plan.config, len(generation)),
         "known": known.model_dump() if known and known.cells else None,
         "composite": plan.original and to_dict(composite_of(*plan.original)),
-        "device": str(heptapod.model.token_embedding.weight.device),
     }
 
 
@@ -253,11 +244,10 @@ def answer(
 @torch.inference_mode()
 def encode(heptapod: Heptapod, picture: Image.Image, converted: list[str]) -> schemas.Encoded:
     """A fitted upload as tokens and as its reconstruction."""
-    image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-    tokenizer, device = heptapod.tokenizer, heptapod.tokenizer.device
+    image, tokenizer = image_tensor(np.array(picture)), heptapod.tokenizer
     grid = tokenizer.grid(picture.height, picture.width)
-    tokens = tokenizer.encode(to_float(image[None]).to(device))
-    reconstruction = to_uint8(tokenizer.decode(tokens, grid))[0]
+    tokens = encode_pixels(tokenizer, image[None])
+    reconstruction = decode_pixels(tokenizer, tokens, grid)[0]
     return schemas.Encoded(
         size=(picture.height, picture.width),
         grid=(grid.height, grid.width),

@@ -65,6 +65,10 @@ class Tokenizer(nn.Module, ABC):
                 )
         return GridSpec(image_height // self.factor, image_width // self.factor, self.vocabulary_size, self.channels)
 
+    def image_size(self, grid: GridSpec) -> tuple[int, int]:
+        """Height and width in pixels of the images of a token grid."""
+        return grid.height * self.factor, grid.width * self.factor
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, h, w) in [-1, 1] -> tokens (B, N) int64 or (B, N, C) float32, cells in raster order."""
