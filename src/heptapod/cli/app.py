@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         "train on real digits, sample 1,000 and have them judged: from nothing to pictures in minutes",
     ),
     "train-tokenizer": (train_tokenizer, "train the tokenizer of a recipe (images <-> token grid)"),
-    "import-tokenizer": (import_tokenizer, "bring a tokenizer that others published into a folder of ours"),
+    "import-tokenizer": (import_tokenizer, "convert a published tokenizer"),
     "evaluate-tokenizer": (evaluate_tokenizer, "measure how well a tokenizer reconstructs"),
     "tokenize": (tokenize, "encode a set of images once, into a cache that training reads"),
     "train": (train, "train the model of a recipe, and its tokenizer first where none is given"),
