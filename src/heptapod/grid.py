@@ -28,9 +28,9 @@ class GridSpec:
     width: int
     """Columns."""
     vocabulary_size: int = 0
-    """V: tokens are codes in 0..V-1; 0 where they are vectors."""
+    """V: tokens are codes in 0..V-1; 0 for continuous tokens."""
     channels: int = 0
-    """C: tokens are vectors of C numbers; 0 where they are codes."""
+    """C: tokens are continuous, with C channels; 0 for codes."""
 
     def __post_init__(self) -> None:
         if (self.vocabulary_size > 0) == (self.channels > 0):

@@ -1,6 +1,6 @@
 """The interface of a tokenizer: images ↔ a grid of tokens.
 
-Images are float tensors (B, 3, height, width) in [-1, 1], RGB. Tokens are codes (B, N) int64, or vectors (B, N, C)
+Images are float tensors (B, 3, height, width) in [-1, 1], RGB. Tokens are codes (B, N) int64, or latents (B, N, C)
 float32; cells in raster order.
 """
 
@@ -35,7 +35,7 @@ class Tokenizer(nn.Module, ABC):
     Attributes:
         factor: pixels per cell side.
         vocabulary_size: number of codes V; 0 for a continuous tokenizer.
-        channels: numbers per token C; 0 for a discrete tokenizer.
+        channels: channels per token C; 0 for a discrete tokenizer.
         is_lossless: whether different codes are different pictures and every picture it can show comes back as it was,
             so that the likelihood of codes is one of pixels. Pictures that it cannot show exactly may exist.
     """

@@ -1,4 +1,4 @@
-"""What a reconstruction is judged by: pixels, LPIPS, an adversary. Nothing semantic beyond LPIPS."""
+"""Losses of a reconstruction: pixels, LPIPS, an adversary. Nothing semantic beyond LPIPS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LossesConfig:
 
     def __post_init__(self) -> None:
         if self.pixel_weight + self.perceptual_weight == 0:
-            raise ValueError("pixel_weight: 0 given beside perceptual_weight 0; one of them must be above 0")
+            raise ValueError("pixel_weight: 0 given with perceptual_weight 0; one of them must be above 0")
 
 
 def pixel_loss(kind: Literal["l1", "l2"], images: Tensor, originals: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class PixelConfig(TokenizerConfig):
 
 @register_tokenizer("pixel", PixelConfig)
 class PixelTokenizer(Tokenizer):
-    """Rounds every pixel to its level: exact for images whose pixels lie on the levels."""
+    """Rounds every pixel to its level: exact for images whose pixels are on the levels."""
 
     factor = 1
     is_lossless = True

@@ -22,16 +22,16 @@ LOG_VARIANCE = (-30.0, 20.0)
 
 @settings
 class VAEConfig(NetworkConfig):
-    """A convolutional VAE: each cell is a vector."""
+    """A convolutional VAE: each cell is a continuous token."""
 
     kind: Literal["vae"] = "vae"
     """Kind of tokenizer."""
     latent_channels: Annotated[int, Field(ge=1)] = 8
     """Channels of the latent."""
     patch: Annotated[int, Field(ge=1)] = 1
-    """Latent positions per side that make one token of latent_channels · patch² numbers (2 halves the grid)."""
+    """Latent positions per side that make one token of latent_channels · patch² channels (2 halves the grid)."""
     kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
-    """Weight of the KL divergence from the standard normal, in nats per number of the latent."""
+    """Weight of the KL divergence from the standard normal, in nats per element of the latent."""
 
 
 @register_tokenizer("vae", VAEConfig)

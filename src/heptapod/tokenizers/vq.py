@@ -1,6 +1,6 @@
 """A convolutional VQ-VAE (1711.00937): residual encoder and decoder around a codebook.
 
-Shape legend: B batch, N cells, C numbers per code.
+Shape legend: B batch, N cells, C channels per code.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class VQConfig(NetworkConfig):
     codebook_size: Annotated[int, Field(ge=2)] = 512
     """Number of codes V."""
     code_width: Annotated[int, Field(ge=1)] = 8
-    """Numbers per code C."""
+    """Channels per code C."""
     commitment: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
     """Weight of the commitment loss."""
     codebook_decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Decay of the codebook's moving averages."""
     dead_below: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """A code used less than this fraction of its fair share restarts at a vector of the batch."""
+    """A code used less than this fraction of its fair share restarts at a latent of the batch."""
 
 
 @register_tokenizer("vq", VQConfig)

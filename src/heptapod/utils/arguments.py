@@ -213,7 +213,7 @@ def _tree_of(cls: type[Any], values: Any, prefixes: tuple[str, str], without: fr
         key, path = prefixes[0] + name, prefixes[1] + entry.name
         if key in without:
             continue
-        text = _help_of(cls, entry)
+        text = _help_of(cls, entry) or next(filter(None, (getattr(note, "help", None) for note in notes)), "")
         registry = next((note for note in notes if hasattr(note, "config_type")), None)
         members = _members(plain[entry.name])
         inner: Any = next(filter(dataclasses.is_dataclass, members), None)

@@ -4,7 +4,7 @@ Both networks are those of ``diffusers`` by other names: residual blocks in five
 and at the lowest resolution. Their attention layers are 1×1 convolutions, which diffusers writes as linear layers.
 Images are in [-1, 1].
 
-Shape legend: B batch, c numbers per vector, V codes.
+Shape legend: B batch, c channels, V codes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class MarKLConfig(TokenizerConfig):
     kind: Literal["mar_kl16"] = "mar_kl16"
     """Kind of tokenizer."""
     patch: Annotated[int, Field(ge=1)] = 1
-    """Latent positions per side that make one token of 16 · patch² numbers (2 halves the grid)."""
+    """Latent positions per side that make one token of 16 · patch² channels (2 halves the grid)."""
 
 
 @dataclass(frozen=True)

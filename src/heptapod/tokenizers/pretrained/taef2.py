@@ -32,7 +32,7 @@ class Taef2Config(TokenizerConfig):
     kind: Literal["taef2"] = "taef2"
     """Kind of tokenizer."""
     patch: Annotated[int, Field(ge=1)] = 1
-    """Latent positions per side that make one token of 32 · patch² numbers (2 halves the grid)."""
+    """Latent positions per side that make one token of 32 · patch² channels (2 halves the grid)."""
 
 
 @register_tokenizer("taef2", Taef2Config, PUBLISHED_TOKENIZERS)
