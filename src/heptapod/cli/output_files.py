@@ -39,7 +39,7 @@ class OutputFiles:
         """Whether a path is the picture, or the file of one of ``count`` images."""
         if path.resolve() == self.picture.resolve():
             return True
-        is_number = self.folder is not None and path.stem.isdigit() and int(path.stem) < count
+        is_number = self.folder is not None and path.stem.isdecimal() and int(path.stem) < count
         return is_number and path.resolve() == self.image(int(path.stem)).resolve()
 
 
