@@ -31,17 +31,17 @@ export interface CellAnswer {
 
 /** How one cell is sampled; a field that is left out is as the model was saved. There is no guidance. */
 export interface CellOptions {
-  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales the noise from which continuous tokens are sampled. Must be at least 0. */
+  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales the noise from which continuous tokens are sampled. */
   temperature?: number | null;
-  /** Keep only the k most likely codes of each cell. Must be at least 1. */
+  /** Keep only the k most likely codes of each cell. */
   top_k?: number | null;
-  /** Keep only the smallest set of most likely codes with at least this total probability. Must be above 0 and at most 1. */
+  /** Keep only the smallest set of most likely codes with at least this total probability. */
   top_p?: number | null;
   /** Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset: default loses no quality that we could measure; fast takes no longer than the transformer (with the separable modulation). */
   preset?: "default" | "fast" | null;
   /** Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's. */
   cell_solver?: "ancestral" | "ddim" | "euler" | "heun" | null;
-  /** Solver steps per continuous token; unset takes the preset's. Must be at least 1. */
+  /** Solver steps per continuous token; unset takes the preset's. */
   cell_steps?: number | null;
 }
 
@@ -253,23 +253,23 @@ export interface SamplingConfig {
 
 /** How images are sampled; a field that is left out is as the model was saved, null unsets steps, top_k or top_p. */
 export interface SamplingOptions {
-  /** Sampling steps; unset means one cell per step. Must be at least 1. */
+  /** Sampling steps; unset means one cell per step. */
   steps?: number | null;
   /** Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells with the least uncertainty first); unset takes the order of training (raster where it was mixed). */
   token_order?: "raster" | "random" | "spiral" | "confidence" | null;
   /** Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid. */
   schedule?: "cosine" | "constant" | number[] | null;
-  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales the noise from which continuous tokens are sampled. Must be at least 0. */
+  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales the noise from which continuous tokens are sampled. */
   temperature?: number | null;
-  /** Keep only the k most likely codes of each cell. Must be at least 1. */
+  /** Keep only the k most likely codes of each cell. */
   top_k?: number | null;
-  /** Keep only the smallest set of most likely codes with at least this total probability. Must be above 0 and at most 1. */
+  /** Keep only the smallest set of most likely codes with at least this total probability. */
   top_p?: number | null;
   /** Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset: default loses no quality that we could measure; fast takes no longer than the transformer (with the separable modulation). */
   preset?: "default" | "fast" | null;
   /** Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's. */
   cell_solver?: "ancestral" | "ddim" | "euler" | "heun" | null;
-  /** Solver steps per continuous token; unset takes the preset's. Must be at least 1. */
+  /** Solver steps per continuous token; unset takes the preset's. */
   cell_steps?: number | null;
   /** Only for a global head: keep the states of read cells between steps instead of recomputing them. Faster, but not the exact prediction. */
   approximate_head?: boolean | null;
