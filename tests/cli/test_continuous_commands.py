@@ -105,7 +105,7 @@ def test_likelihood_counts_the_normalization(place: Path) -> None:
         (["--cell_solver", "ddim"], "cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"),
         (["--cell_steps", "0"], "cell_steps: 0 given, must be at least 1"),
         (["--top_k", "3"], "top_k: 3 given, but this model samples continuous tokens, not codes"),
-        (["--temperature", "-1"], "temperature: -1.0 given, must be a number of at least 0"),
+        (["--temperature", "-1"], "temperature: -1.0 given, must be at least 0"),
     ],
 )
 def test_sampling_refuses(place: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
