@@ -64,7 +64,7 @@ def test_bench_training_writes_json_markdown_and_a_picture(tmp_path: Path, capsy
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "sampling", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all(word in text for word in ("--max_seconds", "--batches", "KV cache", "one cell per step"))
+    assert all(word in text for word in ("--max-seconds", "--batches", "KV cache", "one cell per step"))
     assert main(["bench", "training", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all(word in text for word in ("RECIPE", "--models", "--max_seconds", "utilization", "global:4/all"))
+    assert all(word in text for word in ("RECIPE", "--models", "--max-seconds", "utilization", "global:4/all"))

@@ -56,4 +56,4 @@ def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all(word in text for word in ("--utilization", "--dollars_per_gpu_hour", "--json", "rtx4090", "RECIPE"))
+    assert all(word in text for word in ("--utilization", "--dollars-per-gpu-hour", "--json", "rtx4090", "RECIPE"))

@@ -118,12 +118,12 @@ def test_kinds_of_members(tmp_path: Path) -> None:
     assert [int(image[0, 4, 4]) for image in images] == pytest.approx([0, 60, 90, 120], abs=2)
 
 
-def test_samples_without_an_image_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_without_an_image_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(tmp_path / "a.tar", [("0.png", picture()), ("1.cls", b"0"), ("2.png", picture()), ("README.txt", b"-")])
     for _ in range(2):  # also when the index is there
         assert open_source(str(tmp_path)).names == ["a.tar/0.png", "a.tar/2.png"]
-        said = " ".join(capsys.readouterr().err.split())
-        assert f"2 sample(s) of {tmp_path} have no image and are skipped; the first is a.tar/1" in said
+        assert f"2 sample(s) of {tmp_path} have no image and are skipped; the first is a.tar/1" in caplog.text
+        caplog.clear()
 
 
 def test_without_labels(tmp_path: Path) -> None:
@@ -215,24 +215,24 @@ def test_the_index_is_kept_and_made_again_for_a_shard_that_changes(
 
 
 def test_an_index_that_cannot_be_kept_is_in_memory(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shards = write_shards(image_folder, tmp_path / "shards", 12)
     (shards / INDEX).mkdir()  # a file cannot take its place
     assert len(open_source(str(shards)).names) == 24
-    assert "cannot be stored there" in " ".join(capsys.readouterr().err.split())
+    assert "cannot be stored there" in caplog.text
     assert sorted(path.name for path in shards.iterdir()) == sorted(
         ["class_names.txt", INDEX, "train-000000.tar", "train-000001.tar"]
     )
     (shards / INDEX).rmdir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert len(open_source(str(shards)).names) == 24
-    assert "is not writable" in " ".join(capsys.readouterr().err.split())
+    assert "is not writable" in caplog.text
     assert not (shards / INDEX).exists()
 
 
 def test_processes_index_a_folder_one_after_another(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one waits, and finds it done."""
     shards = write_shards(image_folder, tmp_path / "shards", 6)
@@ -240,7 +240,7 @@ def test_processes_index_a_folder_one_after_another(
     lock = FileLock(shards / module.LOCK)  # as another process has it
     lock.acquire()
     waiting = threading.Event()
-    monkeypatch.setattr(module, "say", lambda message: waiting.set())
+    monkeypatch.setattr(module.logger, "info", lambda message: waiting.set())
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(open_source, str(shards))
         assert waiting.wait(20), "it says that it waits"

@@ -73,7 +73,9 @@ def _write_sheet(cache: Path, sheet: str | None) -> str:
     except OSError as error:
         if sheet is not None:
             raise
-        logger.info(f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet")
+        logger.warning(
+            f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet"
+        )
         return ""
     return str(picture)
 

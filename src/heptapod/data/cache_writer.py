@@ -170,7 +170,7 @@ class CacheWriter:
         if batch:
             parts.append(self._encode(batch))
         if unreadable:
-            logger.info(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
+            logger.warning(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
         self._save_shard(number, rows, torch.cat(parts) if parts else None, unreadable)
 
     @torch.inference_mode()

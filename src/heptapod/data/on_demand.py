@@ -63,7 +63,7 @@ class ImagesOnDemand:
                 return torch.from_numpy(pixels)
             if place not in self._reported:
                 self._reported.add(place)
-                logger.info(f"data: {self._names[place]} cannot be read ({pixels}); the next image replaces it")
+                logger.warning(f"data: {self._names[place]} cannot be read ({pixels}); the next image replaces it")
         raise ValueError(f"data: none of {len(self)} image(s) can be read; the first is {self._names[0]}")
 
     @cached_property

@@ -87,5 +87,5 @@ def _decode(
         rows = rows[random_rows(numpy_generator(*draw), len(rows), count)]
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        logger.info(f"{setting}: skipped, {line}")
+        logger.warning(f"{setting}: skipped, {line}")
     return images

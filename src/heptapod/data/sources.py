@@ -244,7 +244,7 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     if without_image := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
-        logger.info(
+        logger.warning(
             f"data: {len(without_image):,} sample(s) of {path} have no image and are skipped; the first is "
             f"{without_image[0]}"
         )

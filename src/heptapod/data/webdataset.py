@@ -152,7 +152,7 @@ def _index_folder(folder: Path, shards: Sequence[Path], known: dict[str, ShardIn
             if added and is_writable:
                 _write_index(folder, known)
             elif added:
-                logger.info(f"data: {folder} is not writable, so its shards are indexed again each time")
+                logger.warning(f"data: {folder} is not writable, so its shards are indexed again each time")
     return known
 
 
@@ -229,6 +229,6 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
         os.replace(temporary, folder / INDEX)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        logger.info(
+        logger.warning(
             f"data: the index of {folder} cannot be stored there ({error.strerror}), so it is computed again each time"
         )

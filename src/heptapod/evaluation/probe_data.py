@@ -73,7 +73,7 @@ def _from_images(
 def _decoded(heptapod: Heptapod, source: Source, config: DataConfig, rows: np.ndarray) -> ImageSet:
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        logger.info(f"data: left out, {line}")
+        logger.warning(f"data: left out, {line}")
     _check_size(heptapod, images.size)
     return images
 
@@ -99,7 +99,7 @@ def _from_cache(
     for part in (train, test):
         part.check_finite()
     if pixels:
-        logger.info("raw pixels are left out: a cache holds tokens only")
+        logger.warning("raw pixels are left out: a cache holds tokens only")
     return ProbeData(train, test, None, [])
 
 

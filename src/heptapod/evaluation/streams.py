@@ -125,7 +125,9 @@ def open_images(
                 labels: list[int] = []
                 for number, result in islice(decoded, len(block)):
                     if isinstance(result, str):
-                        logger.info(f"{setting}: left out, {source.names[number]}: {result}", extra={"all_ranks": True})
+                        logger.warning(
+                            f"{setting}: left out, {source.names[number]}: {result}", extra={"all_ranks": True}
+                        )
                         continue
                     shape = shape if shape[1] else result.shape
                     check_size(source.names[number], result.shape, shape)

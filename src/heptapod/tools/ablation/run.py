@@ -55,7 +55,7 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         except LockedError:
             logger.info(f"{title}: another process is running it")
         except NonFiniteLossError as error:
-            logger.info(f"{title}: skipped, {error}")
+            logger.warning(f"{title}: skipped, {error}")
     return collect(study)
 
 
