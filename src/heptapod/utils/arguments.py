@@ -3,8 +3,9 @@
 An option is a field of a settings class (or a parameter of a function) by its dotted name: ``--model.head.depth 4`` or
 ``--model.head.depth=4``, with dashes or underscores. Lists are ``--sizes 1 2``, ``[1, 2]`` or ``1,2``; a flag is true
 without a value (``--data.flip``), off with ``--data.no-flip``, and takes ``true`` or ``false``; ``null`` unsets an
-optional value. tyro sees a class
-that is derived from the settings: each option keeps its text, so that defaults which depend on other settings (a named
+optional value.
+
+tyro sees a class that is derived from the settings: each option keeps its text, so that defaults which depend on other settings (a named
 size, say) stay open, and every error is one line.
 """
 
@@ -452,7 +453,7 @@ def _metavar(members: tuple[Any, ...]) -> str:
         elif member is bool:
             names.append("[true|false]")
         elif member is type(None):
-            names.append("none")
+            names.append("null")
         else:
             names.append(getattr(member, "__name__", "value").upper().replace("ANY", "VALUE"))
     return "|".join(names)
