@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from heptapod.distributions.base import Solver
 from heptapod.sampling.order import SamplingOrder
+from heptapod.utils.config import settings
 
 ModelFolder = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 """The folder of a model, or of a run."""
 OptionalModelFolder = Annotated[str | None, tyro.conf.arg(metavar="[MODEL]")]
 
 
-@dataclass(frozen=True)
+@settings
 class SamplingOptions:
     """How cells are drawn; what is left out is as the model was saved with."""
 
