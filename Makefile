@@ -26,8 +26,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The studio's page, from web/ into the package; Node is needed for this alone.
-web:
+# The studio's page, from web/ into the package, with the types of its API; only this needs Node.
+web: $(VENV)/.dev
+	$(BIN)/python scripts/studio_types.py > web/src/api/types.ts
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test && npm run build
 
 docs: $(VENV)/.docs

@@ -1,83 +1,90 @@
-"""Sampling with the key-value cache against reading the whole prefix again at every step, on this machine.
+"""Sampling with the KV cache against reading the whole prefix again at every step.
 
-Size of the bar: N = 256 cells, one per step, 6 + 2 layers, width 256, batch 4, float32, random weights. Also checks
-that the logits agree. Writes JSON and prints a table.
+By default: N = 256 cells, one per step, 6 + 2 layers, width 256, batch 4, float32, random weights. Also checks that the
+logits agree. Writes JSON and prints a table.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
-import time
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import tyro
 
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig, sample_stream, sample_tokens
-from heptapod.utils.files import write_json
-from heptapod.utils.logging import say
+from heptapod.tools.bench.results import CPU, Column, markdown_table, write_rows
+from heptapod.tools.bench.timing import in_turns, wall_seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=16, help="cells per side of the grid")
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--head_depth", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each; the fastest counts")
-    parser.add_argument("--heads", nargs="+", default=["cross", "next_token", "local", "global"])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cached_sampling.json"))
-    args = parser.parse_args()
+@dataclass
+class Options:
+    """Options of the benchmark."""
 
+    side: int = 16
+    """Cells per side of the grid."""
+    width: int = 256
+    """Width of the model."""
+    depth: int = 6
+    """Blocks of the backbone."""
+    head_depth: int = 2
+    """Blocks of the head."""
+    batch: int = 4
+    """Images at a time."""
+    repeats: int = 3
+    """Runs of each, in turns; the fastest counts."""
+    heads: tuple[str, ...] = ("cross", "next_token", "local", "global")
+    """Heads."""
+    out: Path = Path("benchmarks/results/cached_sampling.json")
+    """JSON file."""
+
+
+COLUMNS: dict[str, Column] = {
+    "head": "head",
+    "cached s": lambda row: f"{row['cached_seconds']:.2f}",
+    "uncached s": lambda row: f"{row['uncached_seconds']:.2f}",
+    "ratio": lambda row: f"{row['ratio']:.1f}",
+    "largest logit difference": lambda row: f"{row['largest_logit_difference']:.1e}",
+}
+
+
+def main(options: Options) -> None:
     rows = []
-    for head in args.heads:
-        say(f"{head}: cached, then uncached (a minute or so each)")
-        rows.append(measure(head, args))
-    print(f"{'head':<12}{'cached s':>10}{'uncached s':>12}{'ratio':>8}{'largest logit difference':>26}")
-    for row in rows:
-        print(
-            f"{row['head']:<12}{row['cached_seconds']:>10.2f}{row['uncached_seconds']:>12.2f}{row['ratio']:>8.1f}"
-            f"{row['largest_logit_difference']:>26.1e}"
-        )
-    settings = {name: value for name, value in vars(args).items() if name not in ("out", "heads")}
-    hardware = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    write_json(
-        args.out, {"settings": {**settings, "dtype": "float32", "steps": args.side**2}, **hardware, "rows": rows}
-    )
+    for head in options.heads:
+        print(f"{head}: cached and uncached (a minute or so each)")
+        rows.append(measure(head, options))
+    print(markdown_table(COLUMNS, rows))
+    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "heads")}
+    write_rows(options.out, {**settings, "dtype": "float32", "steps": options.side**2}, rows)
 
 
-def measure(head: str, args: argparse.Namespace) -> dict[str, float | str]:
-    """Times one batch of images both ways and compares every step's logits."""
-    grid = GridSpec(args.side, args.side, 1024)
+def measure(head: str, options: Options) -> dict[str, Any]:
+    """Times one batch of images both ways and compares the logits of every step."""
     config = ModelConfig(
-        width=args.width,
-        depth=args.depth,
-        num_heads=args.width // 64,
-        head=HeadConfig(head, args.head_depth),  # type: ignore[arg-type]
+        width=options.width,
+        depth=options.depth,
+        num_heads=options.width // 64,
+        head=HeadConfig(head, options.head_depth),  # type: ignore[arg-type]
     )
-    model = build_model(config, grid, 10, seed=0).eval()
-    labels, seeds = torch.arange(args.batch) % 10, list(range(args.batch))
+    model = build_model(config, GridSpec(options.side, options.side, 1024), 10, seed=0).eval()
+    labels, seeds = torch.arange(options.batch) % 10, list(range(options.batch))
     sampling = SamplingConfig(token_order="raster")
-    seconds = {}
     next(sample_stream(model, labels, seeds, sampling))  # warm up
-    for use_cache in (True, False):
-        times = []
-        for _ in range(args.repeats):
-            started = time.perf_counter()
-            tokens = sample_tokens(model, labels, seeds, sampling, use_cache=use_cache)
-            times.append(time.perf_counter() - started)
-        seconds[use_cache] = min(times)
+    sample = partial(sample_tokens, model, labels, seeds, sampling)
+    runs = {use_cache: partial(wall_seconds, partial(sample, use_cache=use_cache), CPU) for use_cache in (True, False)}
+    seconds = {use_cache: min(times) for use_cache, times in in_turns(runs, options.repeats).items()}
     return {
         "head": head,
         "cached_seconds": seconds[True],
         "uncached_seconds": seconds[False],
         "ratio": seconds[False] / seconds[True],
-        "cached_images_per_second": args.batch / seconds[True],
-        "largest_logit_difference": largest_difference(model, tokens, labels),
+        "cached_images_per_second": options.batch / seconds[True],
+        "largest_logit_difference": largest_difference(model, sample(use_cache=False), labels),
     }
 
 
@@ -100,4 +107,4 @@ def largest_difference(model: HeptapodModel, tokens: torch.Tensor, labels: torch
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options, description=__doc__, use_underscores=True))

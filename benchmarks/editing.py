@@ -1,72 +1,82 @@
-"""In-painting real held-out digits of which half is masked: what is kept, and whether a judge still reads the label.
+"""In-painting of real held-out digits with half of each masked: the kept part, and whether the label is recognized.
 
     python benchmarks/editing.py --model runs/demo
 
-Every digit is repainted by ``heptapod.edit`` with its own label, and with the next class as another label. The judge is
-trained on real digits only. Writes JSON and a picture, and prints a table.
+``heptapod.edit`` repaints every digit with its label, and with the next class. The judge is a classifier of real
+digits. Writes JSON and a figure, and prints a table.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
-from cell_quality import describe
-from heptapod.tools.bench.hardware import hardware
+import tyro
 from torch import Tensor
 
 from heptapod import Heptapod, edit
 from heptapod.data import DataConfig, load_images
 from heptapod.evaluation.classifier import accuracy, train_classifier
 from heptapod.evaluation.reconstruction import reconstruct
-from heptapod.utils.files import write_json
+from heptapod.tools.bench.results import Column, describe_model, markdown_table, write_rows
 from heptapod.utils.images import hatched, image_grid, save_png
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
 SHOWN = 10
+"""Digits in the figure."""
+COLUMNS: dict[str, Column] = {
+    "masked": "mask",
+    "order": "token_order",
+    "label": "label",
+    "cells kept": lambda row: f"{row['kept_share']:.0%}",
+    "identical": "identical",
+    "largest difference outside, composite": "largest_difference",
+    "recognized": lambda row: f"{row['accuracy']:.1%}",
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="folder of a model of mnist5k, or of its run")
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--orders", nargs="+", default=["random", "confidence"])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/editing.json"))
-    args = parser.parse_args()
-    model = Heptapod.from_pretrained(args.model)
+def main(
+    model: str,
+    images: int = 300,
+    orders: tuple[str, ...] = ("random", "confidence"),
+    out: Path = Path("benchmarks/results/editing.json"),
+) -> None:
+    """Measures edits.
+
+    Args:
+        model: Folder of a model of mnist5k, or of its run.
+        images: Number of digits.
+        orders: Token orders.
+        out: JSON file; the figure is next to it.
+    """
+    heptapod = Heptapod.from_pretrained(model)
     train, held_out = load_images(DataConfig(path="mnist5k"))
     judge = train_classifier(train, len(train.class_names))
-    images, labels = held_out.in_memory()[: args.images], held_out.labels[: args.images]
-    decoded, _ = reconstruct(model.tokenizer, images, 100)
+    digits, labels = held_out.in_memory()[:images], held_out.labels[:images]
+    decoded, _ = reconstruct(heptapod.tokenizer, digits, 100)
     rows, pictures = [], []
-    for name, mask in masks(images.shape[2], images.shape[3], model.tokenizer.factor).items():
-        pictures.append(torch.stack([hatched(image, mask) for image in images[:SHOWN]]))
-        for order in args.orders:
-            for what, asked in (("own", labels), ("next class", (labels + 1) % len(train.class_names))):
-                results, row = repaint(model, images, mask, asked, order, f"{name}, {order}, {what}")
-                row |= {"mask": name, "token_order": order, "label": what, "accuracy": accuracy(judge, results, asked)}
+    for name, mask in masks(digits.shape[2], digits.shape[3], heptapod.tokenizer.factor).items():
+        pictures.append(torch.stack([hatched(image, mask) for image in digits[:SHOWN]]))
+        for order in orders:
+            for kind, wanted in (("own", labels), ("next class", (labels + 1) % len(train.class_names))):
+                results, row = repaint(heptapod, digits, mask, wanted, order, f"{name}, {order}, {kind}")
+                row |= {"mask": name, "token_order": order, "label": kind, "accuracy": accuracy(judge, results, wanted)}
                 rows.append(row)
-                if order == args.orders[-1]:
+                if order == orders[-1]:
                     pictures.append(results[:SHOWN])
-    about = {"images": len(images), "seeds": f"0 to {len(images) - 1}", "model": describe(model, Path(args.model))}
-    on_real = {"real": accuracy(judge, images, labels), "reconstructed": accuracy(judge, decoded, labels)}
-    write_json(args.out, {"settings": about, "accuracy": on_real, **hardware(torch.device("cpu")), "rows": rows})
-    save_png(image_grid(torch.cat(pictures), SHOWN), args.out.with_suffix(".png"))
+    settings = {"images": len(digits), "seeds": f"0 to {len(digits) - 1}"}
+    settings |= {"model": describe_model(heptapod, Path(model))}
+    on_real = {"real": accuracy(judge, digits, labels), "reconstructed": accuracy(judge, decoded, labels)}
+    write_rows(out, settings, rows, accuracy=on_real)
+    save_png(image_grid(torch.cat(pictures), SHOWN), out.with_suffix(".png"))
     print(f"judge: {on_real['real']:.1%} of the real digits, {on_real['reconstructed']:.1%} of their reconstructions")
-    print("| masked | order | label | cells kept | identical | largest difference outside, composite | recognized |")
-    print("|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(
-            f"| {row['mask']} | {row['token_order']} | {row['label']} | {row['kept_share']:.0%} | "
-            f"{row['identical']} of {len(images)} | {row['largest_difference']} | {row['accuracy']:.1%} |"
-        )
+    print(markdown_table(COLUMNS, rows))
 
 
 def masks(height: int, width: int, factor: int) -> dict[str, Tensor]:
-    """Halves of the picture to repaint, (h, w) bool; the random one in whole cells."""
+    """Masks (h, w) bool of half of an image; the random one consists of whole cells."""
     rows, columns = torch.arange(height).unsqueeze(1), torch.arange(width).unsqueeze(0)
     num_cells = height // factor * (width // factor)
     rank = KeyedGenerator(Stream.EVALUATION, [(0,)]).permutation(num_cells)[0]
@@ -79,7 +89,7 @@ def masks(height: int, width: int, factor: int) -> dict[str, Tensor]:
 def repaint(
     model: Heptapod, images: Tensor, mask: Tensor, labels: Tensor, order: str, title: str
 ) -> tuple[Tensor, dict[str, Any]]:
-    """All images edited one by one, composited, with what was kept of them."""
+    """Edits the images one at a time, composited, and measures the kept part."""
     results, identical, worst, share = [], 0, 0, 0.0
     with Progress(title, len(images)) as progress:
         for seed, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
@@ -93,4 +103,4 @@ def repaint(
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__, use_underscores=True)

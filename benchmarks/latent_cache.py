@@ -1,27 +1,27 @@
-"""The latent cache on a real set of images: exact, byte-equal after kills, and how much faster it is than images.
+"""The latent cache of a real data set: exact, byte-equal after kills, and faster to read than images.
 
     python benchmarks/latent_cache.py --tokenizer runs/… --data imagenet64-100/train.parquet --image_size 64
 
-Writes a cache without a stop and another one that is killed at random five times, compares them byte for byte, reads
-all codes back and compares them with those the tokenizer gives, and measures images per second: decoding and
-tokenizing on the fly, and reading from the cache as training does (shuffled, batches of 64).
+Writes a cache without interruption and another one that is killed at five random moments, and compares their bytes.
+Reads all codes back and compares them with those of the tokenizer. Measures images per second: decoded and tokenized,
+and read from the cache as in training (shuffled, batches of 64).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 
 from heptapod.data import DataConfig, batch_at
 from heptapod.data.cache import open_cache
@@ -29,49 +29,59 @@ from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.base import to_float
-from heptapod.utils.files import sha256
+from heptapod.tools.bench.results import hardware
+from heptapod.utils.files import sha256, write_json
 
 KILLS = 5
 BATCH = 64
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--image_size", type=int, default=0)
-    parser.add_argument("--folder", default="cache-benchmark")
-    parser.add_argument("--out", default="benchmarks/results/latent_cache.json")
-    options = parser.parse_args()
-    folder = Path(options.folder)
-    shutil.rmtree(folder, ignore_errors=True)
+@dataclass
+class Options:
+    """Options of the benchmark."""
+
+    tokenizer: str
+    """Folder of a tokenizer, or of its run."""
+    data: str
+    """Images."""
+    image_size: int = 0
+    """Pixels per side; 0 keeps the images as they are."""
+    folder: Path = Path("cache-benchmark")
+    """Folder of the caches, which is emptied first."""
+    out: Path = Path("benchmarks/results/latent_cache.json")
+    """JSON file."""
+
+
+def main(options: Options) -> None:
+    whole, interrupted = options.folder / "whole", options.folder / "interrupted"
+    shutil.rmtree(options.folder, ignore_errors=True)
     started = time.perf_counter()
-    subprocess.run(command(options, folder / "whole"), check=True)
+    subprocess.run(command(options, whole), check=True)
     whole_seconds = time.perf_counter() - started
-    kill_and_resume(options, folder / "broken")
+    kill_and_resume(options, interrupted)
+    machine = hardware()
     results: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
+        "machine": {name: machine[name] for name in ("processor", "torch")},
+        "threads": machine["threads"],
         "kills": KILLS,
-        "byte_equal_after_kills": contents(folder / "whole") == contents(folder / "broken"),
+        "byte_equal_after_kills": contents(whole) == contents(interrupted),
         "seconds_to_tokenize": whole_seconds,
-        **compare_codes(options, folder / "whole"),
-        **measure(options, folder / "whole"),
+        **compare_codes(options, whole),
+        **measure(options, whole),
     }
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(options.out).write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.out, results)
     print(json.dumps(results, indent=2))
 
 
-def command(options: argparse.Namespace, out: Path) -> list[str]:
+def command(options: Options, out: Path) -> list[str]:
     return [
         sys.executable, "-m", "heptapod", "tokenize", options.tokenizer, "--data", options.data,
         "--image_size", str(options.image_size), "--out", str(out),
     ]  # fmt: skip
 
 
-def kill_and_resume(options: argparse.Namespace, out: Path) -> None:
-    """Kills at a random moment after at least one shard more, five times; then lets it end."""
+def kill_and_resume(options: Options, out: Path) -> None:
+    """Kills the command five times at a random moment after a further shard, then lets it finish."""
     dice = random.Random(0)
     for kill in range(KILLS):
         before = len(list(out.glob("shards/*.safetensors")))
@@ -79,7 +89,7 @@ def kill_and_resume(options: argparse.Namespace, out: Path) -> None:
         while len(list(out.glob("shards/*.safetensors"))) == before and process.poll() is None:
             time.sleep(0.01)
         time.sleep(dice.uniform(0, 5))
-        assert process.poll() is None, f"over after {kill} kills"
+        assert process.poll() is None, f"finished after {kill} kills"
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command(options, out), check=True)
@@ -90,8 +100,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @torch.inference_mode()
-def compare_codes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All codes read back, against those of the images decoded anew; batches as the cache was written with."""
+def compare_codes(options: Options, folder: Path) -> dict[str, Any]:
+    """Compares the codes of the cache with those of freshly decoded images, in the batches of the cache."""
     cache, tokenizer = open_cache(folder), load_tokenizer(folder / "tokenizer")
     images = decode(open_source(options.data), DataConfig(options.data, options.image_size)).in_memory()
     size, step = cache.description.settings.shard_size, cache.description.settings.batch_size
@@ -105,7 +115,7 @@ def compare_codes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measure(options: argparse.Namespace, folder: Path, on_the_fly: int = 4096) -> dict[str, float]:
+def measure(options: Options, folder: Path, on_the_fly: int = 4096) -> dict[str, float]:
     """Images per second: decoded and tokenized, and read from the cache."""
     cache, tokenizer = open_cache(folder), load_tokenizer(folder / "tokenizer")
     source = open_source(options.data)
@@ -125,4 +135,4 @@ def measure(options: argparse.Namespace, folder: Path, on_the_fly: int = 4096) -
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options, description=__doc__, use_underscores=True))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a folder of ImageNet to a trained and evaluated model on one node: every step can be given again after it was
-# stopped, and goes on where it was.
+# From a folder of ImageNet to a trained and evaluated model on one node. After an interruption the same command
+# resumes.
 #
 #   IMAGENET=/data/imagenet GPUS=8 scripts/imagenet256.sh imagenet256_b_vq
 #
@@ -18,7 +18,7 @@ several=(torchrun --standalone --nproc_per_node "$gpus" --max_restarts 3 -m hept
 
 heptapod plan "$recipe" --gpus "$gpus" --gpu "${GPU:-h100}"
 
-# 1. The tokenizer, unless TOKENIZER names one (of your own, or imported: heptapod import-tokenizer).
+# 1. The tokenizer, unless TOKENIZER names one (custom or imported: heptapod import-tokenizer).
 if [ -z "${TOKENIZER:-}" ]; then
     "${several[@]}" train-tokenizer "tokenizer_imagenet256_${kind}_f16" --data "$train" --data.validation_path "$val" \
         --out "$tokenizer"

@@ -68,7 +68,7 @@ def take(address: str, out: Path) -> None:
 
         page.goto(f"{address}/#/compare")
         page.get_by_text("8", exact=True).first.click()
-        page.get_by_role("button", name="Draw both").click()
+        page.get_by_role("button", name="Generate both").click()
         page.wait_for_timeout(6000)
         page.screenshot(path=out / "studio_compare.png")
 

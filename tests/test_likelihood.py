@@ -16,12 +16,12 @@ from heptapod.likelihood import (
     bits_per_dimension,
     dimensions,
     negative_log_likelihood,
-    tokens_of_images,
     trained_order,
 )
 from heptapod.models import HeptapodModel
 from heptapod.tokenizers import PixelConfig, VQConfig, build_tokenizer
 from heptapod.tokenizers.base import to_uint8
+from heptapod.tokenizers.encode import encode_pixels
 from tests.conftest import GRID, VECTORS
 
 Make = Callable[..., HeptapodModel]
@@ -85,7 +85,7 @@ def test_only_trained_orders(make_model: Make, trained: str, allowed: list[str])
     )  # fmt: skip
     images = torch.randint(256, (5, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert trained_order(None, trained) == trained  # type: ignore[arg-type]
-    tokens = tokens_of_images(heptapod.tokenizer, GRID, images, 2)
+    tokens = heptapod.encode(images, 2)
     for order in ("raster", "random", "mixed"):
         if order in allowed:
             found = heptapod.negative_log_likelihood(images, [0, 1, 2, 0, 1], 2, token_order=order)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def pictures_on(levels: int, color: bool = False) -> tuple[Tensor, Tensor, GridS
 def test_bits_per_dimension(levels: int, color: bool, numbers: int) -> None:
     codes, images, grid = pictures_on(levels, color)
     tokenizer = build_tokenizer(PixelConfig(levels=levels, color=color))
-    assert torch.equal(tokens_of_images(tokenizer, grid, images, 4), codes), "nothing is lost"
+    assert torch.equal(encode_pixels(tokenizer, images, 4), codes), "nothing is lost"
     assert dimensions(images) == numbers
     uniform = torch.full((6,), math.log(grid.vocabulary_size))
     bits = bits_per_dimension(tokenizer, grid, images, codes, uniform, batch_size=4)
@@ -135,7 +135,7 @@ def test_bits_per_dimension_are_refused_where_something_is_lost() -> None:
     tokenizer = build_tokenizer(PixelConfig(levels=7))
     off = images.clone()
     off[5, :, 3, 4] ^= 1
-    assert torch.equal(tokens_of_images(tokenizer, grid, off, 4), codes), "rounded away"
+    assert torch.equal(encode_pixels(tokenizer, off, 4), codes), "rounded away"
     with pytest.raises(ValueError, match="not all pixels lie on the levels of the tokenizer"):
         bits_per_dimension(tokenizer, grid, off, codes, torch.ones(6), batch_size=4)
     vq = build_tokenizer(VQConfig(width=8, codebook_size=7, code_width=4))

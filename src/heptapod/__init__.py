@@ -13,38 +13,82 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from heptapod.distributions import CellDistribution, CellSampling, DistributionConfig, register_distribution
+    from heptapod.grid import GridSpec
     from heptapod.inference.editing import Edit, edit, outpaint, vary
     from heptapod.inference.pipeline import Heptapod
-    from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
+    from heptapod.models import Head, HeadConfig, HeptapodModel, ModelConfig, ReadStates, register_head
     from heptapod.sampling import SamplingConfig
-    from heptapod.tokenizers import Tokenizer, load_tokenizer
+    from heptapod.tokenizers import (
+        Reconstruction,
+        Tokenizer,
+        TokenizerConfig,
+        TrainableTokenizer,
+        load_tokenizer,
+        register_tokenizer,
+    )
+    from heptapod.training.recipe import Recipe, load_recipe
+    from heptapod.training.run import train
+    from heptapod.utils.config import settings
 
 _HOME = {
+    "CellDistribution": "distributions",
+    "CellSampling": "distributions",
+    "DistributionConfig": "distributions",
     "Edit": "inference.editing",
+    "GridSpec": "grid",
+    "Head": "models",
     "HeadConfig": "models",
     "Heptapod": "inference.pipeline",
     "HeptapodModel": "models",
     "ModelConfig": "models",
+    "ReadStates": "models",
+    "Recipe": "training.recipe",
+    "Reconstruction": "tokenizers",
     "SamplingConfig": "sampling",
     "Tokenizer": "tokenizers",
+    "TokenizerConfig": "tokenizers",
+    "TrainableTokenizer": "tokenizers",
     "edit": "inference.editing",
+    "load_recipe": "training.recipe",
     "load_tokenizer": "tokenizers",
     "outpaint": "inference.editing",
+    "register_distribution": "distributions",
+    "register_head": "models",
+    "register_tokenizer": "tokenizers",
+    "settings": "utils.config",
+    "train": "training.run",
     "vary": "inference.editing",
 }
 
 __all__ = [
+    "CellDistribution",
+    "CellSampling",
+    "DistributionConfig",
     "Edit",
+    "GridSpec",
+    "Head",
     "HeadConfig",
     "Heptapod",
     "HeptapodModel",
     "ModelConfig",
+    "ReadStates",
+    "Recipe",
+    "Reconstruction",
     "SamplingConfig",
     "Tokenizer",
+    "TokenizerConfig",
+    "TrainableTokenizer",
     "__version__",
     "edit",
+    "load_recipe",
     "load_tokenizer",
     "outpaint",
+    "register_distribution",
+    "register_head",
+    "register_tokenizer",
+    "settings",
+    "train",
     "vary",
 ]
 

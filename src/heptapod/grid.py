@@ -15,6 +15,10 @@ TokenOrder = Literal["raster", "random", "mixed"]
 """The order in which a model reads the cells of the grid; mixed draws raster or random for each image."""
 
 
+MAX_CELLS = 1 << 16
+"""The most cells that a grid may have."""
+
+
 @dataclass(frozen=True)
 class GridSpec:
     """A token grid: its shape and what a token is."""
@@ -24,9 +28,9 @@ class GridSpec:
     width: int
     """Columns."""
     vocabulary_size: int = 0
-    """V: tokens are codes in 0..V-1; 0 where they are vectors."""
+    """V: tokens are codes in 0..V-1; 0 for continuous tokens."""
     channels: int = 0
-    """C: tokens are vectors of C numbers; 0 where they are codes."""
+    """C: tokens are continuous, with C channels; 0 for codes."""
 
     def __post_init__(self) -> None:
         if (self.vocabulary_size > 0) == (self.channels > 0):

@@ -1,4 +1,4 @@
-"""Likelihood of token grids by the chain rule, and of images where their tokenizer loses nothing."""
+"""Likelihood of token grids by the chain rule, and of images if their tokenizer is lossless."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from heptapod.grid import GridSpec, TokenOrder, tokens_at
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import Supervision, draw_token_order, next_cell_supervision, objective_loss
-from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
+from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
+from heptapod.tokenizers.encode import decode_pixels
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
@@ -41,25 +43,25 @@ def negative_log_likelihood(
     Exact for categorical cells, by an ODE for a flow (see :meth:`FlowDistribution.log_prob`).
 
     With several orders it is −(1/N) log of the *mean of the probabilities* over them: the likelihood of a model that
-    first draws one of these orders, which is a proper distribution as each of them is. The mean of log p would be lower
-    (Jensen) and the log of nothing that sums to one.
+    first draws one of these orders, a proper distribution. The mean of log p would be lower (Jensen) and not the log of
+    a distribution.
 
     Args:
         model: a model with a likelihood.
         tokens: (M, N) int64 or (M, N, C) float32.
         labels: (M,) int64 with -1 for "no label", or None.
-        token_order: the order in which the chain rule reads; random ones are fixed per seed and image number.
-        batch_size: images at a time; the result does not depend on it but for rounding.
-        numbers: (M,) numbers of the images; 0, 1, … if left out.
-        orders: random orders per image; the first of more are those of fewer.
-        seed: keys the random orders, and the noise of a likelihood that is an estimate.
+        token_order: the order in which the chain rule reads; a random order depends on seed and image number only.
+        batch_size: images at a time; the result does not depend on it except for rounding.
+        numbers: (M,) image numbers; 0, 1, … if left out.
+        orders: random orders per image; more orders extend fewer.
+        seed: keys the random orders, and the noise of an estimated likelihood.
         progress: show a progress bar.
 
     Returns:
         (M,) float32 on the CPU.
 
     Raises:
-        ValueError: if the model's distribution has no likelihood, or for several orders where there is only one.
+        ValueError: if the model's distribution has no likelihood, or for several raster orders: there is only one.
     """
     check_likelihood(model, token_order, orders, batch_size)
     title = f"likelihood of {len(tokens):,} images"
@@ -91,16 +93,16 @@ def next_cell_loss(
     return _by_batch(model, tokens, labels, token_order, numbers, batch_size, objective_loss)
 
 
-def trained_order(asked: TokenOrder | None, trained: TokenOrder) -> TokenOrder:
-    """The order asked for, or that of training.
+def trained_order(requested: TokenOrder | None, trained: TokenOrder) -> TokenOrder:
+    """The requested order, or the order of training.
 
     Raises:
-        ValueError: if the model was not trained to read in it, so that its likelihood there says nothing.
+        ValueError: if the model was not trained to read in it, so that its likelihood there means nothing.
     """
-    order = trained if asked is None else asked
+    order = trained if requested is None else requested
     if order not in READABLE_IN[trained]:
         raise ValueError(
-            f"token_order: {asked} given, but the model was trained on {trained} order; must be "
+            f"token_order: {requested} given, but the model was trained on {trained} order; must be "
             f"{' or '.join(READABLE_IN[trained])}"
         )
     return order
@@ -109,7 +111,7 @@ def trained_order(asked: TokenOrder | None, trained: TokenOrder) -> TokenOrder:
 def check_likelihood(
     model: HeptapodModel, token_order: TokenOrder | None = None, orders: int = 1, batch_size: int = 1
 ) -> None:
-    """Refuses what has no likelihood, before any work.
+    """Checks that a model has a likelihood, before any work.
 
     Raises:
         ValueError: for a distribution without a likelihood (diffusion), or a number out of range.
@@ -118,40 +120,13 @@ def check_likelihood(
         raise ValueError(
             f"{type(model.distribution).__name__} has no likelihood; flow and categorical distributions have"
         )
-    if orders < 1:
-        raise ValueError(f"orders: {orders} given, must be at least 1")
+    check_at_least(1, orders=orders, batch_size=batch_size)
     if orders > 1 and token_order == "raster":
-        raise ValueError(f"orders: {orders} given, but there is only one raster order; ask for random or mixed")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
-
-
-@torch.no_grad()
-def tokens_of_images(
-    tokenizer: Tokenizer, grid: GridSpec, images: Tensor, batch_size: int, progress: bool = False
-) -> Tensor:
-    """Tokens (M, N) int64 or (M, N, C) float32 on the CPU of images (M, 3, h, w) uint8.
-
-    Raises:
-        ValueError: for images of another size than the grid's.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
-    shape = (3, grid.height * tokenizer.factor, grid.width * tokenizer.factor)
-    if images.dtype != torch.uint8 or images.shape[1:] != shape:
-        raise ValueError(
-            f"images: {tuple(images.shape)} of {images.dtype} given, must be (M, 3, {shape[1]}, {shape[2]}) of uint8"
-        )
-    parts = []
-    with Progress(f"encoding {len(images):,} images", len(images), shown=progress) as bar:
-        for part in images.split(batch_size):
-            parts.append(tokenizer.encode(to_float(part).to(tokenizer.device)).cpu())
-            bar.advance(len(part))
-    return torch.cat(parts)
+        raise ValueError(f"orders: {orders} given, but there is only one raster order; use random or mixed")
 
 
 def log_scale(tokenizer: Tokenizer) -> float:
-    """What leads from nats per token to nats per latent vector as the network gives it; 0 for codes."""
+    """The log-Jacobian of the latents' normalization, to add to nats per token; 0 for codes."""
     return tokenizer.log_scale if isinstance(tokenizer, ContinuousTokenizer) else 0.0
 
 
@@ -159,13 +134,13 @@ def log_scale(tokenizer: Tokenizer) -> float:
 def bits_per_dimension(
     tokenizer: Tokenizer, grid: GridSpec, images: Tensor, tokens: Tensor, nats: Tensor, batch_size: int = 128
 ) -> Tensor:
-    """Bits per number of an image: nats per token · N / (ln 2 · numbers).
+    """Bits per dimension of an image: nats per token · N / (ln 2 · dimensions).
 
-    A pixel counts as three numbers, and as one where all the images are gray: its three channels say the same thing
-    once. Of images on fewer than 256 levels these are bits for telling so many levels apart, not 256.
+    A pixel has three dimensions, or one if all images are gray. For images on fewer than 256 levels the bits encode
+    that number of levels, not 256.
 
     Args:
-        tokenizer: made the tokens.
+        tokenizer: the tokenizer of the tokens.
         grid: their grid.
         images: (M, 3, h, w) uint8.
         tokens: (M, N) int64, their tokens.
@@ -176,7 +151,7 @@ def bits_per_dimension(
         (M,) float64.
 
     Raises:
-        ValueError: if the tokens do not hold all of the images, and there is no such number.
+        ValueError: if the tokenizer loses detail of the images, so that there are no bits per dimension.
     """
     if not tokenizer.is_lossless:
         raise ValueError(
@@ -184,7 +159,7 @@ def bits_per_dimension(
             "of pixels; a pixel tokenizer is needed"
         )
     for part, rows in zip(images.split(batch_size), tokens.split(batch_size), strict=True):
-        if not torch.equal(to_uint8(tokenizer.decode(rows.to(tokenizer.device), grid)).cpu(), part):
+        if not torch.equal(decode_pixels(tokenizer, rows, grid), part):
             raise ValueError(
                 "bits per dimension: not all pixels lie on the levels of the tokenizer, which rounds them; its tokens "
                 "do not hold the images"
@@ -193,7 +168,7 @@ def bits_per_dimension(
 
 
 def dimensions(images: Tensor) -> int:
-    """Numbers in one of the images (M, 3, h, w): three per pixel, one where all of them are gray."""
+    """Dimensions of each of the images (M, 3, h, w): three per pixel, one if all images are gray."""
     is_gray = bool((images[:, :1] == images).all())
     return images.shape[2] * images.shape[3] * (1 if is_gray else 3)
 
@@ -225,9 +200,9 @@ def _by_batch(
 
 
 def _next_cell_nats(
-    model: HeptapodModel, tokens: Tensor, labels: Tensor | None, ask: Supervision, generator: KeyedGenerator
+    model: HeptapodModel, tokens: Tensor, labels: Tensor | None, supervision: Supervision, generator: KeyedGenerator
 ) -> Tensor:
-    features = model.features(tokens, labels, ask.token_order, ask.prefix_lengths, ask.targets)
-    values = tokens_at(tokens, ask.token_order)
+    features = model.features(tokens, labels, supervision.token_order, supervision.prefix_lengths, supervision.targets)
+    values = tokens_at(tokens, supervision.token_order)
     nats: Tensor = -model.distribution.log_prob(features.squeeze(2), values, generator).mean(-1)
     return nats

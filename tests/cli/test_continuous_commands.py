@@ -104,8 +104,8 @@ def test_likelihood_counts_the_normalization(place: Path) -> None:
     [
         (["--cell_solver", "ddim"], "cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"),
         (["--cell_steps", "0"], "cell_steps: 0 given, must be at least 1"),
-        (["--top_k", "3"], "top_k: 3 given, but this model draws vectors, not codes"),
-        (["--temperature", "-1"], "temperature: -1.0 given, must be a number of at least 0"),
+        (["--top_k", "3"], "top_k: 3 given, but this model samples continuous tokens, not codes"),
+        (["--temperature", "-1"], "temperature: -1.0 given, must be at least 0"),
     ],
 )
 def test_sampling_refuses(place: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str) -> None:
@@ -117,8 +117,13 @@ def test_sampling_refuses(place: Path, capsys: pytest.CaptureFixture[str], extra
     ("recipe", "data", "extra", "message"),
     [
         ("cifar10", "images", ["--model.distribution.kind", "flow"], "tokens are 256 codes: use categorical"),
-        ("cifar10_vae", "images", ["--model.distribution.kind", "categorical"], "tokens are vectors of 3 numbers"),
-        ("cifar10", "cache", [], "categorical given, but the tokenizer's tokens are vectors of 3 numbers"),
+        (
+            "cifar10_vae",
+            "images",
+            ["--model.distribution.kind", "categorical"],
+            "tokens are continuous with 3 channels",
+        ),
+        ("cifar10", "cache", [], "categorical given, but the tokenizer's tokens are continuous with 3 channels"),
         ("cifar10_vae", "images", ["--sampling.cell_solver", "ddim"], "cell_solver: ddim given"),
         ("cifar10_vae", "images", ["--sampling.cell_steps", "0"], "cell_steps: 0 given, must be at least 1"),
         ("cifar10_vae", "images", ["--model.distribution.noise_levels", "-1"], "noise_levels: -1 given"),
@@ -145,7 +150,7 @@ def test_latents_that_are_not_finite(place: Path, tmp_path: Path, capsys: pytest
     arguments = ["train", "cifar10_vae", "--data", str(tmp_path / "cache"), "--data.image_size", "16"]
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "out"), *TINY_MODEL]) == 2
-    assert "05.png: its latents hold numbers that are not finite" in capsys.readouterr().err
+    assert "05.png: its latents are not finite" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

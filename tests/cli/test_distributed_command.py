@@ -180,7 +180,7 @@ def test_every_image_that_cannot_be_read_is_told_once(together: Any) -> None:
 
 
 def test_warnings_are_told_once(together: Any, alone: Alone) -> None:
-    told = "warning: batch_size: 7 images, 64 at a time, are work for 1 of 2 processes"
+    told = "warning: batch_size: 7 images in batches of 64 are work for 1 of 2 processes"
     assert told in together[0]["few"]["err"]
     assert "warning" not in together[1]["few"]["err"]
     assert "warning" not in alone("few")
@@ -215,7 +215,7 @@ def test_a_failure_ends_all_and_is_told_once(place: Path, together: Any, name: s
 
 def test_the_parser_is_heard_once(together: Any) -> None:
     assert [task["parser"]["code"] for task in together] == [2, 2]
-    assert "invalid" in together[0]["parser"]["err"]
+    assert "count: 'many' given; input should be a valid integer" in together[0]["parser"]["err"]
     assert [task["help"]["code"] for task in together] == [0, 0]
     assert "usage: heptapod evaluate" in together[0]["help"]["out"]
     assert {together[1][name][stream] for name in ("parser", "help") for stream in ("out", "err")} == {""}

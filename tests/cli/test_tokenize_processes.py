@@ -107,7 +107,7 @@ def test_killed_and_started_again_it_is_the_cache_of_one_process(place: Path, tm
     codes, output, errors = finished(both)
     assert codes == [0, 0], errors
     assert output.count("59 images, 2 view(s) each, 1 missing") == 1, "the first process says it"
-    assert errors.count("going on after") == 1
+    assert errors.count("resuming after") == 1
     assert errors.count("missing: train-000001.tar/dogs/41.png: not an image Pillow can read") == 1
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in written.items()), "what was there stays"
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -140,7 +140,7 @@ def test_a_failure_of_one_process_ends_both_with_one_line(place: Path, tmp_path:
     assert codes == [2, 2]
     assert errors.splitlines() == [
         "heptapod: error in process 1 of 2: 7.png is 16×20 pixels, images before it 16×16: set data.image_size to "
-        "bring them to one size"
+        "resize them"
     ]
     assert output == ""
     assert not (out / "index.json").exists()

@@ -143,7 +143,11 @@ def test_a_model_of_codes_refuses_a_cache_of_vectors(
 ) -> None:
     cache = tmp_path / "cache"
     assert main(["tokenize", str(place / "vae"), "--data", str(place / "images"), "--out", str(cache)]) == 0
-    fails(capsys, ["train", "demo", "--data", str(cache), "--out", str(tmp_path / "run")], "tokens are vectors of 8")
+    fails(
+        capsys,
+        ["train", "demo", "--data", str(cache), "--out", str(tmp_path / "run")],
+        "are continuous with 8",
+    )
 
 
 def test_mistakes(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,7 +215,7 @@ def test_string_labels_are_class_names(tmp_path: Path) -> None:
         (pixels[0, 0, 0] // 10) % 2 == 1 - label for pixels, label in zip(train.images, train.labels, strict=True)
     )
     pq.write_table(pa.table({"image": rows, "label": [[1]] * 6}), tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match="column 'label' holds list"):
+    with pytest.raises(ValueError, match="column 'label' has the type list"):
         load_images(DataConfig(str(tmp_path / "b.parquet")))
 
 
@@ -228,7 +228,7 @@ def test_the_first_held_out_images_stand_for_all(image_folder: Path) -> None:
 def test_held_out_images_of_another_size(image_folder: Path, tmp_path: Path) -> None:
     for name in ("dark", "light"):
         save(tmp_path / "other" / name / "a.png", size=(20, 20))
-    with pytest.raises(ValueError, match="data.validation_path: .* holds images of 20×20 pixels"):
+    with pytest.raises(ValueError, match="data.validation_path: .* has images of 20×20 pixels"):
         load_images(DataConfig(str(image_folder), validation_path=str(tmp_path / "other")))
 
 
@@ -245,7 +245,7 @@ def test_warnings_are_left_alone(image_folder: Path) -> None:
     [
         ("nowhere", "data.path: nowhere does not exist"),
         ("empty", "holds no images"),
-        ("mixed", "both beside and inside class folders"),
+        ("mixed", "both inside and outside of class folders"),
         ("sizes", "set data.image_size"),
         ("bad", "none of 1 image"),
         ("notes.txt", "neither a folder, a .parquet file, .tar shards nor mnist5k"),

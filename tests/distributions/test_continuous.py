@@ -132,7 +132,7 @@ def test_hutchinson_estimates_the_same_likelihood(monkeypatch: pytest.MonkeyPatc
     flow = randomized(build("flow", 40, width=32), 0.6)
     x = torch.randn(4, 16, 40, generator=torch.Generator().manual_seed(2))
     features = torch.randn(4, 16, FEATURES, generator=torch.Generator().manual_seed(3))
-    with pytest.raises(ValueError, match="likelihood of 40 numbers is an estimate"):
+    with pytest.raises(ValueError, match="likelihood of 40 channels is an estimate"):
         flow.log_prob(features, x)
 
     def estimate(rows: slice) -> Tensor:
@@ -258,9 +258,9 @@ def test_loss(kind: str) -> None:
     assert (1.4 if kind == "flow" else 0.8) < float(together.detach().median()) < (2.6 if kind == "flow" else 1.6)
     with pytest.raises(ValueError, match="draws noise"):
         distribution.loss(features, targets)
-    with pytest.raises(ValueError, match="vectors of 3 numbers"):
+    with pytest.raises(ValueError, match="continuous tokens of 3 channels"):
         distribution.loss(features, targets[..., :2], KeyedGenerator(Stream.LOSS, [(1,), (2,)]))
-    with pytest.raises(ValueError, match="vectors of 3 numbers"):
+    with pytest.raises(ValueError, match="continuous tokens of 3 channels"):
         distribution.loss(features, targets.long(), KeyedGenerator(Stream.LOSS, [(1,), (2,)]))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(loss(1, 2), together, rtol=0.05, atol=0.02)
@@ -275,7 +275,7 @@ def test_plans_and_refusals() -> None:
         assert fast.cell_steps < default.cell_steps
         assert distribution.plan(CellSampling(cell_steps=3)).cell_steps == 3
         for wrong in (CellSampling(top_k=3), CellSampling(top_p=0.5)):
-            with pytest.raises(ValueError, match="this model draws vectors, not codes"):
+            with pytest.raises(ValueError, match="this model samples continuous tokens, not codes"):
                 distribution.plan(wrong)
     with pytest.raises(ValueError, match="cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"):
         flow.plan(CellSampling(cell_solver="ddim"))
@@ -287,12 +287,12 @@ def test_plans_and_refusals() -> None:
         diffusion.log_prob(torch.zeros(1, FEATURES), torch.zeros(1, 2))
     codes = build_distribution(DistributionConfig(), FEATURES, vocabulary_size=5)
     for sampling in (CellSampling(cell_steps=3), CellSampling(cell_solver="heun"), CellSampling(preset="fast")):
-        with pytest.raises(ValueError, match="this model draws codes"):
+        with pytest.raises(ValueError, match="this model samples codes"):
             codes.plan(sampling)
 
 
 def test_kinds_must_go_together() -> None:
-    with pytest.raises(ValueError, match="categorical given, but the tokenizer's tokens are vectors of 8 numbers"):
+    with pytest.raises(ValueError, match="categorical given, but the tokenizer's tokens are continuous with 8"):
         build_distribution(DistributionConfig(), FEATURES, channels=8)
     with pytest.raises(ValueError, match="flow given, but the tokenizer's tokens are 256 codes: use categorical"):
         build_distribution(DistributionConfig("flow", 2, 16), FEATURES, vocabulary_size=256)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heptapod.distributions import flow
-from heptapod.evaluation.zero_shot import judge, zero_shot
+from heptapod.evaluation.zero_shot import score_answers, zero_shot
 from heptapod.grid import GridSpec
 from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeptapodModel
@@ -92,7 +92,7 @@ def test_classes_that_cannot_be_chosen_among(make_model: Make) -> None:
 def test_judgment() -> None:
     """Four images of two classes with posteriors 0.93, 0.6, 0.7 and 0.85 for their answers; the last one is wrong."""
     p = torch.tensor([[0.93, 0.07], [0.6, 0.4], [0.3, 0.7], [0.85, 0.15]], dtype=torch.float64)
-    found = judge(p.log() - 1000, torch.tensor([0, 0, 1, 1]))
+    found = score_answers(p.log() - 1000, torch.tensor([0, 0, 1, 1]))
     assert found.confusion.tolist() == [[2, 0], [1, 1]]
     assert (found.accuracy, found.chance, found.class_accuracy) == (0.75, 0.5, [1.0, 0.5])
     assert found.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
@@ -104,10 +104,10 @@ def test_calibration_is_a_gap_of_means_within_a_bin() -> None:
     """Ten images answered with 0.75, of which seven or eight are right: nearly calibrated."""
     log_p = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log().repeat(10, 1)
     for right, gap in ((7, 0.05), (8, 0.05), (10, 0.25)):
-        found = judge(log_p, (torch.arange(10) >= right).long())
+        found = score_answers(log_p, (torch.arange(10) >= right).long())
         assert found.calibration_error == pytest.approx(gap)
         assert found.accuracy == right / 10
-    certain = judge(torch.tensor([[0.0, -1e4]]), torch.tensor([0]))
+    certain = score_answers(torch.tensor([[0.0, -1e4]]), torch.tensor([0]))
     assert (certain.calibration_error, certain.negative_log_posterior, certain.class_accuracy) == (0, 0, [1.0, None])
     with pytest.raises(ValueError, match="truth"):
-        judge(log_p, torch.full((10,), 2))
+        score_answers(log_p, torch.full((10,), 2))

@@ -105,7 +105,7 @@ def test_labels_and_seeds_of_any_integer_type(heptapod: Heptapod) -> None:
     assert torch.equal(plain, heptapod.generate_tokens(np.array([1, 2]), seed=np.array([3, 4])))  # type: ignore[arg-type]
 
 
-def test_a_model_with_a_head_of_its_own_is_not_saved(tmp_path: Path) -> None:
+def test_a_model_with_an_unregistered_head_is_not_saved(tmp_path: Path) -> None:
     from heptapod.models import ModelConfig
     from heptapod.models.heads import CrossHead
 
@@ -113,7 +113,7 @@ def test_a_model_with_a_head_of_its_own_is_not_saved(tmp_path: Path) -> None:
     before = [parameter.clone() for parameter in head.parameters()]
     model = HeptapodModel(ModelConfig(width=32, depth=1, num_heads=2), GRID, 3, head=head)
     assert all(torch.equal(a, b) for a, b in zip(before, model.head.parameters(), strict=True)), "left as it is"
-    with pytest.raises(ValueError, match="head: CrossHead is not one that config.head names"):
+    with pytest.raises(ValueError, match="head: CrossHead is not the head that config.head describes"):
         bundle(model).save_pretrained(tmp_path)
 
 

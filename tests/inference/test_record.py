@@ -160,7 +160,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     ("arguments", "message"),
     [
         (["--from", "none.json"], "from: none.json does not exist"),
-        (["--from", "model/config.json"], "has no labels; it is not what heptapod wrote"),
+        (["--from", "model/config.json"], "has no labels; it is not a record that heptapod wrote"),
         (["--from", "image.png"], "damaged, not JSON"),
         (["--from", "first.json", "--seed", "3"], "seed: given beside --from first.json"),
         (["--from", "first.json", "--steps", "3"], "steps: given beside --from first.json"),

@@ -5,16 +5,20 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from heptapod.distributions import DistributionConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.config import SIZES
+from heptapod.models.heads import Head, ReadStates
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.nn.kv_cache import KVCache
-from heptapod.nn.layers import Linear, RMSNorm, linear
+from heptapod.nn.layers import Linear, RMSNorm, SwiGLU, linear
 from heptapod.nn.rotary import CONDITION_CELL, rotary_2d, rotate
+from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+from heptapod.sampling import SamplingConfig, sample_tokens
 
 Make = Callable[..., HeptapodModel]
 
@@ -157,3 +161,36 @@ def test_compiled_model_gives_the_same_loss() -> None:
     plain = objective_loss(model, tokens, None, drawn)
     model.compile()
     assert torch.allclose(plain, objective_loss(model, tokens, None, drawn), atol=1e-5)
+
+
+class PointHead(Head):
+    """Predicts every cell from the last state and the cell's position; not registered."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1, 2, 100.0)
+        self.norm, self.mlp = RMSNorm(width), SwiGLU(width)
+
+    def forward(
+        self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
+        position = self.position(targets.flatten(1), states).unflatten(1, targets.shape[1:])
+        x = states.at(prefix_lengths).unsqueeze(2) + position
+        out: Tensor = x + self.mlp(self.norm(x))
+        return out
+
+
+def test_an_unregistered_head_learns() -> None:
+    """Images whose cells are all alike: after the first cell, the others are certain."""
+    torch.manual_seed(0)
+    model = HeptapodModel(ModelConfig(width=64, depth=2, num_heads=2), GridSpec(4, 4, 2), 0, head=PointHead(64))
+    assert not model.head_is_configured
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(300):
+        tokens = (torch.rand(32, 1) < 0.5).long().expand(-1, 16)
+        supervision = draw_supervision(ObjectiveConfig(), 4, 4, [(0, step, i) for i in range(32)])
+        loss = objective_loss(model, tokens, None, supervision).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    samples = sample_tokens(model.eval(), None, seeds=range(8), config=SamplingConfig())
+    assert sum(len(set(row)) == 1 for row in samples.tolist()) >= 6

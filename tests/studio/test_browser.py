@@ -147,7 +147,7 @@ def test_compare_two_settings(open_page: Open) -> None:
     page.locator(".side-settings.b").get_by_label("Steps").fill("4")
     expect(page.locator(".difference")).to_have_text("They differ in steps: 20 and 4.")
     expect(page.locator(".field.changed")).to_have_count(2)
-    page.get_by_role("button", name="Draw both").click()
+    page.get_by_role("button", name="Generate both").click()
     expect(page.locator(".summary.a p")).to_contain_text("20 steps in")
     expect(page.locator(".summary.b p")).to_contain_text("4 steps in")
     pairs = page.locator(".pair")
@@ -167,7 +167,7 @@ def test_compare_two_models(open_page: Open) -> None:
     expect(page.locator(".side-settings.b select").first).to_have_value("vectors")
     page.locator(".side-settings.b").get_by_label("Steps", exact=True).fill("5")
     page.get_by_label("Count").fill("3")
-    page.get_by_role("button", name="Draw both").click()
+    page.get_by_role("button", name="Generate both").click()
     expect(page.locator(".summary.b p")).to_contain_text("5 steps in")
     expect(page.locator(".pair")).to_have_count(3)
     with page.expect_download() as download:
@@ -234,7 +234,7 @@ def test_a_phone_shows_every_page_in_its_width(open_page: Open, where: str) -> N
         expect(page.locator("canvas.mask")).to_be_visible()
     if where == "compare":
         page.locator(".side-settings.b select").first.select_option("run")
-        page.get_by_role("button", name="Draw both").click()
+        page.get_by_role("button", name="Generate both").click()
         expect(page.locator(".summary.b p")).to_contain_text("steps in")
     if where == "understand":
         expect(page.locator(".chart canvas").first).to_be_visible()

@@ -87,7 +87,7 @@ def test_brush_undo_invert_and_use_the_result(open_page: Open) -> None:
     page.get_by_role("button", name="Repaint").click()
     finished(page)
     page.get_by_role("button", name="Use result as the image").click()
-    expect(page.locator(".panel .name")).to_contain_text("drawn with seed 0")
+    expect(page.locator(".panel .name")).to_contain_text("generated with seed 0")
     assert shown(mask) != clean
     page.get_by_role("button", name="The image before").click()
     assert shown(mask) == clean

@@ -92,7 +92,7 @@ def test_an_image_takes_its_model_and_class_along(open_page: Open) -> None:
     page.locator(".history .entry").last.click()
     page.get_by_role("button", name="Edit this").click()
     expect(page.get_by_label("model")).to_have_value("vectors")
-    expect(page.locator(".panel .name")).to_contain_text("drawn with seed 0")
+    expect(page.locator(".panel .name")).to_contain_text("generated with seed 0")
     expect(page.locator(".chips input").nth(1)).to_be_checked()
     page.locator(".chips label").nth(0).click()
     page.get_by_role("link", name="Generate").click()

@@ -158,7 +158,7 @@ def test_numbers_that_are_too_large_for_a_model_are_refused(client: httpx.Client
     question = {"model": "vectors", "label": 0, "known": {"cells": [0], "values": values}, "cell": 3}
     response = client.post("/api/cell", json=question)
     assert response.status_code == 422
-    assert "known.values: numbers too large" in response.text
+    assert "known.values: too large for this model" in response.text
 
 
 def test_padding_of_a_composite_is_not_sent_back(client: httpx.Client) -> None:
@@ -301,10 +301,11 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"count": 5}, 422, "count: 5 given, this server allows at most 4"),
         ({"size": [128, 16]}, 422, "size: 128×16 given, this server allows sides of at most 64 pixels"),
         ({"size": [15, 16]}, 422, "image size 15×16 is not divisible by the tokenizer's factor 4"),
-        ({"size": [64, 64], "count": 2}, 422, "size: 2 images of 256 cells asked for, this server allows 320 cells"),
-        ({"size": [64, 64]}, 422, "steps: 256 given or taken, this server allows at most 64"),
+        ({"size": [64, 64], "count": 2}, 422, "size: 2 images of 256 cells requested, this server allows 320 cells"),
+        ({"size": [64, 64]}, 422, "steps: 256 given or needed, this server allows at most 64"),
         ({"sampling": {"steps": 21}}, 422, "steps: 21 given, must be between 1 and 20"),
-        ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model draws codes"),
+        ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model samples codes"),
+        ({"model": "vectors", "sampling": {"cell_steps": 1001}}, 422, "this server allows at most 1000"),
         ({"sampling": {"guidance": 3}}, 422, "Extra inputs are not permitted"),
         ({"sampling": {"schedule": [1, 2]}}, 422, "schedule: [1, 2] given, needs positive numbers with sum 20"),
         ({"known": {"cells": [20], "values": [0]}}, 422, "cells: 20 given, must be between 0 and 19"),
@@ -314,7 +315,11 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"composite": {"image": BROKEN_PNG, "mask": BROKEN_PNG}}, 422, "composite.image: not base64 of a PNG file"),
         ({"composite": {"image": "AAAA", "mask": "AAAA"}}, 422, "composite.image: not base64 of a PNG file"),
         ({"seed": 1 << 53}, 422, "less than"),
-        ({"model": "vectors", "sampling": {"top_k": 3}}, 422, "top_k: 3 given, but this model draws vectors"),
+        (
+            {"model": "vectors", "sampling": {"top_k": 3}},
+            422,
+            "top_k: 3 given, but this model samples continuous tokens",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(
@@ -328,7 +333,7 @@ def test_mistakes_are_told_before_anything_is_drawn(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": [64, 64], "cell": 3}, "size: 9 images of 256 cells asked for, this server allows 320 cells"),
+        ({"size": [64, 64], "cell": 3}, "size: 9 images of 256 cells requested, this server allows 320 cells"),
         ({"sampling": {"steps": 3}}, "Extra inputs are not permitted"),
         ({"cell": 0}, "cell: 0 given, but it is read already"),
         ({"cell": 20}, "cells: 20 given, must be between 0 and 19"),
@@ -336,6 +341,10 @@ def test_mistakes_are_told_before_anything_is_drawn(
         ({"known": {"cells": [0], "values": [1, 1]}}, "values: 2 given for 1 cells"),
         ({"known": {"cells": [0], "values": "AAAA"}}, "values: text given, must be a list of codes"),
         ({"top": 99}, "less than or equal to 32"),
+        (
+            {"model": "vectors", "known": {"cells": [], "values": ""}, "sampling": {"cell_steps": 1001}},
+            "this server allows at most 1000",
+        ),
         ({"sampling": {"cell_solver": "heun"}}, "cell_solver: heun given"),
         ({"label": "cow"}, "label: 'cow' is no class"),
     ],

@@ -15,7 +15,7 @@ from PIL import Image
 
 from heptapod.studio.app import create_app
 from heptapod.studio.models import _names, load_models
-from heptapod.studio.runs import MOST_POINTS, find_run, read_evaluations, read_run
+from heptapod.studio.runs import MAX_POINTS, find_run, read_evaluations, read_run
 from tests.studio.conftest import LIMITS, serving
 
 
@@ -74,10 +74,10 @@ def test_a_run_over_http(client: httpx.Client) -> None:
 
 def test_long_curves_are_thinned_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
-    lines = "".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(3 * MOST_POINTS))
+    lines = "".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(3 * MAX_POINTS))
     (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 1, "lo')
     (curve,) = read_run(tmp_path)[0].curves
-    assert len(curve.steps) == MOST_POINTS
+    assert len(curve.steps) == MAX_POINTS
     assert (curve.steps[1], curve.values[1]) == (3, 1.5)
     assert find_run(tmp_path / "best") == tmp_path
     assert find_run(tmp_path.parent) is None

@@ -44,7 +44,7 @@ describe("problems", () => {
     expect(problemsBySetting(refused, model, settings)).toEqual({ steps: problem });
     expect(problemsBySetting(refused, model, { ...settings, steps: "2" })).toEqual({});
     expect(problemsBySetting(refused, { ...model, name: "other" }, settings)).toEqual({});
-    expect(problemsBySetting({ ...refused, origin: { trace: 1, image: 0, step: 1, how: "" } }, model, settings)).toEqual({});
+    expect(problemsBySetting({ ...refused, origin: { trace: 1, image: 0, step: 1, name: "" } }, model, settings)).toEqual({});
     const seed = { ...trace, problem: "seed: 40 given" };
     expect(problemsBySetting(seed, model, { ...EMPTY, seed: "40" })).toEqual({ seed: "seed: 40 given" });
     expect(problemsBySetting(seed, model, EMPTY)).toEqual({});

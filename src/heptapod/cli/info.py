@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def info(arguments: list[str]) -> None:
-    """Parses arguments and prints what is there."""
+    """Parses arguments and prints the facts."""
     parse_function(show, "info", arguments)()
 
 
@@ -39,7 +39,7 @@ def show(
     sheet: str | None = None,
     verify: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
-    """Tells what a model, tokenizer, cache, run folder, checkpoint or safetensors file holds.
+    """Prints the content of a model, tokenizer, cache, run folder, checkpoint or safetensors file.
 
     Args:
         path: Folder or file.
@@ -66,24 +66,26 @@ def show(
 
 
 def _write_sheet(cache: Path, sheet: str | None) -> str:
-    """Where the contact sheet is; a cache one may only read still tells the rest."""
+    """Path of the contact sheet; empty if the cache is read-only."""
     picture = Path(sheet) if sheet else cache / "contact_sheet.png"
     try:
         save_png(contact_sheet(cache), picture)
     except OSError as error:
         if sheet is not None:
             raise
-        logger.info(f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet")
+        logger.warning(
+            f"the contact sheet cannot be written to {picture} ({error.strerror}); give a place with --sheet"
+        )
         return ""
     return str(picture)
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a path holds, as JSON-safe values.
+    """The content of a path, as JSON-safe values.
 
     Raises:
         FileNotFoundError: if there is nothing.
-        ValueError: if it is damaged or nothing of ours.
+        ValueError: if it is damaged or not a file of heptapod.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")

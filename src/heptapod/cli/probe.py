@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +14,22 @@ from rich.console import Console
 from heptapod.cli.sampling_options import ModelFolder
 from heptapod.data import DataConfig
 from heptapod.distributed.device import resolve_device
-from heptapod.evaluation import probe as probes
-from heptapod.evaluation.layer_features import check_unlabeled, layer_features, layer_names, reading_order
-from heptapod.evaluation.probe import Accuracy, best_layer, probe_layers
-from heptapod.evaluation.probe_data import ProbeData, load_probe_data
+from heptapod.evaluation.layer_features import check_unlabeled, layer_names
+from heptapod.evaluation.probe import Accuracy
+from heptapod.evaluation.probe_data import load_probe_data
 from heptapod.evaluation.probe_picture import probe_picture
+from heptapod.evaluation.probe_report import check_memory, data_facts, model_facts, selected_layers
+from heptapod.evaluation.probe_report import probe_model as measure_layers
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained
-from heptapod.models import HeptapodModel
-from heptapod.models.heptapod import build_model
-from heptapod.tokenizers import tokenizer_hash
 from heptapod.utils.arguments import parse_function
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import from_dict
 from heptapod.utils.files import check_folder, sha256, write_json
 from heptapod.utils.images import save_png
 
-logger = logging.getLogger(__name__)
-
-
 TEST_SHARE = 0.2
-"""Share of the images tested on, where the data has no test images of its own."""
+"""Share of the images to test on, if the data has no test images."""
 
 
 def probe(arguments: list[str]) -> None:
@@ -59,41 +53,37 @@ def probe_model(
     device: str = "auto",
     out: str = "probe",
 ) -> None:
-    """Measures what a model has learned about images: how well classes can be told from its hidden states.
+    """Measures what a model has learned about images: how well its hidden states predict classes.
 
-    Every image is read without its label, the hidden states of each layer of the backbone and of the head are averaged
-    over the image, and a linear classifier and the 20 nearest neighbors of labeled training images name the class of
-    each test image. Beside it the same of raw pixels, and of a model of the same shape with random weights. The model
-    must have been trained without labels, or without them some of the time (objective.label_dropout). Writes probe.json
-    and probe.png.
+    The model reads every image without its label. The hidden states of each layer of the backbone and the head are
+    averaged over the image, and a linear classifier and the 20 nearest neighbors among labeled training images predict
+    the class of each test image. Raw pixels and a model of the same shape with random weights are probed for
+    comparison. The model must be trained without labels, or with label dropout (objective.label_dropout). Writes
+    probe.json and probe.png.
 
     Args:
         model: Folder of a model, or of the run that trained it.
         data: Labeled images (a folder, parquet file(s), .tar shards or a built-in set), or a cache of their tokens.
-        test_data: Images to test on. If left out, those that the data itself holds out, or else a random fifth.
+        test_data: Images to test on. If left out, the held-out images of the data, or else a random fifth.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
-        count: Use so many training images, drawn at random; all if left out.
+        count: Number of training images, chosen at random; all if left out.
         test_count: The same for the test images.
         layers: Layers to probe (embedding, backbone.1, ..., backbone.norm, head.1, ..., head.norm); all if left out.
         pixels: Also probe raw pixels.
         random_model: Also probe a model of the same shape with random weights.
         batch_size: Images the model reads at a time.
-        memory_gib: Refuse more than this many GiB of images, or of features.
-        seed: Which images are drawn, those held out to choose the regularization, and the random weights.
+        memory_gib: Largest size of the images, or of the features, in GiB.
+        seed: Keys the choice of images, of those held out to choose the regularization, and the random weights.
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
-    for name, value in (("count", count), ("test_count", test_count), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: {value} given, must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed: {seed} given, must be at least 0")
+    check_at_least(1, count=count, test_count=test_count, batch_size=batch_size)
+    check_at_least(0, seed=seed)
     check_folder(Path(out))
-    place = resolve_device(device)
     folder = find_pretrained(Path(model))
-    heptapod = Heptapod.from_pretrained(folder, place)
+    heptapod = Heptapod.from_pretrained(folder, resolve_device(device))
     check_unlabeled(heptapod.model.num_classes, heptapod.label_dropout)
-    wanted = _chosen(layer_names(heptapod.model), layers)
+    selected = selected_layers(layer_names(heptapod.model), layers)
     config = from_dict(
         DataConfig,
         {"path": data, "image_size": image_size, "validation_path": test_data, "validation_fraction": TEST_SHARE}
@@ -101,100 +91,20 @@ def probe_model(
         "probe",
     )
     started = time.perf_counter()
-    found = load_probe_data(heptapod, config, (count, test_count), seed, pixels)
-    _check_memory(found, heptapod.model.config.width * len(wanted), memory_gib)
-
-    def probed(module: HeptapodModel, whose: str) -> dict[str, Accuracy]:
-        order, parts = heptapod.token_order, (("training", found.train), ("test", found.test))
-        train, test = (
-            layer_features(module, part.head(len(part)), order, wanted, batch_size, f"{what} images, {whose}")
-            for what, part in parts
-        )
-        return probe_layers(train, found.train.labels, test, found.test.labels, seed, f"probing {whose}")
-
-    results = {"layers": probed(heptapod.model, "the model")}
-    if random_model:
-        trained = heptapod.model
-        fresh = build_model(trained.config, trained.trained_grid, trained.num_classes, seed).to(place).eval()
-        results["random_model"] = probed(fresh, "random weights")
-    if found.pixels is not None:
-        logger.info("probing raw pixels")
-        train, test = (part.float() for part in found.pixels)
-        results["pixels"] = {"pixels": probes.probe(train, found.train.labels, test, found.test.labels, seed)}
+    images = load_probe_data(heptapod, config, (count, test_count), seed, pixels)
+    check_memory(images, heptapod.model.config.width * len(selected), memory_gib)
+    report = measure_layers(heptapod, images, selected, batch_size, seed, random_model)
+    sha = sha256(folder / "model.safetensors")
     figures = {
-        "model": _model_facts(heptapod, folder),
-        "data": {"path": data, "test_path": test_data, **_data_facts(found)},
-        "seed": seed,
-        "neighbours": probes.NEIGHBORS,
-        "temperature": probes.TEMPERATURE,
-        "strengths": list(probes.STRENGTHS),
-        **_summary(results, found),
+        "model": {"path": str(folder), "sha256": sha, **model_facts(heptapod)},
+        "data": {"path": data, "test_path": test_data, **data_facts(images)},
+        **report.figures,
         "seconds": time.perf_counter() - started,
     }
     write_json(Path(out) / "probe.json", figures)
-    save_png(probe_picture(results), Path(out) / "probe.png")
-    _print(results, figures)
+    save_png(probe_picture(report.results), Path(out) / "probe.png")
+    _print(report.results, figures)
     print(f"{Path(out) / 'probe.json'}, {Path(out) / 'probe.png'}")
-
-
-def _chosen(names: list[str], layers: Collection[str]) -> list[str]:
-    if unknown := [layer for layer in layers if layer not in names]:
-        raise ValueError(f"layers: {unknown[0]} given, must be among {', '.join(names)}")
-    return [name for name in names if not layers or name in layers]
-
-
-def _check_memory(data: ProbeData, numbers: int, memory_gib: float) -> None:
-    """Refuses features (float32) and pixels (float64, as the linear probe wants them) that are too many to hold."""
-    pixel_bytes = 8 * data.pixels[0].shape[1] if data.pixels is not None else 0
-    needed = (len(data.train) + len(data.test)) * max(4 * numbers, pixel_bytes)
-    if needed > memory_gib * 2**30:
-        raise ValueError(
-            f"memory_gib: {memory_gib} given, but the features need {needed / 2**30:.1f} GiB; raise it, use fewer "
-            "images (count, test_count), name fewer layers, or give --no_pixels"
-        )
-
-
-def _model_facts(heptapod: Heptapod, folder: Path) -> dict[str, Any]:
-    return {
-        "path": str(folder),
-        "sha256": sha256(folder / "model.safetensors"),
-        "tokenizer_sha256": tokenizer_hash(heptapod.tokenizer),
-        "head": heptapod.model.config.head.kind,
-        "classes": heptapod.model.num_classes,
-        "label_dropout": heptapod.label_dropout,
-        "token_order": heptapod.token_order,
-        "read_in": reading_order(heptapod.token_order),
-        "cells": heptapod.model.grid.num_cells,
-        "step": heptapod.metadata.get("step"),
-    }
-
-
-def _data_facts(data: ProbeData) -> dict[str, Any]:
-    return {
-        "classes": len(data.train.class_names),
-        "train_images": len(data.train),
-        "test_images": len(data.test),
-        "train_sha256": data.train.sha256(),
-        "test_sha256": data.test.sha256(),
-        "unreadable": data.unreadable,
-    }
-
-
-def _summary(results: dict[str, dict[str, Accuracy]], data: ProbeData) -> dict[str, Any]:
-    """All accuracies, and what they say of the best layer."""
-    best = best_layer(results["layers"])
-    linear = results["layers"][best].linear
-    figures: dict[str, Any] = {"best_layer": best, "best_linear": linear, "best_knn": results["layers"][best].knn}
-    if "pixels" in results:
-        figures["linear_above_pixels"] = linear - results["pixels"]["pixels"].linear
-    if "random_model" in results:
-        random = results["random_model"]
-        figures["linear_above_random_model"] = linear - random[best_layer(random)].linear
-    most_frequent = data.train.labels.mode().values
-    figures["most_frequent_class"] = float((data.test.labels == most_frequent).double().mean())
-    for name, layers in results.items():
-        figures[name] = {layer: dataclasses.asdict(each) for layer, each in layers.items()}
-    return figures
 
 
 def _print(results: dict[str, dict[str, Accuracy]], figures: dict[str, Any]) -> None:

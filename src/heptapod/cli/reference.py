@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 import tyro
 
 from heptapod.cli.distributed_command import run_distributed
 from heptapod.distributed import process_group
 from heptapod.distributed.collectives import main_process_first
 from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.features import (
-    EfficientNetLite0Features,
-    FeatureExtractor,
-    InceptionFeatures,
-    inception_weights,
-)
+from heptapod.evaluation.features import open_extractor
 from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
 from heptapod.utils.files import check_folder
 
@@ -39,20 +33,20 @@ def make(
 ) -> None:
     """Measures a set of real images once, for heptapod evaluate to compare samples with.
 
-    Of a token cache the reconstructions of its tokenizer are measured. A reference batch of ADM (.npz) may hold images,
-    Inception's moments, or both. Several processes (torchrun) share the work, and find what one would.
+    For a token cache the reconstructions of its tokenizer are measured. A reference batch of ADM (.npz) may contain
+    images, Inception's moments, or both. Several processes (torchrun) share the work; the results are those of one.
 
     Args:
         data: A folder of images, parquet file(s), .tar shards, mnist5k, a token cache, or an .npz file.
         out: File to write, ending in .safetensors.
         image_size: Side after resizing and cropping; 0 keeps the images as they are.
-        count: Use so many images, drawn at random; all if left out.
-        features_kept: Keep the features of at most so many images, drawn at random: the kernel distance, precision,
-            recall, density and coverage need them, the moments are always of all images.
+        count: Number of images, chosen at random; all if left out.
+        features_kept: Largest number of images, chosen at random, whose features are kept: the kernel distance,
+            precision, recall, density and coverage need them. The moments are always those of all images.
         inception: torch-fidelity's Inception weights, the file or download to fetch it once, for FID and KID;
             without them EfficientNet-Lite0 is used, which works offline.
         batch_size: Images at a time.
-        seed: Which images are drawn.
+        seed: Keys the choice of images.
         device: auto, cpu, cuda, ...
     """
     target = Path(out)
@@ -67,10 +61,3 @@ def make(
     made.save(target)
     images = "moments" if made.count is None else f"{made.count:,} images"
     print(f"{target}: {images}, {len(made.features):,} features of {extractor.name}, sha256 {made.sha256()[:12]}…")
-
-
-def open_extractor(inception: str | None, device: torch.device) -> FeatureExtractor:
-    """Inception where its weights are given, else EfficientNet-Lite0."""
-    if inception is None:
-        return EfficientNetLite0Features(device)
-    return InceptionFeatures(inception_weights(inception), device)

@@ -12,6 +12,7 @@ import tyro
 from torch import Tensor
 
 from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
+from heptapod.cli.output_files import OutputFiles, output_files
 from heptapod.cli.reproduce import reproduce_file
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions, number_pair
 from heptapod.distributed import process_group
@@ -20,13 +21,13 @@ from heptapod.distributed.device import resolve_device
 from heptapod.evaluation.samples import sample_batches
 from heptapod.inference.bundle import DEFAULT_BATCH
 from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.pretrained import find_pretrained, model_sha256
+from heptapod.inference.record import model_fields, record_fields
+from heptapod.inference.request import GenerationRequest
 from heptapod.inference.trace import save_gif, shown_steps, trace_frames, trace_picture
-from heptapod.utils.config import to_dict
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.files import write_json
-from heptapod.utils.images import samples_picture, save_png, to_pil
+from heptapod.utils.images import samples_picture, save_png
 from heptapod.utils.logging import Progress
-from heptapod.utils.random import image_seeds
 
 COUNT = 8
 FRAMES = 60
@@ -54,32 +55,32 @@ def generate(
 ) -> None:
     """Generates images with a trained model, without guidance.
 
-    Writes a picture with a row for each class (a single image as it is), and a JSON file beside it that says how it was
-    made and makes it again (--from). Several processes (torchrun) share the work batch by batch.
+    Writes a picture with a row for each class (a single image as it is), and next to it a JSON record from which --from
+    makes the same images again. Several processes (torchrun) share the work batch by batch.
 
     Args:
         model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
-        sampling: How cells are drawn.
+        sampling: Sampling config.
         labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
         count: Images per class.
-        seed: Image i is drawn with seed + i.
+        seed: Image i has the seed SEED + i.
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
-        from_: Make the images of this .json file again, which sample, edit or the studio wrote beside a picture. All
-            that decides them is in it: only model, device and out may be given besides.
-        batch_size: Images at a time; if given, batches are filled up to it and images equal bit for bit.
+        from_: Reproduce the images of this .json record, which sample, edit or the studio wrote next to a picture. It
+            determines the images: only model, device and out may be given too.
+        batch_size: Images at a time; if given, batches are padded to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
-        compile: Compile the model first (a CPU needs a C++ compiler), which happens while the first images are drawn.
-        out: A .png file for one picture, or a folder for one file per image besides.
-        belief: Also write to this .png file what the model believes while it draws the first image.
-        trace: Also draw the first image again, by itself, and write how: an animation to this .gif file, a strip of
-            states to the .png file of the same name.
+        compile: Compile the model first (a CPU needs a C++ compiler), which happens while the first images are sampled.
+        out: A .png file for one picture, or a folder for the picture and one file per image.
+        belief: Also write to this .png file the predictions of the whole grid while the first image is sampled.
+        trace: Also sample the first image again and show its steps: an animation in this .gif file, a strip of states
+            in the .png file of the same name.
     """
     if from_ is not None:
-        decided = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
-        decided |= {"count": count != COUNT, "seed": seed, "compile": compile}
-        if given := [*(name for name, value in decided.items() if value), *sampling.given()]:
+        fixed = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
+        fixed |= {"count": count != COUNT, "seed": seed, "compile": compile}
+        if given := [*(name for name, value in fixed.items() if value), *sampling.given()]:
             raise ValueError(f"{given[0]}: given beside --from {from_}, which decides it")
-        reproduce_file(from_, model, device, *_targets(out, None, None))
+        reproduce_file(from_, model, device, output_files(out, "samples.png"))
         return
     if model is None:
         raise ValueError("model: none given; name the folder of a model, or --from a .json file")
@@ -88,93 +89,76 @@ def generate(
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:
         raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
-    if count < 1:
-        raise ValueError(f"count: {count} given, must be at least 1")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
-    picture, one_each = _targets(out, belief, trace)
+    check_at_least(1, count=count, batch_size=batch_size)
+    files = output_files(out, "samples.png")
+    _check_pictures(files, belief, trace)
     changes = sampling.given()
     if compile:
         heptapod.model.compile_blocks()
     rows = list(labels) or heptapod.class_names[:10]
-    asked = [row for row in rows for _ in range(count)] or None
-    indices = heptapod.label_indices(asked, None if asked else count)
-    seeds = image_seeds(seed, len(indices))
-    warn_if_ranks_idle(len(indices), batch_size or DEFAULT_BATCH)
+    repeated = [row for row in rows for _ in range(count)] or None
+    options: dict[str, Any] = {"count": None if repeated else count, "seed": seed, "batch_size": batch_size}
+    request = heptapod.request(repeated, **options, **changes)
+    warn_if_ranks_idle(len(request), batch_size or DEFAULT_BATCH)
     started = time.perf_counter()
-    drawn = sample_batches(heptapod, asked, len(indices), seed, batch_size, shared=True, **changes)
-    own, images = _gathered(drawn, len(indices))
+    own, images = _gathered(heptapod, request)
     seconds = time.perf_counter() - started
-    if one_each is not None:
-        for number, image in own.items():
-            save_png(to_pil(image), one_each / f"{number:05d}.png")
+    files.save_each(own.items())
     barrier()
     if not process_group.is_main_process():
         return
-    save_png(samples_picture(images, indices, heptapod.class_names), picture)
+    save_png(samples_picture(images, request.labels, heptapod.class_names), files.picture)
     record = {
-        "model": str(find_pretrained(Path(model))),
-        "model_sha256": model_sha256(Path(model)),
-        "labels": indices,
-        "seeds": seeds,
-        "sampling": to_dict(heptapod.sampling_config(**changes)),
-        "image_size": list(images.shape[2:]),
-        "guidance": None,
-        "batch_size": batch_size,
+        **model_fields(Path(model)),
+        **record_fields(heptapod, request.labels, request.plan.seeds, request.plan.config, batch_size),
         "compiled": compile,
-        "device": str(heptapod.model.token_embedding.weight.device),
         "processes": process_group.world_size(),
         "seconds": seconds,
-        "images_per_second": len(indices) / seconds,
+        "images_per_second": len(request) / seconds,
     }
-    write_json(picture.with_suffix(".json"), record)
+    write_json(files.record, record)
+    first = repeated[0] if repeated else None
     if belief is not None:
-        save_png(heptapod.belief(asked[0] if asked else None, seed=seed, **changes), Path(belief))
+        save_png(heptapod.belief(first, seed=seed, **changes), Path(belief))
     if trace is not None:
-        write_trace(heptapod, Path(trace), asked[0] if asked else None, seed, changes)
-    print(f"{len(indices)} images in {seconds:.1f} s: {picture}, {picture.with_suffix('.json')}")
+        write_trace(heptapod, Path(trace), first, seed, changes)
+    print(f"{len(request)} images in {seconds:.1f} s: {files.picture}, {files.record}")
 
 
-def _gathered(drawn: Iterator[tuple[range, Tensor]], count: int) -> tuple[dict[int, Tensor], Tensor]:
-    """The images that this process has drawn, by number, and in the first process all of them."""
+def _gathered(heptapod: Heptapod, request: GenerationRequest) -> tuple[dict[int, Tensor], Tensor]:
+    """Samples the images of all ranks: those of this rank by number and, on rank 0, all of them."""
     own: dict[int, Tensor] = {}
 
     def blocks() -> Iterator[dict[str, Tensor]]:
-        for numbers, images in drawn:
+        for numbers, images in sample_batches(heptapod, request, shared=True):
             own.update(zip(numbers, images, strict=True))
             yield {"images": images}
 
     parts = []
-    with Progress(f"sampling {count:,} images", count) as bar:
+    with Progress(f"sampling {len(request):,} images", len(request)) as bar:
         for block in gather_blocks(blocks()):
             parts.append(block["images"])
             bar.advance(len(block["images"]))
     return own, torch.cat(parts) if parts else torch.empty(0)
 
 
-def _targets(out: str, belief: str | None, trace: str | None) -> tuple[Path, Path | None]:
-    """The picture of all images, and the folder for one file each; refuses names that would write over each other."""
-    target = Path(out)
-    for name, given, suffixes in (("out", out, (".png", "")), ("belief", belief, (".png",))):
-        if given is not None and Path(given).suffix not in suffixes:
-            raise ValueError(f"{name}: {given} given, pictures are written as .png")
+def _check_pictures(files: OutputFiles, belief: str | None, trace: str | None) -> None:
+    """Raises ValueError for pictures of another format, or that would overwrite each other."""
+    if belief is not None and Path(belief).suffix != ".png":
+        raise ValueError(f"belief: {belief} given, pictures are written as .png")
     if trace is not None and Path(trace).suffix != ".gif":
         raise ValueError(f"trace: {trace} given, animations are written as .gif")
-    picture = target if target.suffix else target / "samples.png"
-    taken = {picture.resolve(): "out"}
     strip = None if trace is None else Path(trace).with_suffix(".png")
-    for name, file in (("belief", belief and Path(belief)), ("trace", strip)):
-        if not file:
-            continue
-        path = file.resolve()
-        if path in taken or (not target.suffix and path.parent == target.resolve() and path.stem.isdigit()):
-            raise ValueError(f"{name}: {file} would be written over {taken.get(path, 'out')}'s picture; name another")
-        taken[path] = name
-    return picture, None if target.suffix else target
+    pictures = {"belief": belief and Path(belief), "trace": strip}
+    for name, file in pictures.items():
+        if file and files.includes(file):
+            raise ValueError(f"{name}: {file} would be written over out's picture; name another")
+    if belief is not None and strip is not None and Path(belief).resolve() == strip.resolve():
+        raise ValueError(f"trace: {strip} would be written over belief's picture; name another")
 
 
 def write_trace(heptapod: Heptapod, path: Path, label: str | None, seed: int, changes: dict[str, Any]) -> None:
-    """How one image is drawn: an animation of at most ``FRAMES`` states, and a strip of six beside it."""
+    """Writes how one image is sampled: an animation of at most ``FRAMES`` states, and a strip of six next to it."""
     states = heptapod.trace(label, seed=seed, most=FRAMES, **changes)
     save_gif(trace_frames(heptapod, states), path)
     strip = [states[i] for i in shown_steps(len(states) - 1, 6)]

@@ -1,48 +1,34 @@
-"""The settings of sampling as arguments of a command."""
+"""The sampling config as options of a command."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-from heptapod.distributions.base import Solver
-from heptapod.sampling.order import SamplingOrder
-from heptapod.utils.config import settings
+from heptapod.sampling import SamplingConfig
+from heptapod.utils.optional import optional_fields
 
 ModelFolder = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 """The folder of a model, or of a run."""
 OptionalModelFolder = Annotated[str | None, tyro.conf.arg(metavar="[MODEL]")]
 
 
-@settings
-class SamplingOptions:
-    """How cells are drawn; what is left out is as the model was saved with."""
+def _option(name: str, kind: Any, doc: str) -> tuple[str, Any, Any]:
+    if name == "schedule":
+        kind, doc = str | None, f"{doc} Write a list as 1,2,4,8."
+    return name, Annotated[kind, tyro.conf.arg(help=doc)], dataclasses.field(default=None)
 
-    steps: int | None = None
-    """Sampling steps; the model's default if left out (usually one cell per step)."""
-    temperature: float | None = None
-    """Below 1 sharpens the distribution of every cell; 0 takes the most likely code. Of a continuous model it scales
-    the noise."""
-    top_k: int | None = None
-    """Keep only the k most likely codes of each cell."""
-    top_p: float | None = None
-    """Keep only the most likely codes that together have this probability."""
-    token_order: SamplingOrder | None = None
-    """Order in which cells are filled (spiral: from the center outwards, confidence: the most certain ones next); the
-    trained one if left out."""
-    schedule: str | None = None
-    """Cells per step: few at first and many at the end (cosine), constant, or your own numbers (1,2,4,...) whose sum is
-    the number of cells to fill."""
-    preset: Literal["default", "fast"] | None = None
-    """How a continuous model draws its vectors: default, or fast for some loss of quality."""
-    cell_solver: Solver | None = None
-    """Instead of the preset's: ancestral or ddim for diffusion, euler or heun for a flow."""
-    cell_steps: int | None = None
-    """Instead of the preset's: steps in which each vector is drawn."""
-    approximate_head: bool | None = None
-    """Only for a global head: keep the states of read cells between steps (True). Faster, not the exact prediction."""
+
+_Options = dataclasses.make_dataclass(
+    "_Options", [_option(name, *field) for name, field in optional_fields(SamplingConfig).items()], frozen=True
+)
+
+
+class SamplingOptions(_Options):  # type: ignore[misc, valid-type]
+    """The sampling config; an option that is left out is as the model was saved."""
 
     def given(self) -> dict[str, Any]:
         """The settings that were given."""

@@ -40,6 +40,7 @@ def serve(
     evaluations: tuple[str, ...] = (),
     max_count: int = 16,
     max_steps: int = 1024,
+    max_cell_steps: int = 1000,
     max_side: int = 1024,
     max_cells: int = 16384,
     max_waiting: int = 64,
@@ -47,31 +48,33 @@ def serve(
     max_upload_megapixels: int = 50,
     browser: bool = False,
 ) -> None:
-    """Serves a page on which one sees what models believe while they draw: generate, ask, edit, compare, understand.
+    """Serves a page that shows the predictions of models while they sample: generate, query, edit, compare, understand.
 
-    Everything works offline. The page uses an HTTP API, described at /docs, that other programs may use as well.
-    Requests wait in one line; every device serves one at a time.
+    Everything works offline. The page uses an HTTP API, described at /docs, which other programs may use too.
+    Requests wait in one queue; every device runs one at a time.
 
     Args:
-        models: Folders of models, or of runs (their best weights are taken; training curves are shown too).
-        host: Address to listen on. Any but this machine's own (127.0.0.1) needs a token.
-        port: Port to listen on; 0 takes a free one.
-        token: What clients must show. By default none is asked for on this machine, and one is made up for any other
-            address and printed with it.
-        allow_host: Names that this machine's own listener is called by through a proxy, which must pass the Host header
-            on. Then, too, a token is asked for.
-        device: auto, cpu, cuda, ... Several (cuda:0 cuda:1) serve side by side, each with all models.
-        evaluations: Folders in which heptapod evaluate wrote, to be shown beside those in the runs.
-        max_count: Images that a request may ask for.
-        max_steps: Steps that a request may take.
+        models: Folders of models or runs. A run uses its best weights and shows its training curves too.
+        host: Address to listen on. Any address other than 127.0.0.1 needs a token.
+        port: Port to listen on; 0 selects a free port.
+        token: Token that clients must send. By default there is no token on 127.0.0.1; on any other address a random
+            token is generated and printed with the address.
+        allow_host: Host names under which a proxy reaches the server on 127.0.0.1. The proxy must forward the Host
+            header. A token is then required.
+        device: auto, cpu, cuda, ... Several devices (cuda:0 cuda:1) work in parallel, each with all models.
+        evaluations: More folders with results of heptapod evaluate.
+        max_count: Images per request.
+        max_steps: Sampling steps per request.
+        max_cell_steps: Solver steps per continuous token.
         max_side: Pixels of the longer side of an image.
         max_cells: Cells of all images of a request together.
-        max_waiting: Requests that may wait; more are told to come again.
+        max_waiting: Requests that may wait; further requests are rejected.
         max_upload_mb: Megabytes of an uploaded file.
         max_upload_megapixels: Millions of pixels of an uploaded image.
         browser: Open the page.
     """
-    limits = {"count": max_count, "steps": max_steps, "side": max_side, "cells": max_cells, "waiting": max_waiting}
+    limits = {"count": max_count, "steps": max_steps, "cell_steps": max_cell_steps, "side": max_side}
+    limits |= {"cells": max_cells, "waiting": max_waiting}
     limits |= {"upload_mb": max_upload_mb, "upload_megapixels": max_upload_megapixels}
     _check(models, port, token, limits)
     try:
@@ -88,21 +91,22 @@ def serve(
     if token is None and (allow_host or not is_local(host)):
         token = secrets.token_urlsafe(16)
     with _listen(host, port) as listening:
-        collection = load_models(models, [resolve_device(one) for one in device], evaluations)
+        collection = load_models(models, [resolve_device(name) for name in device], evaluations)
         allowed = Limits(
-            count=max_count, steps=max_steps, side=max_side, cells=max_cells, waiting=max_waiting,
+            count=max_count, steps=max_steps, cell_steps=max_cell_steps, side=max_side, cells=max_cells,
+            waiting=max_waiting,
             upload_bytes=max_upload_mb * 1_000_000, upload_pixels=max_upload_megapixels * 1_000_000,
         )  # fmt: skip
         app: FastAPI = create_app(collection, allowed, token, allow_host if is_local(host) else None)
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        url_host = f"[{host}]" if ":" in host else host
+        address = f"http://{url_host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
         print(
             f"{', '.join(collection.models)} on {', '.join(collection.device_names)}: {address}  (stop with Ctrl+C)",
             flush=True,
         )
         if browser:
             webbrowser.open(address)
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # uploads are judged by their pixels
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # uploads have a limit of pixels
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
         with contextlib.suppress(KeyboardInterrupt):
@@ -125,7 +129,7 @@ def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[s
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; refuses an address that cannot be had before models are loaded."""
+    """A listening socket, opened before models are loaded so that a wrong address is reported at once."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)

@@ -100,7 +100,7 @@ def write_cache(
     seconds = time.perf_counter() - started
     save_png(contact_sheet(folder), folder / "contact_sheet.png")
     for line in index.unreadable[:5]:
-        logger.info(f"missing: {line}")
+        logger.warning(f"missing: {line}")
     print(
         f"{index.images:,} images, {index.views} view(s) each, {index.missing} missing, in {seconds:.1f} s\n"
         f"cache:         {folder}\ncontact sheet: {folder / 'contact_sheet.png'}"

@@ -1,4 +1,4 @@
-"""Data: sets of images and of tokens, and the order in which training reads them."""
+"""Data: image and token sets, and the order in which training reads them."""
 
 from heptapod.data.images import DataConfig, ImageSet, load_images
 from heptapod.data.loader import Batch, ItemSet, batch_at

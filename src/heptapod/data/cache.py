@@ -1,16 +1,15 @@
-"""The latent cache: tokens of a whole set of images on disk, in shards that are whole or absent.
+"""The latent cache: tokens of an image set on disk, in shards that are complete or absent.
 
 ```text
-CACHE/cache.json                how it is made, written first
-CACHE/tokenizer/                the tokenizer itself
+CACHE/cache.json                settings and source, written first
+CACHE/tokenizer/                the tokenizer
 CACHE/shards/00000.safetensors  tokens (m, views, N) or (m, views, N, C), labels, rows, held_out;
                                 names in the metadata
 CACHE/index.json                written last: counts, missing images, size and SHA-256 of every shard
 ```
 
-A shard holds the images of a fixed range of the source's rows, those that cannot be read left out. A shard depends on
-nothing but the images and the settings, so a run that was killed goes on at the first shard that is absent, and two
-caches of one source are equal byte for byte.
+A shard stores the readable images of a fixed range of the source's rows. It depends only on the images and the
+settings, so that a killed run resumes at the first absent shard, and two caches of one source are equal byte for byte.
 """
 
 from __future__ import annotations
@@ -69,16 +68,16 @@ class CacheConfig:
 
 @settings
 class CacheDescription:
-    """What ``cache.json`` holds."""
+    """Content of ``cache.json``."""
 
     settings: CacheConfig
-    """How the cache is made."""
+    """Settings of the cache."""
     tokenizer_sha256: str
     """Hash of the tokenizer."""
     source_sha256: str
     """Hash of the source's names, labels and classes."""
     source_images: int
-    """Images of the source, readable or not."""
+    """Images of the source, including unreadable ones."""
     class_names: list[str]
     """Name of each class; empty for a set without labels."""
     format: str = FORMAT
@@ -87,7 +86,7 @@ class CacheDescription:
 
 @settings
 class ShardEntry:
-    """What the index tells of a shard."""
+    """A shard in the index."""
 
     images: int
     """Images in it."""
@@ -99,12 +98,12 @@ class ShardEntry:
 
 @settings
 class CacheIndex:
-    """What ``index.json`` holds."""
+    """Content of ``index.json``."""
 
     images: int
     """Images in the cache."""
     missing: int
-    """Images of the source that could not be read."""
+    """Unreadable images of the source."""
     views: int
     """Views of each image."""
     image_height: int
@@ -116,26 +115,26 @@ class CacheIndex:
     images_per_class: list[int]
     """In the order of the class names; empty for a set without labels."""
     shards: list[ShardEntry]
-    """In their order."""
+    """The shards in order."""
     unreadable: list[str]
-    """"name: reason" of the missing images."""
+    """"name: reason" of the unreadable images."""
 
 
 def is_cache(path: Path) -> bool:
-    """Whether a folder is a cache, finished or not."""
+    """Whether a folder is a cache, complete or not."""
     return (path / "cache.json").is_file()
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where a shard is."""
+    """Path of a shard."""
     return folder / "shards" / f"{number:05d}.safetensors"
 
 
 def read_description(folder: Path) -> CacheDescription:
-    """How a cache is made.
+    """Reads ``cache.json``.
 
     Raises:
-        FileNotFoundError, ValueError: if that is not to be known.
+        FileNotFoundError, ValueError: if it is missing or damaged.
     """
     values = read_json(folder / "cache.json")
     if values.get("format") != FORMAT:
@@ -144,29 +143,29 @@ def read_description(folder: Path) -> CacheDescription:
 
 
 def read_index(folder: Path) -> CacheIndex:
-    """The index of a finished cache.
+    """Reads ``index.json``.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if the cache is incomplete.
         ValueError: if it is damaged.
     """
     if not (folder / "index.json").is_file():
         raise FileNotFoundError(
-            f"{folder}: not a finished cache (index.json is missing); give the same heptapod tokenize command again"
+            f"{folder}: an incomplete cache (index.json is missing); run the same heptapod tokenize command again"
         )
     return from_dict(CacheIndex, read_json(folder / "index.json"), str(folder / "index.json"))
 
 
 @dataclass
 class Shard:
-    """A shard, its tokens memory-mapped."""
+    """A shard with memory-mapped tokens."""
 
     tensors: dict[str, Tensor]
-    """tokens (absent in a shard without images), labels, rows, held_out."""
+    """tokens (absent if the shard has no image), labels, rows, held_out."""
     names: list[str]
     """Names of the images."""
     unreadable: list[str]
-    """"name: reason" of the images that are missing."""
+    """"name: reason" of the unreadable images."""
     size: tuple[int, int] | None
     """Height and width of the images in pixels."""
 
@@ -178,7 +177,7 @@ def read_shard(path: Path) -> Shard:
     """Opens a shard.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if it is missing.
         ValueError: if it is truncated or otherwise damaged.
     """
     with open_tensors(path) as file:
@@ -190,21 +189,21 @@ def read_shard(path: Path) -> Shard:
     except (KeyError, json.JSONDecodeError):
         raise ValueError(f"{path}: not a shard of a cache") from None
     if any(len(tensors.get(name, ())) != len(names) for name in ("labels", "rows", "held_out")):
-        raise ValueError(f"{path}: damaged, its tensors do not belong together")
+        raise ValueError(f"{path}: damaged, its tensors have different lengths")
     return Shard(tensors, names, unreadable, tuple(size) if size else None)
 
 
 @dataclass
 class Cache:
-    """A finished cache, opened for reading.
+    """A complete cache, opened for reading.
 
     Attributes:
-        folder: where it is.
-        description: how it was made.
+        folder: its folder.
+        description: its settings and source.
         index: its counts.
-        tokens: all of its images, in the order of the source.
-        rows: (M,) numbers of the images in the source.
-        held_out: (M,) bool: whether the source holds an image out.
+        tokens: the tokens of all images, in the order of the source.
+        rows: (M,) row of each image in the source.
+        held_out: (M,) bool: whether an image is in the held-out split of the source.
     """
 
     folder: Path
@@ -221,11 +220,11 @@ class Cache:
 
 
 def open_cache(folder: Path) -> Cache:
-    """Opens a finished cache; tokens stay on disk until they are read.
+    """Opens a complete cache; tokens stay on disk until they are read.
 
     Raises:
-        FileNotFoundError: if it, or a shard, is missing, or it is not finished.
-        ValueError: naming a shard that is truncated, damaged or of another size than the index says.
+        FileNotFoundError: if the cache or a shard is missing, or the cache is incomplete.
+        ValueError: if a shard is truncated, damaged or differs in size from the index; names it.
     """
     description, index = read_description(folder), read_index(folder)
     shards = []
@@ -250,10 +249,10 @@ def open_cache(folder: Path) -> Cache:
 
 
 def verify_cache(folder: Path) -> None:
-    """Compares every shard with the checksum in the index.
+    """Compares every shard with its checksum in the index.
 
     Raises:
-        FileNotFoundError, ValueError: naming the first shard that is missing or damaged.
+        FileNotFoundError, ValueError: if a shard is missing or damaged; names the first.
     """
     entries = read_index(folder).shards
     with Progress("verifying shards", len(entries), "shards") as progress:
@@ -267,10 +266,10 @@ def verify_cache(folder: Path) -> None:
 
 
 def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
-    """Training and held-out tokens of caches, split as :func:`load_images` splits the images they were made of.
+    """Training and held-out tokens of caches, with the split that :func:`load_images` gives their images.
 
     Raises:
-        FileNotFoundError, ValueError: if a cache is missing, unfinished, damaged, or does not fit the settings or the
+        FileNotFoundError, ValueError: if a cache is missing, incomplete or damaged, or contradicts the settings or the
             other cache.
     """
     train = open_cache(Path(config.path))
@@ -281,7 +280,7 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
     held_out = train
     if config.validation_path is not None:
         if not is_cache(Path(config.validation_path)):
-            raise ValueError(f"data.validation_path: {config.validation_path} is no cache, but data.path is one")
+            raise ValueError(f"data.validation_path: {config.validation_path} is not a cache, but data.path is one")
         held_out = open_cache(Path(config.validation_path))
         _check_settings(held_out, config, "data.validation_path")
         _check_pair(train, held_out)
@@ -293,7 +292,7 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
     ):
         if not len(part):
             raise ValueError(
-                f"{setting}: {origin.folder} leaves no image to {'train on' if part is training else 'hold out'}; "
+                f"{setting}: {origin.folder} has no {'training' if part is training else 'held-out'} image; "
                 "change data.validation_fraction or the images"
             )
     if not config.flip:
@@ -312,7 +311,7 @@ def _with_rows(cache: Cache, rows: np.ndarray) -> TokenSet:
 def _check_settings(cache: Cache, config: DataConfig, setting: str) -> None:
     made = cache.description.settings
     if config.flip and not made.flip and setting == "data.path":
-        raise ValueError(f"data.flip: true given, but {cache.folder} holds no mirrored views; tokenize with --flip")
+        raise ValueError(f"data.flip: true given, but {cache.folder} has no mirrored views; tokenize with --flip")
     size = config.image_size
     if size and (size, size) != cache.image_size:
         raise ValueError(
@@ -322,10 +321,10 @@ def _check_settings(cache: Cache, config: DataConfig, setting: str) -> None:
 
 
 def _check_pair(train: Cache, held_out: Cache) -> None:
-    for what, one, other in (
+    for name, train_value, held_out_value in (
         ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
         ("classes", train.description.class_names, held_out.description.class_names),
         ("grid", train.tokens.grid, held_out.tokens.grid),
     ):
-        if one != other:
-            raise ValueError(f"data.validation_path: {held_out.folder} has another {what} than {train.folder}")
+        if train_value != held_out_value:
+            raise ValueError(f"data.validation_path: {held_out.folder} and {train.folder} differ in their {name}")

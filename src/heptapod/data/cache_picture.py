@@ -1,4 +1,4 @@
-"""A look into a cache: its images decoded, and how often its codes occur."""
+"""Contents of a cache: decoded images, and statistics of its tokens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 
 from heptapod.data.cache import Cache, open_cache
 from heptapod.tokenizers import load_tokenizer
-from heptapod.tokenizers.base import to_uint8
 from heptapod.tokenizers.codebook import perplexity_of
+from heptapod.tokenizers.encode import decode_pixels
 from heptapod.utils.images import image_grid
 from heptapod.utils.logging import Progress
 
@@ -21,21 +21,21 @@ COLUMNS = 8
 
 @torch.inference_mode()
 def contact_sheet(folder: Path) -> Image.Image:
-    """Decoded images of a cache: eight of each of up to eight classes, or 64 from all over it where there are none.
+    """Decoded images of a cache: eight of each of up to eight classes, or 64 evenly spaced ones without classes.
 
     Raises:
-        FileNotFoundError, ValueError: if the cache is missing, unfinished or damaged.
+        FileNotFoundError, ValueError: if the cache is missing, incomplete or damaged.
     """
     cache = open_cache(folder)
     tokenizer = load_tokenizer(folder / "tokenizer")
-    rows, names = _chosen(cache)
+    rows, names = _choose_rows(cache)
     tokens = cache.tokens.items(torch.tensor(rows), [(0, 0, row) for row in rows])
-    pictures = torch.cat([to_uint8(tokenizer.decode(part, cache.tokens.grid)) for part in tokens.split(8)])
+    pictures = torch.cat([decode_pixels(tokenizer, part, cache.tokens.grid) for part in tokens.split(8)])
     return image_grid(pictures, COLUMNS, names)
 
 
-def _chosen(cache: Cache) -> tuple[list[int], list[str] | None]:
-    """Indices of the images to show, and the names of their rows."""
+def _choose_rows(cache: Cache) -> tuple[list[int], list[str] | None]:
+    """Indices of the images in the sheet, and the names of its rows."""
     labels = cache.tokens.labels
     present = labels[labels >= 0].unique().tolist()
     if not present:
@@ -50,7 +50,7 @@ def _chosen(cache: Cache) -> tuple[list[int], list[str] | None]:
 
 
 def token_statistics(cache: Cache) -> dict[str, Any]:
-    """Over all images and views: codes that occur and their perplexity, or the numbers' mean and deviation."""
+    """Over all images and views: used codes and their perplexity, or mean and standard deviation of latents."""
     shards = cache.tokens.shards
     with Progress("reading shards", len(shards), "shards") as progress:
         if cache.tokens.grid.is_discrete:

@@ -1,4 +1,4 @@
-"""Writes a latent cache; its layout is told in :mod:`heptapod.data.cache`. Several processes share its shards."""
+"""Writes a latent cache in the layout of :mod:`heptapod.data.cache`; several processes can share its shards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from heptapod.data.sources import Source
 from heptapod.distributed import process_group
 from heptapod.distributed.coordination import SharedProgress, publish, wait_for_value
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
-from heptapod.tokenizers.base import to_float
+from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.utils.logging import Progress
@@ -37,17 +37,17 @@ logger = logging.getLogger(__name__)
 
 
 class CacheWriter:
-    """Tokenizes a source into a folder, going on where an earlier run was stopped.
+    """Tokenizes a source into a folder; resumes an interrupted run.
 
     Args:
-        folder: the cache.
+        folder: folder of the cache.
         source: the images.
-        tokenizer: what encodes them.
-        config: how.
+        tokenizer: encodes them.
+        config: settings of the cache.
 
     Raises:
-        ValueError: if the folder holds a cache of another tokenizer, source or other settings, or something else; or
-            if the tokenizer's latents have not been measured.
+        ValueError: if the folder contains a cache with another tokenizer, source or settings, or other files, or if the
+            latents of the tokenizer have not been measured.
     """
 
     def __init__(self, folder: Path, source: Source, tokenizer: Tokenizer, config: CacheConfig) -> None:
@@ -65,23 +65,23 @@ class CacheWriter:
             source_images=len(source.names),
             class_names=source.class_names,
         )
-        self._size: tuple[int, int] | None = None  # of the images, known from the first
+        self._size: tuple[int, int] | None = None  # of the images, set by the first one
         self._check_folder()
 
     @property
     def num_shards(self) -> int:
-        """Shards of the whole cache."""
+        """Shards of the complete cache."""
         return -(-len(self.source.names) // self.config.shard_size)
 
     def run(self) -> CacheIndex | None:
-        """Writes what is absent; processes that torchrun started share it.
+        """Writes the absent shards, shared by the processes of torchrun.
 
         Returns:
-            The index; None in all processes but the first, which writes it.
+            The index on rank 0, None on the other ranks.
 
         Raises:
-            ValueError: if no image can be read, or their sizes differ or do not fit.
-            OSError: if the disk is full; shards written before stay as they are.
+            ValueError: if no image is readable, or image sizes differ or do not fit the tokenizer.
+            OSError: if the disk is full; finished shards stay.
         """
         if not process_group.is_main_process():
             self._write_share(wait_for_value("absent shards"))
@@ -95,7 +95,7 @@ class CacheWriter:
                 save_tokenizer(self.tokenizer, self.folder / "tokenizer")
                 write_json(self.folder / "cache.json", to_dict(self.description))
             remove_temporary(self.folder / "shards")
-            publish("absent shards", absent)  # from here on there are several writers, each of files of its own
+            publish("absent shards", absent)  # from here on several processes write, each its own shards
             self._write_share(absent)
             index = self._index()
             remove_temporary(self.folder)
@@ -103,7 +103,7 @@ class CacheWriter:
         return index
 
     def _write_share(self, absent: list[int]) -> None:
-        """Writes this process's part of the absent shards, and waits for the others in the first process."""
+        """Writes this rank's absent shards; rank 0 then waits for the others."""
         mine = absent[process_group.rank() :: process_group.world_size()]
         total = len(self.source.names)
         done = total - sum(len(self._rows(number)) for number in absent)
@@ -111,7 +111,7 @@ class CacheWriter:
         processes = f" in {process_group.world_size()} processes" if process_group.is_distributed() else ""
         with Progress(f"tokenizing {total:,} images{processes}", total, done=done) as progress:
             if done:
-                logger.info(f"tokenizing: going on after {done:,} images")
+                logger.info(f"tokenizing: resuming after {done:,} images")
             count = SharedProgress("images tokenized", progress)
             rows = np.concatenate([self._rows(number) for number in mine] or [np.arange(0)])
             decoded = decode_each(self.source, rows, self._transform())
@@ -122,9 +122,9 @@ class CacheWriter:
     def _check_folder(self) -> None:
         file = self.folder / "cache.json"
         if not file.is_file():
-            found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-            # A run that was killed before it wrote cache.json leaves no more than these.
-            if any(name != "tokenizer" and not name.startswith(TEMPORARY) for name in found):
+            names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+            # A run that was killed before it wrote cache.json leaves only these.
+            if any(name != "tokenizer" and not name.startswith(TEMPORARY) for name in names):
                 raise ValueError(f"out: {self.folder} exists and is not a cache; choose another --out")
             return
         before, now = to_dict(read_description(self.folder)), to_dict(self.description)
@@ -149,7 +149,7 @@ class CacheWriter:
         return lambda image: to_rgb(image, size)[None]
 
     def _write_shard(self, number: int, decoded: Iterator[tuple[int, np.ndarray | str]], count: SharedProgress) -> None:
-        """Encodes the next images of the stream, as many as belong to the shard."""
+        """Encodes the images of a shard, which are the next ones of the stream."""
         rows: list[int] = []
         unreadable: list[str] = []
         parts: list[Tensor] = []
@@ -170,24 +170,21 @@ class CacheWriter:
         if batch:
             parts.append(self._encode(batch))
         if unreadable:
-            logger.info(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
+            logger.warning(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
         self._save_shard(number, rows, torch.cat(parts) if parts else None, unreadable)
 
     @torch.inference_mode()
     def _encode(self, batch: list[np.ndarray]) -> Tensor:
         """Images (crops, 3, h, w) each -> tokens (m, views, N) or (m, views, N, C)."""
         images = torch.from_numpy(np.stack(batch))  # (m, crops, 3, h, w)
-        self.tokenizer.grid(*images.shape[-2:])  # refuses a size that does not fit
-        views = []
+        self.tokenizer.grid(*images.shape[-2:])  # raises if the size does not fit
+        views, flips = [], (False, True) if self.config.flip else (False,)
         for crop in range(self.config.crops):
-            pixels = to_float(images[:, crop]).to(self.tokenizer.device)
-            views.append(self.tokenizer.encode(pixels))
-            if self.config.flip:
-                views.append(self.tokenizer.encode(pixels.flip(-1)))
+            views += [encode_pixels(self.tokenizer, images[:, crop], flip=flip) for flip in flips]
         dtype = stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype)
         tokens = torch.stack(views, 1).to("cpu", dtype)
         if dtype.is_floating_point and not bool(tokens.isfinite().all()):
-            raise ValueError(f"tokenizer: it gives latents that are not finite in {self.config.dtype} for these images")
+            raise ValueError(f"tokenizer: its latents of these images are not finite in {self.config.dtype}")
         return tokens
 
     def _save_shard(self, number: int, rows: list[int], tokens: Tensor | None, unreadable: list[str]) -> None:
@@ -204,14 +201,14 @@ class CacheWriter:
         write_tensors(shard_path(self.folder, number), tensors, metadata)
 
     def _known_size(self) -> tuple[int, int] | None:
-        """Height and width of the images in the shards that are already there."""
+        """Height and width of the images in existing shards."""
         for number in range(self.num_shards):
             if shard_path(self.folder, number).is_file() and (size := read_shard(shard_path(self.folder, number)).size):
                 return size
         return None
 
     def _index(self) -> CacheIndex:
-        """Counts of the finished cache."""
+        """The index of the complete cache."""
         shards, unreadable, total = [], [], 0
         per_class = [0] * len(self.source.class_names)
         size: tuple[int, int] | None = None
@@ -220,7 +217,7 @@ class CacheWriter:
             shard = read_shard(path)
             if shard.size is not None:
                 size = size or shard.size
-                check_size(shard.names[0], shard.size, size)  # processes have seen only their own images
+                check_size(shard.names[0], shard.size, size)  # each process has checked only its own images
             unreadable += shard.unreadable
             total += len(shard)
             for label in shard.tensors["labels"].tolist():
@@ -245,7 +242,7 @@ class CacheWriter:
 
 
 def stored_dtype(vocabulary_size: int, continuous: str) -> torch.dtype:
-    """The smallest type that holds the tokens."""
+    """The smallest dtype for the tokens."""
     if not vocabulary_size:
         return torch.float16 if continuous == "float16" else torch.float32
     return torch.int16 if vocabulary_size <= 2**15 else torch.int32

@@ -1,4 +1,4 @@
-"""Images from a folder, a parquet file, tar shards or a built-in set, decoded to RGB uint8."""
+"""Decodes images of a source to RGB uint8."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
 from heptapod.utils.config import settings
 from heptapod.utils.logging import Progress
-from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator
+from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, random_rows
 
 
 @settings
@@ -41,7 +41,7 @@ class DataConfig:
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
     limit: Annotated[int, Field(ge=2)] | None = None
-    """Use only the first images of a fixed random order, this many."""
+    """Use only the first images of a fixed random order (for a quick test)."""
     memory_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
     are decoded as they are read; larger parquet files are refused."""
@@ -60,9 +60,9 @@ class ImageSet:
     class_names: list[str]
     """Name of each class; empty for a set without labels."""
     flip: bool = False
-    """Mirror images at random when read for training."""
+    """Mirror training images at random."""
     unreadable: list[str] = field(default_factory=list)
-    """"name: reason" of every image that could not be read."""
+    """"name: reason" of every unreadable image."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,7 +78,7 @@ class ImageSet:
         return isinstance(self.images, ImagesOnDemand)
 
     def sha256(self) -> str | None:
-        """Hash of the pixels and labels; None where the pixels are not in memory."""
+        """Hash of the pixels and labels; None if the pixels are not in memory."""
         if isinstance(self.images, ImagesOnDemand):
             return None
         digest = hashlib.sha256(self.images.numpy().data)
@@ -86,15 +86,15 @@ class ImageSet:
         return digest.hexdigest()
 
     def in_memory(self) -> Tensor:
-        """The pixels (M, 3, h, w) of a set that is held in memory.
+        """The pixels (M, 3, h, w) of a set in memory.
 
         Raises:
-            ValueError: if it is not.
+            ValueError: if the set decodes images on demand.
         """
         if isinstance(self.images, ImagesOnDemand):
             raise ValueError(
-                f"data: {len(self):,} images of {self.size[0]}×{self.size[1]} pixels are more than memory_gib allows "
-                "to hold; raise it, use fewer or smaller images, or train from a cache (heptapod tokenize)"
+                f"data: {len(self):,} images of {self.size[0]}×{self.size[1]} pixels exceed memory_gib; raise it, use "
+                "fewer or smaller images, or train from a cache (heptapod tokenize)"
             )
         return self.images
 
@@ -107,7 +107,7 @@ class ImageSet:
         return images
 
     def subset(self, indices: Tensor) -> ImageSet:
-        """The images with the given indices; what was unreadable is not repeated."""
+        """The images with the given indices; ``unreadable`` is empty."""
         names = [self.names[i] for i in indices.tolist()]
         images = self.images.take(indices) if isinstance(self.images, ImagesOnDemand) else self.images[indices]
         return ImageSet(images, self.labels[indices], names, self.class_names, self.flip)
@@ -122,8 +122,8 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
     """Decodes all images of a configuration.
 
     Returns:
-        Training images in the order of their source, and held-out ones in a fixed random order, so that the first
-        few of them stand for all. Unreadable ones are listed in the sets' ``unreadable``.
+        Training images in the order of their source, and held-out images in a fixed random order, so that the first
+        few represent all. ``unreadable`` lists the unreadable ones.
 
     Raises:
         FileNotFoundError: if a path does not exist.
@@ -145,7 +145,7 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
     validation = decode(held_out_source, config, held_out_rows)
     if validation.size != train.size:
         raise ValueError(
-            f"data.validation_path: {config.validation_path} holds images of {validation.size[0]}×{validation.size[1]} "
+            f"data.validation_path: {config.validation_path} has images of {validation.size[0]}×{validation.size[1]} "
             f"pixels, the training images have {train.size[0]}×{train.size[1]}; set data.image_size"
         )
     shuffled_validation = validation.subset(torch.from_numpy(shuffled(len(validation))))
@@ -159,8 +159,8 @@ def split_rows(is_held_out: np.ndarray, config: DataConfig) -> tuple[np.ndarray,
     """Row numbers of training and held-out images, ascending.
 
     Args:
-        is_held_out: (M,) bool, the set's own split, or (M,) all false where a share is to be held out at random.
-        config: the share, whether held-out images come from elsewhere, and a limit.
+        is_held_out: (M,) bool, the split of the data set; if all are false, a random share is held out.
+        config: the share, a separate path of held-out images, and a limit.
 
     Raises:
         ValueError: if there are too few images.
@@ -170,19 +170,18 @@ def split_rows(is_held_out: np.ndarray, config: DataConfig) -> tuple[np.ndarray,
         is_held_out = np.zeros(count, dtype=bool)
     elif not is_held_out.any():
         if count < 2:
-            raise ValueError(f"data.path: {config.path} holds {count} image(s); at least 2 are needed")
+            raise ValueError(f"data.path: {config.path} has {count} image(s); at least 2 are needed")
         share = min(max(1, round(count * config.validation_fraction)), count - 1)
         is_held_out = np.zeros(count, dtype=bool)
         is_held_out[numpy_generator(Stream.SPLIT, 0).permutation(count)[:share]] = True
     train_rows = np.flatnonzero(~is_held_out)
     if config.limit is not None:
-        order = numpy_generator(Stream.SPLIT, 1).permutation(len(train_rows))
-        train_rows = train_rows[np.sort(order[: config.limit])]
+        train_rows = train_rows[random_rows(numpy_generator(Stream.SPLIT, 1), len(train_rows), config.limit)]
     return train_rows, np.flatnonzero(is_held_out)
 
 
 def shuffled(count: int) -> np.ndarray:
-    """The fixed order in which held-out images are kept, so that the first few of them stand for all."""
+    """The fixed order of held-out images, in which the first few represent all."""
     return numpy_generator(Stream.SPLIT, 2).permutation(count)
 
 
@@ -190,9 +189,9 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
     """Decodes images of a source on all cores, with a progress bar.
 
     Args:
-        source: where they are.
-        config: their size and the limit of memory.
-        rows: ascending numbers of the images to decode; None for all.
+        source: the images.
+        config: their size and the memory limit.
+        rows: ascending rows of the source; None for all.
     """
     rows = np.arange(len(source.names)) if rows is None else rows
     images: Tensor | None = None
@@ -220,30 +219,30 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
 
 
 def check_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
-    """Refuses an image (…, h, w) of another size than those before it.
+    """Checks the size of an image (…, h, w).
 
     Raises:
-        ValueError: naming the image.
+        ValueError: if it differs from the earlier images; names the image.
     """
     if tuple(shape) != tuple(expected):
         raise ValueError(
             f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: set "
-            "data.image_size to bring them to one size"
+            "data.image_size to resize them"
         )
 
 
 def decode_each(
     source: Source, rows: np.ndarray, transform: Callable[[Image.Image], np.ndarray]
 ) -> Generator[tuple[int, np.ndarray | str], None, None]:
-    """Decodes images of a source in order, on all cores, a bounded number ahead.
+    """Decodes images of a source in order, on all cores, at most 256 in advance.
 
     Args:
-        source: where they are.
-        rows: ascending numbers of the images.
-        transform: makes pixels of each.
+        source: the images.
+        rows: ascending rows of the source.
+        transform: converts an image to pixels.
 
     Yields:
-        The number of an image, and its pixels or why there are none.
+        The row of an image, and its pixels or the reason why it is unreadable.
     """
     if source.open_rows is not None:
         openers = source.open_rows(rows)
@@ -253,20 +252,20 @@ def decode_each(
     numbers = iter(rows.tolist())
     with (
         ThreadPoolExecutor() as pool,
-        warnings.catch_warnings(),  # here and not in the threads: it acts on the whole process
+        warnings.catch_warnings(),  # here and not in the threads: it affects the whole process
     ):
-        warnings.simplefilter("ignore")  # about odd metadata; the pixels decide
+        warnings.simplefilter("ignore")  # about unusual metadata, which does not affect the pixels
         while window := list(islice(openers, 256)):
             for result in pool.map(lambda opener: decode_one(opener, transform), window):
                 yield next(numbers), result
 
 
 def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
-    """Any PIL image as RGB (3, h, w) uint8: upright by its EXIF tag, transparency on white, resized and cropped.
+    """Converts a PIL image to RGB (3, h, w) uint8: upright by its EXIF tag, on white, resized and cropped.
 
     Args:
         image: of any mode.
-        image_size: side of the center crop after a bicubic resize of the short side; 0 keeps the image as it is.
+        image_size: side of the center crop after a bicubic resize of the short side; 0 keeps the size.
     """
     image = _upright_rgb(image)
     return _pixels(_resize(image, image_size) if image_size else image, image_size)
@@ -278,7 +277,7 @@ def to_crops(image: Image.Image, image_size: int, scale: float) -> np.ndarray:
     Args:
         image: of any mode.
         image_size: side of the crops.
-        scale: the short side of the larger copy is this many times the crops' side.
+        scale: short side of the larger copy, as a multiple of ``image_size``.
     """
     image = _upright_rgb(image)
     large = _resize(image, round(image_size * scale))
@@ -310,7 +309,7 @@ def _resize(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def _pixels(image: Image.Image, crop: int) -> np.ndarray:
-    """(3, h, w), of the center if ``crop`` gives its side."""
+    """Pixels (3, h, w), of the center crop of side ``crop`` unless that is 0."""
     if crop:
         left, top = (image.width - crop) // 2, (image.height - crop) // 2
         image = image.crop((left, top, left + crop, top + crop))
@@ -320,7 +319,7 @@ def _pixels(image: Image.Image, crop: int) -> np.ndarray:
 def decode_one(
     opener: Callable[[], bytes | Image.Image], transform: Callable[[Image.Image], np.ndarray]
 ) -> np.ndarray | str:
-    """The pixels, or why there are none."""
+    """The pixels of an image, or the reason why it is unreadable."""
     try:
         content = opener()
         return transform(Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content)
@@ -328,12 +327,12 @@ def decode_one(
         return "not an image Pillow can read"
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise whatever they like; each is reported by the file's name
+    except Exception as error:  # decoders raise any type; the caller reports it with the file name
         return str(error) or type(error).__name__
 
 
 def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: int, unreadable: list[str]) -> ImageSet:
-    """Images that are decoded as they are read; refuses a source that cannot give them in any order."""
+    """Images decoded on demand; raises for a source without random access."""
     if source.open_one is None or not config.image_size:
         raise ValueError(
             f"data.memory_gib: {config.memory_gib} given, but the decoded images need {num_bytes / 2**30:.1f} GiB; "

@@ -1,7 +1,7 @@
-"""The order in which training reads its items: an endless stream without state.
+"""The order in which training reads its items: an endless stateless stream.
 
-Item k of the stream is item ``permutation(seed, epoch)[k mod M]`` of epoch ``k // M``. A run is resumed exactly by
-knowing how many items it has read, in the middle of an epoch too, and no item is lost or read twice in an epoch.
+Item k of the stream is item ``permutation(seed, epoch)[k mod M]`` of epoch ``k // M``. The number of items read so far
+resumes a run exactly, also within an epoch, and no item is lost or read twice in an epoch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from heptapod.utils.random import Stream, numpy_generator
 
 
 class ItemSet(Protocol):
-    """Images or tokens that can be read in any order."""
+    """Images or tokens with random access."""
 
     labels: Tensor
-    """(M,) int64, -1 where an item has none."""
+    """(M,) int64, -1 for no label."""
 
     @property
     def is_slow(self) -> bool:
-        """Whether reading takes long enough to be done ahead."""
+        """Whether reading is slow enough to prefetch."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class ItemSet(Protocol):
     def __len__(self) -> int: ...
 
     def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
-        """The items with the given indices, augmented by the streams of the keys."""
+        """The items with the given indices, augmented by the random streams of the keys."""
         ...
 
 
@@ -59,7 +59,7 @@ class Batch:
     labels: Tensor
     """(B,) int64."""
     keys: list[tuple[int, int, int]]
-    """(seed, epoch, index) of each item: all randomness of training is keyed by it."""
+    """(seed, epoch, index) of each item, the key of all randomness of training."""
     names: list[str]
     """Names of the items."""
 
@@ -91,14 +91,14 @@ def batch_at(items: ItemSet, position: int, batch_size: int, seed: int) -> Batch
 class BatchStream:
     """The batches of a run.
 
-    With ``ahead`` each is prepared in the background while the one before it is used. That pays where reading is slow
-    or a GPU would wait; on the CPU it would take cores from training (an eighth of its speed on two cores).
+    With ``ahead`` the next batch is prepared in the background. That helps if reading is slow or a GPU would wait; on a
+    CPU it takes cores from training (an eighth of its speed on two cores).
 
     Args:
-        items: what is read.
-        batch_size: items per step of all processes together.
-        seed: of the order.
-        share: this process's part of every batch: its number and how many there are.
+        items: the items.
+        batch_size: items per step, over all processes.
+        seed: seed of the order.
+        share: rank and number of processes: the part of every batch that this process reads.
         ahead: prepare the next batch in the background.
     """
 
@@ -116,9 +116,9 @@ class BatchStream:
         """This process's part of the batch of a step (counted from 0)."""
         if self._pool is None:
             return self._read(step)
-        wanted = self._ahead.pop(step, None) or self._pool.submit(self._read, step)
+        future = self._ahead.pop(step, None) or self._pool.submit(self._read, step)
         self._ahead = {step + 1: self._pool.submit(self._read, step + 1)}
-        return wanted.result()
+        return future.result()
 
     def _read(self, step: int) -> Batch:
         rank, processes = self._share

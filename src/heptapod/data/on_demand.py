@@ -1,4 +1,4 @@
-"""Images too many for memory: decoded when they are read."""
+"""Images that exceed the memory: decoded on demand."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 class ImagesOnDemand:
-    """Stands in for the (M, 3, h, w) uint8 pixels of a set of images: decodes those that are indexed, on all cores.
+    """Replaces the (M, 3, h, w) uint8 pixels of an image set: indexing decodes images, on all cores.
 
-    In place of an image that cannot be read the next one that can is given, always the same, and said once.
+    The next readable image replaces an unreadable one, always the same; this is reported once.
 
     Args:
-        read: gives the pixels (3, h, w) of an image by its number, or says why there are none.
-        rows: number of each image.
+        read: returns the pixels (3, h, w) of a row, or the reason why it is unreadable.
+        rows: row of each image.
         names: name of each image, for messages.
         size: height and width in pixels.
     """
@@ -33,7 +33,7 @@ class ImagesOnDemand:
         self._read = read
         self._rows = rows
         self._names = names
-        self._said: set[int] = set()
+        self._reported: set[int] = set()
         self.shape = torch.Size((len(rows), 3, *size))
 
     def __len__(self) -> int:
@@ -43,27 +43,27 @@ class ImagesOnDemand:
         """Pixels (B, 3, h, w) uint8.
 
         Raises:
-            ValueError: if no image of the set can be read.
+            ValueError: if no image of the set is readable.
         """
         numbers = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        pixels = list(self._pool.map(self._one, numbers))
+        pixels = list(self._pool.map(self._decode, numbers))
         return torch.stack(pixels) if pixels else torch.empty(0, *self.shape[1:], dtype=torch.uint8)
 
     def take(self, indices: Tensor) -> ImagesOnDemand:
-        """The images with the given indices, none decoded."""
+        """The images with the given indices, without decoding."""
         chosen = indices.numpy()
         names = [self._names[i] for i in chosen.tolist()]
         return ImagesOnDemand(self._read, self._rows[chosen], names, (self.shape[2], self.shape[3]))
 
-    def _one(self, number: int) -> Tensor:
-        for ahead in range(len(self)):
-            place = (number + ahead) % len(self)
+    def _decode(self, number: int) -> Tensor:
+        for offset in range(len(self)):
+            place = (number + offset) % len(self)
             pixels = self._read(int(self._rows[place]))
             if not isinstance(pixels, str):
                 return torch.from_numpy(pixels)
-            if place not in self._said:
-                self._said.add(place)
-                logger.info(f"data: {self._names[place]} cannot be read ({pixels}); the next image stands in for it")
+            if place not in self._reported:
+                self._reported.add(place)
+                logger.warning(f"data: {self._names[place]} cannot be read ({pixels}); the next image replaces it")
         raise ValueError(f"data: none of {len(self)} image(s) can be read; the first is {self._names[0]}")
 
     @cached_property

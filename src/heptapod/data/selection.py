@@ -1,4 +1,4 @@
-"""Which images of a set a command looks at: all, a random part, one side of its split, some classes."""
+"""Selects images of a data set: all, a random part, one side of its split, some classes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
-from heptapod.data.sources import open_source
+from heptapod.data.sources import Source, open_source
 from heptapod.utils.config import from_dict
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
+
+Split = Literal["held_out", "train", "all"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,28 +22,20 @@ logger = logging.getLogger(__name__)
 def random_images(
     command: str, setting: str, data: str, image_size: int, count: int | None, draw: tuple[Stream, int], **limits: float
 ) -> ImageSet:
-    """All images of a set or a random part, in the order of their source; says which cannot be read.
+    """All images of a data set or a random part, in the order of their source; reports unreadable ones.
 
     Args:
-        command: for messages.
-        setting: the argument that gave ``data``, for messages.
+        command: name of the command, for messages.
+        setting: the argument with the value ``data``, for messages.
         data: a folder, parquet file(s), .tar shards or a built-in set.
         image_size: side after resizing and cropping, 0 keeps the size.
-        count: how many; None for all.
-        draw: purpose and seed of the draw.
+        count: number of images; None for all.
+        draw: purpose and seed of the random choice.
         **limits: other fields of DataConfig (``memory_gib``).
     """
     source = open_source(data, setting)
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, **limits}, command)
-    rows = numpy_generator(*draw).permutation(len(source.names))[:count]
-    rows.sort()
-    images = decode(source, config, rows)
-    for line in images.unreadable[:5]:
-        logger.info(f"{setting}: left out, {line}")
-    return images
-
-
-Split = Literal["held_out", "train", "all"]
+    return _decode(source, config, np.arange(len(source.names)), count, draw, setting)
 
 
 def split_images(
@@ -54,21 +48,21 @@ def split_images(
     seed: int,
     memory_gib: float,
 ) -> ImageSet:
-    """Images of one side of a set, perhaps of some classes only, perhaps a random part; says which cannot be read.
+    """Images of one side of a split, in the order of their source; reports unreadable ones.
 
     Args:
-        command: for messages.
+        command: name of the command, for messages.
         data: a folder, parquet file(s), .tar shards or a built-in set.
-        split: held_out takes the set's own held-out images, or those that training holds out where it has none; train
-            the others.
+        split: held_out: the held-out images of the set, or those that training holds out if the set has none; train:
+            the others; all.
         image_size: side after resizing and cropping, 0 keeps the size.
-        classes: names of the only classes wanted; None for all images, also those without a label.
-        count: how many; None for all.
-        seed: keys the draw.
-        memory_gib: refuse more than this many GiB of decoded images.
+        classes: names of the only classes; None for all images, also those without a label.
+        count: number of images, chosen at random; None for all.
+        seed: seed of the random choice.
+        memory_gib: maximum GiB of decoded images.
 
-    Returns:
-        The images, in the order of their source.
+    Raises:
+        ValueError: if the split has no image of the classes, or the images exceed ``memory_gib``.
     """
     source = open_source(data, "data")
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, "memory_gib": memory_gib}, command)
@@ -78,13 +72,20 @@ def split_images(
         train, held_out = split_rows(source.is_held_out(), config)
         rows = train if split == "train" else held_out
     if classes is not None:
-        wanted = [number for number, name in enumerate(source.class_names) if name in classes]
-        rows = rows[np.isin(np.array(source.labels)[rows], wanted)]
+        numbers = [number for number, name in enumerate(source.class_names) if name in classes]
+        rows = rows[np.isin(np.array(source.labels)[rows], numbers)]
         if len(rows) == 0:
             raise ValueError(f"classes: {', '.join(classes)} given, but the {split} images of {data} hold none of them")
+    return _decode(source, config, rows, count, (Stream.EVALUATION, seed), "data")
+
+
+def _decode(
+    source: Source, config: DataConfig, rows: np.ndarray, count: int | None, draw: tuple[Stream, int], setting: str
+) -> ImageSet:
+    """Decodes rows of a source, or a random choice of ``count`` of them; reports the first five unreadable images."""
     if count is not None:
-        rows = np.sort(rows[numpy_generator(Stream.EVALUATION, seed).permutation(len(rows))[:count]])
+        rows = rows[random_rows(numpy_generator(*draw), len(rows), count)]
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        logger.info(f"data: left out, {line}")
+        logger.warning(f"{setting}: skipped, {line}")
     return images

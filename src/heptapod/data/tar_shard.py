@@ -1,4 +1,4 @@
-"""One WebDataset shard: what a tar file holds, and how parts of it are read.
+"""One WebDataset shard: the index of a tar file, and reading its members.
 
 ```text
 train-000000.tar
@@ -23,43 +23,43 @@ import numpy as np
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 MAX_CLASSES = 1_000_000
-"""A class number at or above it is some other number that got into the place of a label."""
+"""Class numbers are below it; a larger number is not a label."""
 MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
-"""A sample's key, folders included, ends at the first dot of the file's name; what follows says what the member is."""
+"""The key of a sample (with folders) ends at the first dot of the file name; the rest is the kind of the member."""
 
 
 @dataclass
 class ShardIndex:
-    """Where the images of a shard are."""
+    """Positions of the images in a shard."""
 
     bytes: int
-    """Size of the shard when it was indexed."""
+    """Size of the shard at indexing."""
     mtime_ns: int
-    """Time of its last change then."""
+    """Modification time at indexing."""
     names: list[str]
-    """Names of the members that are images, in the order of their samples."""
+    """Names of the image members, in the order of their samples."""
     offsets: np.ndarray
-    """(m,) int64: first byte of each in the shard."""
+    """(m,) int64: first byte of each image."""
     sizes: np.ndarray
-    """(m,) int64: bytes of each."""
+    """(m,) int64: size of each image in bytes."""
     labels: np.ndarray
-    """(m,) int64: class numbers, -1 where a sample has none."""
+    """(m,) int64: class numbers, -1 for no label."""
     without_image: list[str]
-    """Keys of the samples that hold no image."""
+    """Keys of the samples without an image."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def fits(self, shard: os.stat_result) -> bool:
-        """Whether a shard is still as it was."""
+        """Whether size and modification time are unchanged."""
         return (shard.st_size, shard.st_mtime_ns) == (self.bytes, self.mtime_ns)
 
 
 class OpenShard:
-    """A shard that is open for reading, by any number of threads; closed when nothing refers to it any more.
+    """A shard open for reading by any number of threads; closed with its last reference.
 
     Raises:
-        FileNotFoundError, ValueError: if it is gone, or not the one that was indexed.
+        FileNotFoundError, ValueError: if it was removed or changed since it was indexed.
     """
 
     def __init__(self, path: Path, index: ShardIndex) -> None:
@@ -73,10 +73,10 @@ class OpenShard:
             os.close(self._descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        """A part of the shard.
+        """Bytes of the shard.
 
         Raises:
-            ValueError: if it is not there.
+            ValueError: if the shard is shorter.
         """
         content = os.pread(self._descriptor, size, offset)
         if len(content) != size:
@@ -88,7 +88,8 @@ def index_shard(path: Path) -> ShardIndex:
     """Finds the images of a shard and their labels.
 
     Raises:
-        ValueError: if it is damaged, holds no image, a sample with two, or a label that is no class number.
+        ValueError: if the shard is damaged or has no image, if a sample has two images, or a label is not a class
+            number.
     """
     images: dict[str, tarfile.TarInfo | None] = {}  # by sample, in their order
     labels: dict[str, int] = {}
@@ -102,15 +103,15 @@ def index_shard(path: Path) -> ShardIndex:
             images.setdefault(key, None)
             if kind in IMAGES:
                 if before := images[key]:
-                    raise ValueError(f"{path}: sample {key} holds two images, {before.name} and {member.name}")
+                    raise ValueError(f"{path}: sample {key} has two images, {before.name} and {member.name}")
                 images[key] = member
-            elif kind == "cls" or (kind == "json" and key not in labels):  # .cls counts where there are both
+            elif kind == "cls" or (kind == "json" and key not in labels):  # .cls takes precedence
                 label = _label(path, member, kind, os.pread(file.fileno(), member.size, member.offset_data))
                 if label is not None:
                     labels[key] = label
     found = {key: member for key, member in images.items() if member is not None}
     if not found:
-        raise ValueError(f"{path}: holds no images (members that end in {', '.join(IMAGES)})")
+        raise ValueError(f"{path}: has no images (members that end in {', '.join(IMAGES)})")
     return ShardIndex(
         stamp.st_size,
         stamp.st_mtime_ns,
@@ -123,11 +124,11 @@ def index_shard(path: Path) -> ShardIndex:
 
 
 def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar file, all of it seen to be whole: what tarfile takes for its end must be the end."""
+    """The members of a tar file; raises unless the end that tarfile finds is the end of the file."""
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="backslashreplace") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it would hold all of them twice
+                tar.members = []  # type: ignore[attr-defined]  # saves memory: all members are kept by the caller
                 yield member
             end = tar.offset
     except (tarfile.TarError, OverflowError, UnicodeError) as error:
@@ -141,15 +142,15 @@ def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _label(path: Path, member: tarfile.TarInfo, kind: str, content: bytes) -> int | None:
-    """The class number in a member; None for a JSON object without one."""
+    """The class number in a member; None if its JSON object has none."""
     if len(content) != member.size:
-        raise ValueError(f"{path}: truncated tar file ({member.name} is not whole)")
+        raise ValueError(f"{path}: truncated tar file ({member.name} is incomplete)")
     try:
         text = content.decode("utf-8")
         values = json.loads(text) if kind == "json" else {"label": int(text)}
     except ValueError:
         needed = "JSON" if kind == "json" else "a class number"
-        raise ValueError(f"{path}: {member.name} holds {content[:20]!r}, {needed} was expected") from None
+        raise ValueError(f"{path}: {member.name} contains {content[:20]!r}, {needed} was expected") from None
     label = values.get("label") if isinstance(values, dict) else None
     if label is None:
         return None

@@ -1,4 +1,4 @@
-"""Token sets: images seen through a frozen tokenizer, encoded once; in memory or memory-mapped from a cache."""
+"""Token sets: images encoded once by a frozen tokenizer, in memory or memory-mapped from a cache."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from torch import Tensor
 
 from heptapod.data.images import ImageSet
 from heptapod.grid import GridSpec
-from heptapod.tokenizers.base import Tokenizer, to_float
+from heptapod.tokenizers.base import Tokenizer
+from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
 
 @dataclass
 class TokenSet:
-    """Encoded images: views (crops, mirrored or not) of each, of which training reads one at random."""
+    """Encoded images. Each has one or more views (crops, mirrored or not); training reads a random one."""
 
     shards: list[Tensor]
-    """(m, views, N) integer codes or (m, views, N, C) numbers each; in memory or memory-mapped."""
+    """(m, views, N) integer codes or (m, views, N, C) latents each, in memory or memory-mapped."""
     labels: Tensor
-    """(M,) int64, -1 where there is no label."""
+    """(M,) int64, -1 for no label."""
     names: Sequence[str]
     """Names of the images."""
     class_names: list[str]
@@ -33,11 +34,11 @@ class TokenSet:
     grid: GridSpec
     """The token grid."""
     views: list[int]
-    """Which of the stored views training reads; the first is the image as it is."""
+    """The stored views that training reads; the first is the unaugmented image."""
     unreadable: list[str] = field(default_factory=list)
-    """"name: reason" of every image that could not be read."""
+    """"name: reason" of every unreadable image."""
     rows: Tensor | None = None
-    """(M,) int64: positions in the shards, where the set is a part of what they hold; None for all, in order."""
+    """(M,) int64: positions in the shards, for a subset of them; None for all in order."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +50,7 @@ class TokenSet:
 
     @property
     def is_slow(self) -> bool:
-        """Tokens are in memory, or mapped into it."""
+        """False: tokens are in memory, or memory-mapped."""
         return False
 
     def sha256(self) -> str:
@@ -61,21 +62,21 @@ class TokenSet:
         return digest.hexdigest()
 
     def items(self, indices: Tensor, keys: list[tuple[int, int, int]]) -> Tensor:
-        """Tokens (B, N) int64 or (B, N, C) float32 by index, of the view that an image's stream says."""
+        """Tokens (B, N) int64 or (B, N, C) float32 by index, of the view chosen by the random stream of each key."""
         if len(self.views) == 1:
             chosen = torch.full((len(indices),), self.views[0])
         else:
-            drawn = (KeyedGenerator(Stream.AUGMENT, keys).uniform(1).squeeze(1) * len(self.views)).long()
-            chosen = torch.tensor(self.views)[drawn.clamp(max=len(self.views) - 1)]
+            views = (KeyedGenerator(Stream.AUGMENT, keys).uniform(1).squeeze(1) * len(self.views)).long()
+            chosen = torch.tensor(self.views)[views.clamp(max=len(self.views) - 1)]
         return self._read(indices, chosen)
 
     def head(self, count: int) -> Tensor:
-        """Tokens of the first images as they are: (count, N) int64 or (count, N, C) float32."""
+        """Unaugmented tokens of the first images: (count, N) int64 or (count, N, C) float32."""
         indices = torch.arange(min(count, len(self)))
         return self._read(indices, torch.full_like(indices, self.views[0]))
 
     def subset(self, indices: np.ndarray) -> TokenSet:
-        """The images with the given indices, in that order, still read from the same shards."""
+        """The images with the given indices, in that order, from the same shards."""
         chosen = torch.from_numpy(indices)
         rows = chosen if self.rows is None else self.rows[chosen]
         names = [self.names[i] for i in indices.tolist()]
@@ -97,10 +98,10 @@ class TokenSet:
         return tokens
 
     def check_finite(self) -> None:
-        """Reads every view of every image.
+        """Checks every view of every image.
 
         Raises:
-            ValueError: naming an image one of whose latents is not a finite number.
+            ValueError: if a latent is not finite; names the image.
         """
         if self.grid.is_discrete:
             return
@@ -109,9 +110,7 @@ class TokenSet:
                 finite = self._read(indices, torch.full_like(indices, view)).isfinite().flatten(1).all(1)
                 if not finite.all():
                     name = self.names[int(indices[~finite][0])]
-                    raise ValueError(
-                        f"{name}: its latents hold numbers that are not finite; is the tokenizer sound, and the cache?"
-                    )
+                    raise ValueError(f"{name}: its latents are not finite; check the tokenizer and the cache")
 
 
 @torch.inference_mode()
@@ -119,7 +118,7 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
     """Encodes all images, and their mirror images if ``images.flip`` is set.
 
     Raises:
-        ValueError: if the image size does not fit the tokenizer, or it gives numbers that are not finite.
+        ValueError: if the image size does not fit the tokenizer, or latents are not finite.
     """
     grid = tokenizer.grid(*images.size)
     num_views = 2 if images.flip else 1
@@ -127,10 +126,10 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
     tokens = torch.empty(len(images), num_views, *grid.token_shape, dtype=dtype)
     with Progress(f"tokenizing {len(images):,} images", len(images)) as progress:
         for start in range(0, len(images), batch_size):
-            pixels = to_float(images.images[start : start + batch_size]).to(tokenizer.device)
+            pixels = images.images[start : start + batch_size]
             part = tokens[start : start + len(pixels)]
             for view in range(num_views):
-                part[:, view] = tokenizer.encode(pixels.flip(-1) if view else pixels).to("cpu", dtype)
+                part[:, view] = encode_pixels(tokenizer, pixels, flip=bool(view)).to(dtype)
             progress.advance(len(pixels))
     encoded = TokenSet(
         [tokens], images.labels, images.names, images.class_names, grid, list(range(num_views)), images.unreadable

@@ -1,12 +1,11 @@
-"""WebDataset shards: which ones a pattern names, where their images are, and reading those in any order.
+"""WebDataset shards: brace patterns, an index of their images, and random access.
 
-The places of the images are found once and kept in ``heptapod-index.safetensors`` beside the shards: again for a shard
-whose size or time of change is another, and in memory only where the folder cannot be written.
+The index is stored in ``heptapod-index.safetensors`` next to the shards, or only in memory if the folder is not
+writable. A shard is indexed again if its size or modification time changes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -15,12 +14,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
@@ -30,24 +30,25 @@ logger = logging.getLogger(__name__)
 
 
 INDEX = "heptapod-index.safetensors"
+LOCK = f"{TEMPORARY}heptapod-index.lock"
 FORMAT = "heptapod-tar-index-1"
 OPEN_SHARDS = 128
-"""Shards held open at a time; well below the number of files that systems allow."""
+"""Open shards at a time, well below the limit of open files."""
 INDEXING_THREADS = 8
-"""They wait for storage far more than they compute."""
+"""Indexing waits for storage far more than it computes."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """What a pattern stands for, as in a shell: ``{000..146}`` counts, keeping zeros; ``{a,b}`` lists.
+    """Expands braces as in a shell: ``{000..146}`` counts and keeps leading zeros, ``{a,b}`` lists.
 
     Raises:
         ValueError: if it counts down.
     """
-    found = BRACES.search(pattern)
-    if found is None:
+    match = BRACES.search(pattern)
+    if match is None:
         return [pattern]
-    first, last, words = found.groups()
+    first, last, words = match.groups()
     if words is not None:
         parts = words.split(",")
     elif int(first) > int(last):
@@ -56,7 +57,7 @@ def expand_braces(pattern: str) -> list[str]:
         padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
         width = max(len(first), len(last)) if padded else 1
         parts = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-    before, after = pattern[: found.start()], expand_braces(pattern[found.end() :])
+    before, after = pattern[: match.start()], expand_braces(pattern[match.end() :])
     return [f"{before}{part}{rest}" for part in parts for rest in after]
 
 
@@ -64,42 +65,41 @@ def find_shards(pattern: str) -> list[Path]:
     """The shards of a brace pattern.
 
     Raises:
-        FileNotFoundError: naming the first shard that is missing.
-        ValueError: if they are no tar files, or it counts down.
+        FileNotFoundError: if a shard is missing; names the first.
+        ValueError: if a file is not a .tar file, or the pattern counts down.
     """
     shards = [Path(path).expanduser() for path in expand_braces(pattern)]
     missing = [shard for shard in shards if not shard.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{missing[0]} is missing; {len(shards) - len(missing):,} of the {len(shards):,} shards of {pattern} are "
-            "there"
+            f"{missing[0]} is missing; {len(shards) - len(missing):,} of the {len(shards):,} shards of {pattern} exist"
         )
     if other := [shard for shard in shards if shard.suffix != ".tar"]:
-        raise ValueError(f"{pattern} stands for {other[0]}; only .tar shards can be given by a pattern")
+        raise ValueError(f"{pattern} expands to {other[0]}; a pattern can only name .tar shards")
     return shards
 
 
 def index_shards(shards: Sequence[Path]) -> list[ShardIndex]:
-    """The index of every shard: read where it is known, else made and kept beside the shards.
+    """The index of every shard: read from the stored index, or computed and stored.
 
     Raises:
-        ValueError: naming a shard that is damaged, holds no image, or has a label that is no class number.
+        ValueError: if a shard is damaged or has no image, or a label is not a class number; names the shard.
     """
-    found: dict[Path, ShardIndex] = {}
+    indices: dict[Path, ShardIndex] = {}
     for folder in dict.fromkeys(shard.parent for shard in shards):
         here = [shard for shard in shards if shard.parent == folder]
         known = _read_index(folder)
         if _unknown(here, known):
             known = _index_folder(folder, here, known)
-        found |= {shard: known[shard.name] for shard in here}
-    return [found[shard] for shard in shards]
+        indices |= {shard: known[shard.name] for shard in here}
+    return [indices[shard] for shard in shards]
 
 
 class ShardReader:
-    """Reads images out of shards, in any order and by any number of threads.
+    """Reads images from shards in any order, with any number of threads.
 
-    A shard that is gone, or not the one that was indexed, is an error at once (``FileNotFoundError``, ``ValueError``):
-    it must not pass for so many images that cannot be read.
+    A shard that was removed or changed raises an error (``FileNotFoundError``, ``ValueError``); its images do not count
+    as unreadable.
 
     Args:
         shards: the tar files.
@@ -109,7 +109,7 @@ class ShardReader:
     def __init__(self, shards: Sequence[Path], indices: Sequence[ShardIndex]) -> None:
         self._indices = indices
         self._ends = np.cumsum([len(index) for index in indices])
-        # One that is pushed out is closed when the last thread that reads from it lets go of it.
+        # A shard that leaves the cache closes when the last thread finishes reading it.
         self._open = lru_cache(OPEN_SHARDS)(lambda number: OpenShard(shards[number], indices[number]))
 
     def shard(self, number: int) -> OpenShard:
@@ -117,10 +117,13 @@ class ShardReader:
         return self._open(number)
 
     def opener(self, row: int) -> Callable[[], bytes]:
-        """Opens the shard of an image, which is given by its number among those of all shards.
+        """Opens the shard of an image.
+
+        Args:
+            row: number of the image among those of all shards.
 
         Returns:
-            A function that reads the image's file.
+            A function that reads the bytes of the image.
         """
         number = int(np.searchsorted(self._ends, row, side="right"))
         index = self._indices[number]
@@ -129,27 +132,27 @@ class ShardReader:
 
 
 def _index_folder(folder: Path, shards: Sequence[Path], known: dict[str, ShardIndex]) -> dict[str, ShardIndex]:
-    """Indexes what is not known, and keeps it beside the shards if that can be."""
+    """Indexes the shards that lack an index, and stores it next to them if the folder is writable."""
     is_writable = os.access(folder, os.W_OK)
-    with _turn(folder, is_writable):
-        known = _read_index(folder) or known  # another process may just have done it
+    with _index_lock(folder) if is_writable else nullcontext():
+        known = _read_index(folder) or known  # another process may have stored it meanwhile
         if not (unknown := _unknown(shards, known)):
             return known
-        found: dict[str, ShardIndex] = {}
+        added: dict[str, ShardIndex] = {}
         try:
             with (
                 ThreadPoolExecutor(INDEXING_THREADS) as pool,
                 Progress(f"indexing {len(unknown):,} shards", len(unknown), "shards") as progress,
             ):
                 for shard, index in zip(unknown, pool.map(index_shard, unknown), strict=True):
-                    found[shard.name] = index
+                    added[shard.name] = index
                     progress.advance(1)
-        finally:  # the work on those before a damaged one is not lost
-            known = known | found
-            if found and is_writable:
+        finally:  # keeps the work on the shards before a damaged one
+            known = known | added
+            if added and is_writable:
                 _write_index(folder, known)
-            elif found:
-                logger.info(f"data: {folder} cannot be written, so its shards are indexed anew each time")
+            elif added:
+                logger.warning(f"data: {folder} is not writable, so its shards are indexed again each time")
     return known
 
 
@@ -158,25 +161,28 @@ def _unknown(shards: Sequence[Path], known: dict[str, ShardIndex]) -> list[Path]
 
 
 @contextmanager
-def _turn(folder: Path, is_writable: bool) -> Iterator[None]:
-    """Lets one process after another index a folder, so that all but the first find it done."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _index_lock(folder: Path) -> Iterator[None]:
+    """Lets one process at a time index a folder, so that the next ones find the index.
+
+    Without file locks on this file system, processes may do the same work; each stores a complete index.
+    """
+    lock = FileLock(folder / LOCK)
+    with suppress(OSError):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info(f"data: waiting for another process that indexes {folder}")
+            lock.acquire()
     try:
-        if is_writable:  # otherwise none could tell the next one what it found
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info(f"data: waiting for another process that indexes {folder}")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError:
-                pass  # no locks on this file system: processes may do the same work, each keeps a whole index
         yield
     finally:
-        os.close(descriptor)
+        if lock.is_locked:
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def _read_index(folder: Path) -> dict[str, ShardIndex]:
-    """What is kept beside the shards, by the name of a shard; nothing where it is missing or damaged."""
+    """The stored index by the name of a shard; empty if it is missing or damaged."""
     path = folder / INDEX
     try:
         facts = json.loads(read_metadata(path)["index"])
@@ -197,7 +203,7 @@ def _read_index(folder: Path) -> dict[str, ShardIndex]:
 
 
 def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
-    """Keeps the index of the shards that are still there; says so where that cannot be."""
+    """Stores the index of the existing shards; reports a failure."""
     known = {name: index for name, index in known.items() if (folder / name).is_file()}
     indices = list(known.values())
     shards = [
@@ -216,13 +222,13 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
         for key in ("offsets", "sizes", "labels")
     }
     tensors["names"] = torch.from_numpy(np.frombuffer(text.encode("utf-8"), np.uint8).copy())
-    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"  # its own: where there are no locks others may write too
+    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"  # unique: without file locks, other processes may write too
     try:
         write_tensors(temporary, tensors, {"index": json.dumps({"format": FORMAT, "shards": shards})})
-        shutil.copymode(folder / next(iter(known)), temporary)  # whoever may read the shards may read it
+        shutil.copymode(folder / next(iter(known)), temporary)  # readable by whoever can read the shards
         os.replace(temporary, folder / INDEX)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        logger.info(
-            f"data: the index of {folder} cannot be kept there ({error.strerror}), so it is made anew each time"
+        logger.warning(
+            f"data: the index of {folder} cannot be stored there ({error.strerror}), so it is computed again each time"
         )

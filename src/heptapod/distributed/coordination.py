@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import torch.distributed as dist
-
 from heptapod.distributed import process_group
 from heptapod.distributed.errors import (
     REPORTED_ERRORS,
@@ -28,7 +26,7 @@ from heptapod.distributed.errors import (
 )
 
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store
+    from torch.distributed.distributed_c10d import Store
 
 POLL_SECONDS = 0.5
 REPORT_SECONDS = 3.0
@@ -212,7 +210,7 @@ def _asked(question: Callable[[Store], T]) -> T:
 
 
 def _store() -> Store:
-    return dist.distributed_c10d._get_default_store()
+    return process_group.shared_store()
 
 
 def _key(name: str) -> str:

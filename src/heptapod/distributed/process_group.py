@@ -81,13 +81,27 @@ def _check_gpus() -> None:
         )
 
 
+def shared_store() -> Store:
+    """The key-value store of the process group."""
+    if hasattr(dist.distributed_c10d, "_get_default_store"):  # also of a group that others initialized
+        return dist.distributed_c10d._get_default_store()
+    if _store is None:
+        raise RuntimeError("no process group was initialized here")
+    return _store
+
+
+_store: Store | None = None
+
+
 def _join(timeout: timedelta) -> None:
+    global _store
     store: Store
     store, number, processes = next(rendezvous("env://", timeout=timeout))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         # After a restart torchrun's store may still hold the addresses of those that were stopped. Restarts are counted
         # on each machine for itself, so several need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead (docs/scale.md).
         store = PrefixStore(f"heptapod/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    _store = store
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -1,6 +1,6 @@
-"""What every cell distribution promises.
+"""The interface of every cell distribution.
 
-Shape legend: B batch, L cells, D width of a feature, C numbers per token.
+Shape legend: B batch, L cells, D width of a feature, C channels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.registry import further_settings
 
 Solver = Literal["ancestral", "ddim", "euler", "heun"]
 
@@ -44,7 +45,7 @@ S = TypeVar("S", bound=CellSampling)
 
 
 class CellDistribution(nn.Module, ABC):
-    """p(x_n | feature): how one cell is learned, drawn and judged."""
+    """p(x_n | feature): the loss, the samples and the likelihood of one cell."""
 
     is_discrete: bool = False
     """Whether tokens are discrete (codes) rather than continuous."""
@@ -55,18 +56,18 @@ class CellDistribution(nn.Module, ABC):
     has_likelihood: bool = True
     """Whether :meth:`log_prob` gives one."""
     uncertainty_name: str
-    """What :meth:`belief` measures, with its unit, as a picture says it."""
+    """The quantity that :meth:`belief` measures, with its unit, as pictures name it."""
 
     @classmethod
     def from_config(cls, config: DistributionConfig, width: int, size: int) -> Self:
-        """Builds the distribution; override it for further arguments from ``config``.
+        """Builds the distribution; further settings of its config class are keyword arguments.
 
         Args:
             config: its settings.
             width: D, width of the features.
             size: V of discrete tokens, or C of continuous ones.
         """
-        return cls(width, size)
+        return cls(width, size, **further_settings(config, DistributionConfig))
 
     @abstractmethod
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
@@ -74,7 +75,7 @@ class CellDistribution(nn.Module, ABC):
 
         Args:
             features: (B, ..., D) features of the head.
-            targets: (B, ...) int64 codes, or (B, ..., C) vectors.
+            targets: (B, ...) int64 codes, or (B, ..., C) continuous tokens.
             generator: randomness of the loss, one stream per image; None for a loss without any.
 
         Returns:
@@ -85,20 +86,20 @@ class CellDistribution(nn.Module, ABC):
     def sample(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
-        """Draws one value per feature.
+        """Samples one token per feature.
 
         Args:
             features: (B, L, D).
-            generator: image b takes its numbers from the b-th stream.
+            generator: image b uses the b-th stream of random numbers.
             sampling: the sampling config of a cell; solver and steps may be unset.
-            schedule: what :meth:`schedule` gives for the same ``sampling``; computed anew if left out.
+            schedule: the result of :meth:`schedule` for the same ``sampling``; computed if None.
 
         Returns:
             (B, L) int64 or (B, L, C) float32.
         """
 
     def schedule(self, sampling: CellSampling) -> list[Tensor]:
-        """What does not depend on the cells and so is computed once for a whole image."""
+        """The part of sampling that does not depend on the cells, computed once per image."""
         return []
 
     @abstractmethod
@@ -106,27 +107,27 @@ class CellDistribution(nn.Module, ABC):
         """Log p(target | feature) in nats, float32, (B, ...); arguments as for :meth:`loss`.
 
         Raises:
-            ValueError: if the distribution has no likelihood, or estimates it and is given no generator.
+            ValueError: if the distribution has no likelihood, or if it estimates the likelihood and generator is None.
         """
 
     @abstractmethod
     def belief(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The most likely code or the mean, and the uncertainty (entropy or spread), for each feature (B, L, D)."""
+        """The prediction for each feature (B, L, D): most likely code or mean, and uncertainty (entropy or spread)."""
 
     def uncertainty(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
-        """How uncertain each feature's cell is, (B, L), as cheaply as it can be said: what confidence orders by."""
+        """The uncertainty (B, L) of each cell, estimated cheaply: the order ``confidence`` sorts by it."""
         return self.belief(features, generator, sampling, schedule)[1]
 
     @abstractmethod
     def plan(self, sampling: S) -> S:
-        """The same with solver and steps filled in.
+        """The same config with solver and solver steps filled in.
 
         Raises:
-            ValueError: naming a setting that this distribution cannot follow.
+            ValueError: naming a setting that this distribution does not support.
         """
 
 
@@ -152,5 +153,5 @@ def register_distribution(kind: str, config: type[DistributionConfig] | None = N
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor made on the CPU where it is needed, without waiting for a GPU to be done with what it does."""
+    """Moves a CPU tensor to a device, without synchronizing with a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

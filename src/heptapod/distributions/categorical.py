@@ -47,12 +47,12 @@ class Categorical(CellDistribution):
         probabilities = self.probabilities(features, sampling)
         uniform = to_device(generator.uniform(probabilities.shape[1]), probabilities.device).unsqueeze(-1)
         cumulative = probabilities.cumsum(-1)
-        # The first code whose cumulative probability exceeds u · total; codes of probability 0 are never hit.
+        # The first code with a cumulative probability above u · total; codes of probability 0 are never sampled.
         drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
         return drawn
 
     def probabilities(self, features: Tensor, sampling: CellSampling) -> Tensor:
-        """What :meth:`sample` draws from, not normalized, for features (B, L, D): (B, L, V) float32."""
+        """The distribution that :meth:`sample` uses, not normalized, for features (B, L, D): (B, L, V) float32."""
         logits = self.logits(features).float()
         if sampling.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
@@ -70,9 +70,9 @@ class Categorical(CellDistribution):
         """See :meth:`CellDistribution.plan`."""
         for name, value in (("cell_steps", sampling.cell_steps), ("cell_solver", sampling.cell_solver)):
             if value is not None:
-                raise ValueError(f"{name}: {value} given, but this model draws codes, each in one go")
+                raise ValueError(f"{name}: {value} given, but this model samples codes, which need no solver")
         if sampling.preset != "default":
-            raise ValueError(f"preset: {sampling.preset} given, but this model draws codes, each in one go")
+            raise ValueError(f"preset: {sampling.preset} given, but this model samples codes, which need no solver")
         return sampling
 
 

@@ -1,8 +1,8 @@
-"""The per-cell MLP of the continuous distributions: a noisy vector, its noise level and the head's feature -> a vector.
+"""The per-cell MLP of the continuous distributions: a noisy token, its noise level and the head's feature -> a token.
 
 Residual blocks whose adaptive LayerNorm is steered by feature and noise level (after MAR, 2406.11838).
 
-Shape legend: C numbers per token, D width of a feature, W width of the MLP.
+Shape legend: C channels, D width of a feature, W width of the MLP.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from heptapod.nn.layers import Linear
 
 NUM_SINES = 256
 LEVEL_SCALE = 1000.0
-"""Noise levels lie between 0 (clean) and 1 (noise alone); the sines see them times this."""
+"""Noise levels are between 0 (clean) and 1 (pure noise); the sine embedding multiplies them by this."""
 
 
 class Modulation(nn.Module, ABC):
     """Shift, scale and (in blocks) gate of every layer from a feature z and a noise level t.
 
-    What depends on z alone is computed once per cell, what depends on t alone once per schedule.
+    The part of z is computed once per cell, the part of t once per schedule.
 
     Args:
         width: W.
-        counts: for each layer, how many vectors of W numbers steer it: 3 (shift, scale, gate) or 2.
+        counts: for each layer, the number of its modulation vectors (W): 3 (shift, scale, gate) or 2.
     """
 
     def __init__(self, width: int, counts: list[int]) -> None:
@@ -82,7 +82,7 @@ class JointModulation(Modulation):
 
 
 class SeparableModulation(Modulation):
-    """A·SiLU(z) + B·SiLU(t): nothing but a sum is left at a step."""
+    """A·SiLU(z) + B·SiLU(t): a step only adds the two."""
 
     def __init__(self, width: int, counts: list[int]) -> None:
         super().__init__(width, counts)
@@ -133,11 +133,11 @@ class CellBlock(nn.Module):
 
 
 class CellMLP(nn.Module):
-    """(noisy vector, noise level, feature) -> vector.
+    """(noisy token, noise level, feature) -> token.
 
     Args:
-        channels: C, numbers per token.
-        outputs: numbers that are predicted per token.
+        channels: C of a token.
+        outputs: predicted values per token.
         condition_width: D, width of the head's features.
         depth: residual blocks.
         width: W.
@@ -165,11 +165,11 @@ class CellMLP(nn.Module):
         self._initialize()
 
     def of_features(self, features: Tensor) -> list[Tensor]:
-        """What the network needs of features (..., D): once per cell."""
+        """The modulation by features (..., D), computed once per cell."""
         return self.modulation.of_features(self.condition(features))
 
     def of_levels(self, levels: Tensor) -> list[Tensor]:
-        """What the network needs of noise levels (...) between 0 and 1: once per schedule."""
+        """The modulation by noise levels (...) between 0 and 1, computed once per schedule."""
         half = NUM_SINES // 2
         frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=levels.device))
         angles = (LEVEL_SCALE * levels.float()).unsqueeze(-1) * frequencies
@@ -177,7 +177,7 @@ class CellMLP(nn.Module):
 
     def forward(self, x: Tensor, levels: list[Tensor], features: list[Tensor]) -> Tensor:
         """(..., C) -> (..., outputs) float32; levels and features broadcast against x."""
-        with torch.autocast(x.device.type, enabled=False):  # rounded to bfloat16, little noise would be lost
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round small noise away
             h = self.input(x)
         for layer, block in enumerate(self.blocks):
             h = block(h, *self.modulation(layer, features, levels))
@@ -187,7 +187,7 @@ class CellMLP(nn.Module):
         return out
 
     def _initialize(self) -> None:
-        """As MAR: Xavier, small noise embeddings; blocks and output begin as nothing."""
+        """As MAR: Xavier, small noise embeddings; blocks and output start at zero."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from heptapod.utils.config import settings
 from heptapod.utils.registry import Registry
@@ -15,21 +17,18 @@ class DistributionConfig:
     kind: str = "categorical"
     """categorical: codes of a discrete tokenizer; diffusion (after MAR) or flow (rectified flow, with a likelihood):
     continuous tokens; or a registered distribution."""
-    mlp_depth: int = 0
+    mlp_depth: Annotated[int, Field(ge=0)] = 0
     """Residual blocks of the per-cell MLP; 0 takes those of the named size."""
-    mlp_width: int = 0
+    mlp_width: Annotated[int, Field(ge=0)] = 0
     """Width of the per-cell MLP; 0 takes that of the named size."""
     modulation: Literal["joint", "separable"] | None = None
     """How feature z and noise level t steer a block. joint: W·SiLU(z + t), as MAR does; separable: A·SiLU(z) once per
     cell plus B·SiLU(t) once per schedule, which leaves less to compute at every step (the default)."""
-    noise_levels: int = 0
+    noise_levels: Annotated[int, Field(ge=0)] = 0
     """Noise levels at which every supervised cell is trained in a step; 0 takes 4."""
 
     def __post_init__(self) -> None:
         has_mlp = DISTRIBUTIONS.get(self.kind).has_mlp
-        for name in ("mlp_depth", "mlp_width", "noise_levels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1 (or 0 for the default)")
         if has_mlp:
             self.modulation = self.modulation or "separable"
             self.noise_levels = self.noise_levels or 4

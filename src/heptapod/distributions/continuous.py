@@ -1,6 +1,6 @@
-"""What the distributions over vectors have in common.
+"""The base of the distributions over continuous tokens.
 
-Shape legend: B images, M cells of an image, R noise levels, C numbers per token, D width of a feature.
+Shape legend: B images, M cells of an image, R noise levels, C channels, D width of a feature.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from heptapod.distributions.config import DistributionConfig
 from heptapod.utils.random import KeyedGenerator
 
 BELIEF_DRAWS = 16
-"""Vectors drawn per cell to know mean and spread of its distribution."""
+"""Samples per cell for the mean and the spread of its distribution."""
 CONFIDENCE_DRAWS = 4
-"""Vectors drawn per cell to know which cells are the most certain."""
+"""Samples per cell for the order ``confidence``."""
 
 
 class Preset(NamedTuple):
-    """A way to draw a vector."""
+    """A solver and its number of steps."""
 
     solver: Solver
     steps: int
 
 
 class ContinuousDistribution(CellDistribution):
-    """A distribution over vectors that turns noise into a token with a per-cell MLP.
+    """A distribution over continuous tokens: a per-cell MLP turns noise into a token.
 
-    All cells of a step are drawn at once, in float32 also under autocast. In training the products of the MLP follow
+    All cells of a step are sampled together, in float32 also under autocast. In training the products of the MLP follow
     autocast; noise, targets and losses are float32.
 
     Args:
         mlp: the network.
-        channels: C, numbers per token.
+        channels: C of a token.
         noise_levels: R, noise levels at which every cell is trained in a step; those of an image are shared by its
             cells, one from each of R equally likely ranges.
     """
@@ -51,8 +51,8 @@ class ContinuousDistribution(CellDistribution):
     uncertainty_name = "spread (standard deviation)"
     presets: Mapping[Literal["default", "fast"], Preset]
     solvers: Mapping[Solver, int]
-    """The solvers and their steps where neither a setting nor a preset says them."""
-    most_steps: int | None = None
+    """The solvers and their default numbers of steps."""
+    max_steps: int | None = None
 
     def __init__(self, mlp: CellMLP, channels: int, noise_levels: int) -> None:
         super().__init__()
@@ -85,17 +85,17 @@ class ContinuousDistribution(CellDistribution):
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """Losses (B, M, R) of x (B, M, 1, C) with noise (B, M, R, C) at levels of quantiles (B, 1, R) in [0, 1).
 
-        The quantiles are float64 on the CPU, so that what follows from them is exact and needs no float64 on a device.
+        The quantiles are float64 on the CPU, so that results are exact and need no float64 on a device.
         """
 
     def sample(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
-        """Draws (B, L, C) float32, see :meth:`CellDistribution.sample`."""
+        """Samples (B, L, C) float32, see :meth:`CellDistribution.sample`."""
         sampling = self.plan(sampling)
         B, L, _ = features.shape
         with torch.autocast(features.device.type, enabled=False):
-            # All noise at once, so that nothing waits for the host within the loop over the steps.
+            # All noise at once, so that the loop over the steps never waits for the host.
             noise = generator.normal(L * self._num_noises(sampling) * self.channels).view(B, L, -1, self.channels)
             noise = to_device(noise.permute(2, 0, 1, 3).flatten(1, 2).contiguous(), features.device)  # (·, B·L, C)
             condition = self.mlp.of_features(features.float().flatten(0, 1))
@@ -103,18 +103,18 @@ class ContinuousDistribution(CellDistribution):
             return self._draw(noise, condition, schedule, sampling).view(B, L, self.channels)
 
     def schedule(self, sampling: CellSampling) -> list[Tensor]:
-        """What the network needs of the noise levels that the solver visits."""
+        """The modulation by the noise levels of the solver."""
         device = self.mlp.output.weight.device
         with torch.autocast(device.type, enabled=False):
             return self.mlp.of_levels(to_device(torch.tensor(self._levels(self.plan(sampling))), device))
 
     @abstractmethod
     def _levels(self, sampling: CellSampling) -> list[float]:
-        """Noise levels between 0 and 1 in the order in which the solver asks for them."""
+        """Noise levels between 0 and 1 in the order of the solver."""
 
     @abstractmethod
     def _num_noises(self, sampling: CellSampling) -> int:
-        """Normal vectors needed to draw one token."""
+        """Number of noise tensors needed to sample one token."""
 
     @abstractmethod
     def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
@@ -127,25 +127,25 @@ class ContinuousDistribution(CellDistribution):
     def belief(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean (B, L, C) and spread (B, L) of a few draws; the spread is the root mean square over the channels."""
+        """Mean (B, L, C) and spread (B, L) of a few samples; the spread is the root mean square over the channels."""
         return self._moments(BELIEF_DRAWS, features, generator, sampling, schedule)
 
     def uncertainty(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
-        """The spread of fewer draws than in :meth:`belief`, at temperature 1."""
+        """The spread of fewer samples than in :meth:`belief`, at temperature 1."""
         sampling = dataclasses.replace(sampling, temperature=1)
         return self._moments(CONFIDENCE_DRAWS, features, generator, sampling, schedule)[1]
 
     def _moments(
         self,
-        draws: int,
+        count: int,
         features: Tensor,
         generator: KeyedGenerator,
         sampling: CellSampling,
         schedule: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        values = [self.sample(features, generator, sampling, schedule) for _ in range(draws)]
+        values = [self.sample(features, generator, sampling, schedule) for _ in range(count)]
         variance, mean = torch.var_mean(torch.stack(values), dim=0)
         return mean, variance.mean(-1).sqrt()
 
@@ -153,7 +153,9 @@ class ContinuousDistribution(CellDistribution):
         """See :meth:`CellDistribution.plan`."""
         for name in ("top_k", "top_p"):
             if getattr(sampling, name) is not None:
-                raise ValueError(f"{name}: {getattr(sampling, name)} given, but this model draws vectors, not codes")
+                raise ValueError(
+                    f"{name}: {getattr(sampling, name)} given, but this model samples continuous tokens, not codes"
+                )
         preset = self.presets[sampling.preset]
         solver = sampling.cell_solver or preset.solver
         if solver not in self.solvers:
@@ -161,13 +163,13 @@ class ContinuousDistribution(CellDistribution):
                 f"cell_solver: {solver} given, but a {type(self).__name__} is drawn by {' or '.join(self.solvers)}"
             )
         steps = sampling.cell_steps or (preset.steps if solver == preset.solver else self.solvers[solver])
-        if self.most_steps is not None and steps > self.most_steps:
-            raise ValueError(f"cell_steps: {steps} given, must be at most {self.most_steps}")
+        if self.max_steps is not None and steps > self.max_steps:
+            raise ValueError(f"cell_steps: {steps} given, must be at most {self.max_steps}")
         return dataclasses.replace(sampling, cell_solver=solver, cell_steps=steps)
 
     def _check(self, targets: Tensor) -> None:
         if not targets.is_floating_point() or targets.shape[-1] != self.channels:
             raise ValueError(
-                f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over vectors of "
-                f"{self.channels} numbers"
+                f"tokens: {tuple(targets.shape)} of {targets.dtype} given, but this distribution is over "
+                f"continuous tokens of {self.channels} channels"
             )

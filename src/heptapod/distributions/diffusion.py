@@ -33,9 +33,9 @@ MAX_LEVEL = int(torch.nonzero(SIGNAL >= MIN_SIGNAL)[-1])
 class DiffusionDistribution(ContinuousDistribution):
     """ε-prediction over a cosine schedule of 1,000 levels, with a learned variance.
 
-    x_t = √ᾱ_t x + √(1−ᾱ_t) ε; the network predicts ε and, per number, where the log-variance of the step backwards lies
-    between its two bounds. The loss is the squared error of ε plus the variational bound of the variance in nats. There
-    is no likelihood.
+    x_t = √ᾱ_t x + √(1−ᾱ_t) ε. The network predicts ε and, per channel, the position of the log-variance of the reverse
+    step between its two bounds. The loss is the squared error of ε plus the variational bound of the variance in nats.
+    There is no likelihood.
 
     Args:
         mlp: a network with 2·C outputs.
@@ -46,7 +46,7 @@ class DiffusionDistribution(ContinuousDistribution):
     outputs_per_channel = 2  # noise and log-variance
     presets = {"default": Preset("ddim", 12), "fast": Preset("ddim", 8)}
     solvers = {"ancestral": 100, "ddim": 12}
-    most_steps = MAX_LEVEL + 1
+    max_steps = MAX_LEVEL + 1
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
@@ -74,7 +74,7 @@ class DiffusionDistribution(ContinuousDistribution):
         signals = torch.cat([SIGNAL[levels], SIGNAL.new_ones(1)])
         x = noise[0] * (sampling.temperature if sampling.cell_solver == "ddim" else 1.0)
         for i in range(len(levels)):
-            step = Backwards(signals[i], signals[i + 1], torch.device("cpu"))  # numbers, which any device takes
+            step = Backwards(signals[i], signals[i + 1], torch.device("cpu"))  # scalars, which work on every device
             epsilon, interpolation = self.mlp(x, [part[i] for part in schedule], condition).chunk(2, -1)
             if sampling.cell_solver == "ddim":
                 x = step.deterministic(x, epsilon)
@@ -98,7 +98,7 @@ class Backwards:
         alpha = signal / before
         beta, noise = 1 - alpha, 1 - signal
         posterior = beta * (1 - before) / noise
-        # The last step has no variance of its own, and nothing is to be learned about it.
+        # The last step has no variance, so nothing is learned about it.
         lower = torch.where(before >= 1, beta, posterior)
         numbers = [signal.sqrt(), noise.sqrt(), before.sqrt(), (1 - before).sqrt(), alpha.sqrt(), beta / noise.sqrt()]
         numbers += [before.sqrt() * beta / noise, alpha.sqrt() * (1 - before) / noise, beta.log(), lower.log()]
@@ -122,7 +122,7 @@ class Backwards:
         return share * self.upper + (1 - share) * self.lower
 
     def bound(self, clean: Tensor, noisy: Tensor, epsilon: Tensor, interpolation: Tensor) -> Tensor:
-        """KL(true step ‖ predicted step) per number in nats; 0 for the last step."""
+        """KL(true step ‖ predicted step) per channel in nats; 0 for the last step."""
         mean, log_variance = self.mean(noisy, epsilon), self.log_variance(interpolation)
         true_mean = self.clean_share * clean + self.noisy_share * noisy
         distance = (true_mean - mean).square() * (-log_variance).exp()

@@ -1,6 +1,6 @@
 """Rectified flow of one cell (arXiv 2209.03003), with a likelihood by the change of variables (1806.07366, 1810.01367).
 
-Shape legend: B images, M cells of an image, R noise levels, C numbers per token.
+Shape legend: B images, M cells of an image, R noise levels, C channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from heptapod.distributions.continuous import ContinuousDistribution, Preset
 from heptapod.utils.random import KeyedGenerator
 
 EXACT_CHANNELS = 32
-"""Up to so many numbers per token the trace of the Jacobian is exact; above, it is estimated."""
+"""Up to this number of channels the trace of the Jacobian is exact; above, it is estimated."""
 PROBES = 16
 """Random sign vectors per cell of the estimate (Hutchinson)."""
 LIKELIHOOD_STEPS = 25
@@ -54,25 +54,25 @@ class FlowDistribution(ContinuousDistribution):
         return [float(level) for level in np.linspace(1, 0, (sampling.cell_steps or 0) + 1)]
 
     def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
-        """See :meth:`ContinuousDistribution._draw`; temperature scales the noise that the way begins with."""
+        """See :meth:`ContinuousDistribution._draw`; temperature scales the initial noise."""
         num_steps = len(schedule[0]) - 1
         step = -1 / num_steps
         x = noise[0] * sampling.temperature
         for i in range(num_steps):
             velocity = self.mlp(x, [part[i] for part in schedule], condition)
-            ahead = x + step * velocity
+            end = x + step * velocity
             if sampling.cell_solver == "heun":
-                velocity_ahead = self.mlp(ahead, [part[i + 1] for part in schedule], condition)
-                ahead = x + step / 2 * (velocity + velocity_ahead)
-            x = ahead
+                end_velocity = self.mlp(end, [part[i + 1] for part in schedule], condition)
+                end = x + step / 2 * (velocity + end_velocity)
+            x = end
         return x
 
     @torch.no_grad()
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """By the instantaneous change of variables, see :meth:`CellDistribution.log_prob`.
 
-        log p(x) = log N(x_1; 0, 1) + ∫₀¹ div v(x_t, t) dt along dx/dt = v. The divergence is exact for up to 32 numbers
-        per token; above, it is estimated with 16 random sign vectors per cell, the same along its way. The density is
+        log p(x) = log N(x_1; 0, 1) + ∫₀¹ div v(x_t, t) dt along dx/dt = v. The divergence is exact for up to 32
+        channels; above, it is estimated with 16 random sign vectors per cell, the same along its way. The density is
         that of the token as given, that is, of the normalized latent; :attr:`ContinuousTokenizer.log_scale` leads to
         the latent itself.
         """
@@ -89,7 +89,7 @@ class FlowDistribution(ContinuousDistribution):
         if self.channels <= EXACT_CHANNELS:
             return torch.eye(self.channels, device=x.device).unsqueeze(1).expand(-1, len(x), -1)
         if generator is None:
-            raise ValueError(f"generator: None given, but the likelihood of {self.channels} numbers is an estimate")
+            raise ValueError(f"generator: None given, but the likelihood of {self.channels} channels is an estimate")
         numbers = generator.uniform(len(x) // len(generator) * PROBES * self.channels)
         signs = (numbers < 0.5).to(x).view(len(x), PROBES, self.channels) * 2 - 1
         return signs.transpose(0, 1) / math.sqrt(PROBES)

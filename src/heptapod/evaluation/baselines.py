@@ -1,20 +1,25 @@
-"""Reconstruction baselines on raw patches: what a trained tokenizer of the same rate has to beat.
+"""Reconstruction baselines on raw patches, for comparison with a trained tokenizer of the same rate.
 
-Both know nothing of an image but its factor×factor patches: k-means gives each one of V codes, as a discrete tokenizer
-does, and principal components give each C numbers, as a continuous one does (with no limit on their precision).
+Both encode each factor×factor patch separately: k-means as one of V codes, like a discrete tokenizer, and principal
+component analysis as C channels, like a continuous one (with unlimited precision).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.data import ImageSet
 from heptapod.evaluation.image_metrics import psnr
-from heptapod.tokenizers.base import to_float
+from heptapod.tokenizers.base import Tokenizer, to_float
 from heptapod.utils.random import Stream, numpy_generator
+
+logger = logging.getLogger(__name__)
 
 KMEANS_PATCHES = 300_000
 """Patches that k-means is fitted on; see :func:`kmeans_baseline`."""
@@ -71,7 +76,7 @@ def pca_baseline(
         train: (M, 3, h, w) uint8, images it is fitted on.
         test: (B, 3, h, w) uint8.
         factor: pixels per patch side.
-        components: C, numbers kept per patch.
+        components: C, channels per patch.
         seed: keys the patches.
         num_patches: training patches used, all of them if there are fewer.
 
@@ -79,7 +84,7 @@ def pca_baseline(
         (B,) float32, PSNR in dB.
 
     Raises:
-        ValueError: if a side is not divisible by the factor, or there are more components than numbers in a patch.
+        ValueError: if a side is not divisible by the factor, or there are more components than values in a patch.
     """
     patches = _sample_patches(train, factor, seed, num_patches).double()
     if not 1 <= components <= patches.shape[1]:
@@ -117,8 +122,8 @@ def _sample_patches(images: Tensor, factor: int, seed: int, num_patches: int) ->
     step = 1024  # images at a time
     for start in range(0, len(images), step):
         low, high = np.searchsorted(rows, [start * cells, (start + step) * cells])
-        wanted = torch.from_numpy(rows[low:high] - start * cells)
-        parts.append(to_float(to_patches(images[start : start + step], factor).flatten(0, 1)[wanted]))
+        selected = torch.from_numpy(rows[low:high] - start * cells)
+        parts.append(to_float(to_patches(images[start : start + step], factor).flatten(0, 1)[selected]))
     return torch.cat(parts)
 
 
@@ -155,3 +160,35 @@ def _check_images(images: Tensor, factor: int) -> None:
         raise ValueError(f"images (B, 3, h, w) uint8 expected, {tuple(images.shape)} {images.dtype} given")
     if factor < 1 or images.shape[2] % factor or images.shape[3] % factor:
         raise ValueError(f"images of {images.shape[2]}×{images.shape[3]} pixels have no patches of factor {factor}")
+
+
+def check_baseline(tokenizer: Tokenizer, train: ImageSet) -> None:
+    """Raises ValueError if there is no baseline of the tokenizer's rate, or too few images to fit it."""
+    patches = len(train) * (train.size[0] // tokenizer.factor) * (train.size[1] // tokenizer.factor)
+    if tokenizer.is_discrete and patches < tokenizer.vocabulary_size:
+        raise ValueError(
+            f"baseline_data: {patches:,} patches, too few for {tokenizer.vocabulary_size:,} centroids; give more images"
+        )
+    values = 3 * tokenizer.factor**2
+    if tokenizer.channels > values:
+        raise ValueError(
+            f"baseline_data: the tokenizer has {tokenizer.channels} channels, a patch only {values} values; there is "
+            "no such baseline, leave it out"
+        )
+
+
+def measure_baseline(tokenizer: Tokenizer, train: Tensor, test: Tensor, reached: Tensor, seed: int) -> dict[str, Any]:
+    """The baseline of the tokenizer's rate, and the improvement of the tokenizer over it."""
+    logger.info("fitting the baseline on raw patches (a minute or two)")
+    if tokenizer.is_discrete:
+        name = f"k-means, {tokenizer.vocabulary_size:,} centroids"
+        values = kmeans_baseline(train, test, tokenizer.factor, tokenizer.vocabulary_size, seed)
+    else:
+        name = f"PCA, {tokenizer.channels} components"
+        values = pca_baseline(train, test, tokenizer.factor, tokenizer.channels, seed)
+    return {
+        "kind": f"{name} of raw {tokenizer.factor}×{tokenizer.factor} patches",
+        "train_images": len(train),
+        "psnr": float(values.mean()),
+        "tokenizer_above_it": float(reached.mean() - values.mean()),
+    }

@@ -17,7 +17,7 @@ class Classifier(nn.Module):
     """Three convolutions and a linear layer.
 
     Args:
-        num_classes: classes told apart.
+        num_classes: number of classes.
     """
 
     def __init__(self, num_classes: int) -> None:

@@ -16,22 +16,25 @@ from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import FeatureExtractor
 from heptapod.utils.logging import Progress
 
-ROWS_AT_A_TIME = 4096
-"""Features that are counted into the statistics at a time, however the images come: a fixed number, so that not even
-the last bit depends on the batches, and a large one, as each time a whole covariance is added."""
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images (B, 3, h, w) uint8 and labels (B,) int64."""
 
-See = Callable[[Tensor, Tensor], None]
-"""Is shown images (B, 3, h, w) uint8 and their labels (B,)."""
+ROWS_AT_A_TIME = 4096
+"""Features added to the statistics at a time, whatever the batches: fixed, so that the last bit does not depend on the
+batches, and large, as each addition updates the whole covariance."""
+
+Observer = Callable[[Tensor, Tensor], None]
+"""Receives images (B, 3, h, w) uint8 and their labels (B,)."""
 
 
 @dataclass
 class Collected:
-    """What one pass over images gives."""
+    """The results of one pass over images."""
 
     statistics: FeatureStatistics
     """Of all features."""
     features: Tensor
-    """(M', F) float32 on the CPU: those that were to be kept, in order."""
+    """(M', F) float32 on the CPU: the kept ones, in order."""
     logits: Tensor | None
     """(M, K) float32 on the CPU."""
     labels: Tensor
@@ -46,84 +49,60 @@ class Collected:
 
 
 def collect_features(
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Batches,
     extractor: FeatureExtractor,
     total: int,
+    *,
     kept: np.ndarray | None = None,
     with_logits: bool = False,
     progress: bool = True,
-    title: str = "features",
-) -> Collected:
+    title: str = "features of {} images",
+    shared: bool = False,
+    observer: Observer | None = None,
+) -> Collected | None:
     """Runs the extractor once over every image.
 
     Args:
-        batches: images (B, 3, h, w) uint8, all of one size, and labels (B,) int64.
+        batches: images (B, 3, h, w) uint8, all of one size, and labels (B,) int64; an empty batch is skipped.
         extractor: the network.
-        total: images expected, for the progress bar.
-        kept: (``total``,) bool, whose features to keep; None keeps all.
-        with_logits: also take the extractor's logits.
+        total: expected number of images, of all ranks if shared.
+        kept: (``total``,) bool, the images whose features are kept; None keeps all.
+        with_logits: also collect the extractor's logits.
         progress: show a progress bar.
-        title: its title.
+        title: its title, with {} for the number of images.
+        shared: ``batches`` are those of this rank (:func:`~heptapod.distributed.collectives.blocks_of_rank`); the
+            result is that of one process.
+        observer: receives the images and labels of every batch in order; if shared, on rank 0.
+
+    Returns:
+        The features of all images; if shared, on rank 0, and None on the others.
 
     Raises:
         ValueError: if there are no images, their sizes differ, or they are not uint8 RGB.
     """
-    found = _extracted(batches, extractor, with_logits)
-    with Progress(f"{title} of {total:,} images", total, shown=progress) as bar:
-        return _collected(found, extractor, kept, bar, None)
-
-
-def collect_shared(
-    batches: Iterable[tuple[Tensor, Tensor]],
-    extractor: FeatureExtractor,
-    total: int,
-    kept: np.ndarray | None = None,
-    with_logits: bool = False,
-    title: str = "features of {} images",
-    see: See | None = None,
-) -> Collected | None:
-    """What :func:`collect_features` gives, of batches that several processes share; with one process equal to it.
-
-    Args:
-        batches: the batches of this process (:func:`~heptapod.distributed.collectives.blocks_of_rank`); an empty
-            batch where nothing could be read.
-        extractor: the network.
-        total: images expected of all processes.
-        kept: (``total``,) bool, whose features to keep; None keeps all.
-        with_logits: also take the extractor's logits.
-        title: of the progress bar.
-        see: in the first process, is shown the images and labels of every batch, in order.
-
-    Returns:
-        In the first process, what was found in the images of all; None in the others.
-
-    Raises:
-        ValueError: as of :func:`collect_features`.
-    """
-    found = gather_blocks(_extracted(batches, extractor, with_logits))
-    with Progress(title.format(f"{total:,}"), total) as bar:
-        if process_group.is_main_process():
-            return _collected(found, extractor, kept, bar, see)
-        for _ in found:
+    extracted: Iterator[Mapping[str, Tensor]] = _extracted(batches, extractor, with_logits)
+    extracted = gather_blocks(extracted) if shared else extracted
+    with Progress(title.format(f"{total:,}"), total, shown=progress) as bar:
+        if not shared or process_group.is_main_process():
+            return _collected(extracted, extractor, kept, bar, observer)
+        for _ in extracted:
             pass
         return None
 
 
-def _extracted(
-    batches: Iterable[tuple[Tensor, Tensor]], extractor: FeatureExtractor, with_logits: bool
-) -> Iterator[dict[str, Tensor]]:
-    """Batches with what the extractor makes of them, on the CPU."""
+def _extracted(batches: Batches, extractor: FeatureExtractor, with_logits: bool) -> Iterator[dict[str, Tensor]]:
+    """Batches with their features and logits, on the CPU."""
     for images, labels in batches:
-        found = {"images": images.cpu(), "labels": labels.cpu().long()}
+        extracted = {"images": images.cpu(), "labels": labels.cpu().long()}
         if len(images):
             _check_images(images, None)
             features, logits = (
                 extractor.extract_with_logits(images) if with_logits else (extractor.extract(images), None)
             )
-            found["features"] = features.float().cpu()
+            extracted["features"] = features.float().cpu()
             if logits is not None:
-                found["logits"] = logits.float().cpu()
-        yield found
+                extracted["logits"] = logits.float().cpu()
+        yield extracted
 
 
 def _collected(
@@ -131,9 +110,9 @@ def _collected(
     extractor: FeatureExtractor,
     kept: np.ndarray | None,
     bar: Progress,
-    see: See | None,
+    observer: Observer | None,
 ) -> Collected:
-    """Puts together what was extracted of batches, in their order."""
+    """Joins extracted batches, in their order."""
     statistics = FeatureStatistics(extractor.num_features)
     features, logits, labels, waiting = [], [], [], []
     digest = hashlib.sha256()
@@ -146,18 +125,18 @@ def _collected(
         size = _check_images(images, size)
         digest.update(images.contiguous().numpy().data)
         brightest = max(brightest, int(images.max()))
-        found = batch["features"]
-        if not found.isfinite().all():
+        new = batch["features"]
+        if not new.isfinite().all():
             raise ValueError(f"{extractor.name}: the features of images {seen} and on are not all finite numbers")
-        waiting += found.split(1)
+        waiting += new.split(1)
         waiting = _count(statistics, waiting, ROWS_AT_A_TIME)
-        chosen = None if kept is None else torch.from_numpy(kept[seen : seen + len(found)])
-        features.append(found if chosen is None else found[chosen])
+        chosen = None if kept is None else torch.from_numpy(kept[seen : seen + len(new)])
+        features.append(new if chosen is None else new[chosen])
         if "logits" in batch:
             logits.append(batch["logits"])
         labels.append(batch["labels"])
-        if see is not None:
-            see(images, batch["labels"])
+        if observer is not None:
+            observer(images, batch["labels"])
         seen += len(images)
         bar.advance(len(images))
     if size is None:
@@ -178,7 +157,7 @@ def _collected(
 
 
 def _count(statistics: FeatureStatistics, waiting: list[Tensor], least: int) -> list[Tensor]:
-    """Counts in blocks of fixed size while at least ``least`` rows wait; returns those that still wait."""
+    """Adds blocks of fixed size while at least ``least`` rows are waiting; returns the remaining rows."""
     while len(waiting) >= least:
         statistics.add(torch.cat(waiting[:ROWS_AT_A_TIME]))
         waiting = waiting[ROWS_AT_A_TIME:]
@@ -194,7 +173,9 @@ def _check_images(images: Tensor, size: tuple[int, int] | None) -> tuple[int, in
         )
     if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError(f"images: (B, 3, h, w) expected, {tuple(images.shape)} given")
-    own = images.shape[2], images.shape[3]
-    if size is not None and own != size:
-        raise ValueError(f"images: {own[0]}×{own[1]} pixels after others of {size[0]}×{size[1]}; one size is needed")
-    return own
+    current = images.shape[2], images.shape[3]
+    if size is not None and current != size:
+        raise ValueError(
+            f"images: {current[0]}×{current[1]} pixels after others of {size[0]}×{size[1]}; one size is needed"
+        )
+    return current

@@ -12,12 +12,12 @@ from heptapod.utils.random import Stream, numpy_generator
 
 
 class FeatureStatistics:
-    """Count, mean and covariance of feature vectors seen one batch after another, in float64.
+    """Count, mean and covariance of features, accumulated batch by batch in float64.
 
     Statistics of parts add up (``a + b``) to those of the whole, and no result depends on the batches.
 
     Args:
-        num_features: F, numbers per vector.
+        num_features: F, features per image.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -33,7 +33,7 @@ class FeatureStatistics:
         Args:
             mean: (F,), finite.
             covariance: (F, F), unbiased, symmetric and finite.
-            count: vectors they were taken of, at least 2.
+            count: number of images, at least 2.
 
         Raises:
             ValueError: if they are not that.
@@ -63,7 +63,7 @@ class FeatureStatistics:
         """(F, F) float64, unbiased.
 
         Raises:
-            ValueError: if fewer than two vectors were seen.
+            ValueError: for fewer than two images.
         """
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 feature vectors, {self.count} given")
@@ -137,7 +137,7 @@ class KernelDistance:
     mean: float
     """Unbiased: about 0 for sets of one distribution, below 0 by chance."""
     standard_error: float | None
-    """Standard deviation of ``mean`` over sets drawn anew; None if every block is a whole set, which tells nothing."""
+    """Standard deviation of ``mean`` over resampled sets; None if every block is a whole set."""
 
 
 def kernel_distance(

@@ -18,17 +18,17 @@ INCEPTION = "inception-v3"
 
 
 class FeatureExtractor(ABC):
-    """Images to feature vectors.
+    """Images to features.
 
-    Distances in different features are different numbers: whatever reports one says in which features it was measured.
+    Distances in different features are not comparable: every report names its features.
     """
 
     name: str
     """Label of the features, as it stands in results."""
     num_features: int
-    """F, numbers per image."""
+    """F, features per image."""
     num_classes: int | None = None
-    """Classes that the logits of :meth:`extract_with_logits` tell apart; None where there are none."""
+    """Number of classes of the logits of :meth:`extract_with_logits`; None without logits."""
     preprocessing: str = "unspecified"
     """How images are brought to the network, as it stands in results."""
     model_sha256: str | None = None
@@ -74,11 +74,11 @@ class CallableFeatures(FeatureExtractor):
 
     Args:
         name: label of the features; must not pass for Inception's.
-        num_features: F, numbers per image.
+        num_features: F, features per image.
         function: images (B, 3, h, w) uint8 -> (B, F).
         logits: features (B, F), as the function returned them -> logits of classes, if it has any.
         num_classes: how many.
-        preprocessing: what the function does to images first, for the record.
+        preprocessing: the preprocessing in the function, for the record.
 
     Raises:
         ValueError: if the name claims to be another metric, or a function returns another shape.
@@ -315,3 +315,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: not a dictionary of tensors")
     return weights
+
+
+def open_extractor(inception: str | None, device: torch.device) -> FeatureExtractor:
+    """Inception if its weights are given, else EfficientNet-Lite0."""
+    if inception is None:
+        return EfficientNetLite0Features(device)
+    return InceptionFeatures(inception_weights(inception), device)

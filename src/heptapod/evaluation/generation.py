@@ -15,16 +15,17 @@ from heptapod.evaluation.features import FeatureExtractor
 from heptapod.evaluation.manifold import manifold_metrics
 from heptapod.evaluation.reference import Reference
 from heptapod.evaluation.score import SPLITS, classifier_score
+from heptapod.utils.checks import check_at_least
 
 Metric = Literal["frechet", "kernel", "score", "precision_recall", "density_coverage"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 PRECISION_NEIGHBORS = 3
 DENSITY_NEIGHBORS = 5
 KERNEL_MINIMUM = 4
-"""Fewer features than this have no two halves of two, from which the kernel distance tells its error."""
+"""The kernel distance estimates its error from two halves of at least two features each."""
 
 NEIGHBORS_MINIMUM = max(PRECISION_NEIGHBORS, DENSITY_NEIGHBORS) + 1
-"""So that every feature has as many others as neighbors are looked for; the four metrics come from one table."""
+"""Every feature needs this number of others as neighbors; the four metrics share one table of distances."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class UnavailableMetric:
 
 
 def metric_names(metric: Metric, extractor: FeatureExtractor) -> list[str]:
-    """What the results of a metric are called; only Inception's are fid, kid and inception_score."""
+    """The names of the results of a metric; only Inception's are fid, kid and inception_score."""
     if metric == "frechet":
         return [extractor.frechet_name]
     if metric == "kernel":
@@ -51,16 +52,15 @@ def metric_names(metric: Metric, extractor: FeatureExtractor) -> list[str]:
 def unavailable_reason(
     metric: Metric, extractor: FeatureExtractor, reference: Reference | None, count: int
 ) -> UnavailableMetric | None:
-    """Why a metric cannot be taken of so many samples; None if it can, as far as is known without a reference.
+    """Why a metric cannot be measured on ``count`` samples; None if it can (without a reference: as far as known).
 
-    The Fréchet distance needs more samples than features (else its covariance is singular, and its value tells more of
-    the number of samples than of the model) and as many images behind the reference's moments, if their number is
-    known; the score one sample for each split; the others ``KERNEL_MINIMUM`` or ``NEIGHBORS_MINIMUM`` samples and
-    features kept in the reference.
+    The Fréchet distance needs more samples than features (else its covariance is singular and its value depends on the
+    number of samples more than on the model), and the same number of reference images, if it is known. The score needs
+    one sample per split, the others ``KERNEL_MINIMUM`` or ``NEIGHBORS_MINIMUM`` samples and kept reference features.
     """
 
-    def lacking(given: int, needed: int, what: str) -> UnavailableMetric | None:
-        return UnavailableMetric(f"needs {needed:,} {what}, {given:,} given", needed) if given < needed else None
+    def lacking(given: int, needed: int, unit: str) -> UnavailableMetric | None:
+        return UnavailableMetric(f"needs {needed:,} {unit}, {given:,} given", needed) if given < needed else None
 
     def kept_features(needed: int) -> UnavailableMetric | None:
         kept = needed if reference is None else len(reference.features)
@@ -81,34 +81,34 @@ def unavailable_reason(
 
 
 def plan_metrics(
-    extractor: FeatureExtractor, reference: Reference | None, count: int, asked: Sequence[Metric] | None = None
+    extractor: FeatureExtractor, reference: Reference | None, count: int, requested: Sequence[Metric] | None = None
 ) -> tuple[list[Metric], dict[str, UnavailableMetric]]:
     """Which metrics are measured and, by the names of their results, why the others are not.
 
     Args:
         extractor: the network.
-        reference: what is compared with; None while it is not there, to refuse at once what it could not help.
+        reference: the reference; None before it is made, to detect early what no reference would change.
         count: samples.
-        asked: what was asked for by name; None for all that can be measured.
+        requested: metrics by name; None for all that can be measured.
 
     Raises:
-        ValueError: if a metric that was asked for cannot be measured, or none can, or a name is unknown.
+        ValueError: if a requested metric cannot be measured, or none can, or a name is unknown.
     """
-    if asked is not None:
-        if unknown := [name for name in asked if name not in METRICS]:
+    if requested is not None:
+        if unknown := [name for name in requested if name not in METRICS]:
             raise ValueError(f"metrics: {unknown[0]!r} given, must be among {', '.join(METRICS)}")
-        if not asked:
+        if not requested:
             raise ValueError(f"metrics: none given, must be among {', '.join(METRICS)}")
     chosen: list[Metric] = []
     left_out: dict[str, UnavailableMetric] = {}
     for metric in METRICS:
-        if asked is not None and metric not in asked:
+        if requested is not None and metric not in requested:
             left_out |= {name: UnavailableMetric("not asked for", None) for name in metric_names(metric, extractor)}
             continue
         reason = unavailable_reason(metric, extractor, reference, count)
         if reason is None:
             chosen.append(metric)
-        elif asked is not None:
+        elif requested is not None:
             raise ValueError(f"metrics: {metric} {reason.reason}")
         else:
             left_out |= dict.fromkeys(metric_names(metric, extractor), reason)
@@ -131,60 +131,60 @@ def evaluate_images(
 
     Args:
         images: (M, 3, h, w) uint8, or batches of them, each alone or with its labels (B,).
-        reference: what to compare with, made with the same extractor.
+        reference: made with the same extractor.
         extractor: the network.
-        count: how many images the batches hold, if that is known: what they are too few for is refused before they are
+        count: number of images in the batches, if known: metrics that need more then fail before the batches are
             made.
-        metrics: what to measure; None for all that the numbers of images allow.
+        metrics: the metrics to measure; None for all that the numbers of images allow.
         batch_size: images at a time, where they are given at once; results do not depend on it.
         seed: keys the blocks of the kernel distance and the splits of the score.
         progress: show a progress bar.
 
     Returns:
-        JSON-safe: ``metrics`` by name, ``left_out``, and what they were measured with.
+        JSON-safe: ``metrics`` by name, ``left_out``, and the settings of the measurement.
 
     Raises:
         ValueError: if the reference is of another extractor, the images are not uint8 RGB of one size, or they are
-            too few for a metric that was asked for.
+            too few for a requested metric.
     """
     reference.check(extractor)
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    check_at_least(1, batch_size=batch_size)
     total = len(images) if isinstance(images, Tensor) else count
     if total is not None:
         plan_metrics(extractor, reference, total, metrics)
     wants_logits = extractor.num_classes is not None and (metrics is None or "score" in metrics)
-    found = collect_features(
+    collected = collect_features(
         _with_labels(images, batch_size),
         extractor,
         total or 0,
         with_logits=wants_logits,
         progress=progress,
-        title="samples: features",
+        title="samples: features of {} images",
     )
-    return measure(found, reference, extractor, metrics, seed)
+    assert collected is not None  # not shared: on every rank
+    return measure(collected, reference, extractor, metrics, seed)
 
 
 def measure(
-    found: Collected,
+    collected: Collected,
     reference: Reference,
     extractor: FeatureExtractor,
     metrics: Sequence[Metric] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The metrics of collected features; arguments and results as of :func:`evaluate_images`."""
-    chosen, left_out = plan_metrics(extractor, reference, len(found), metrics)
+    chosen, left_out = plan_metrics(extractor, reference, len(collected), metrics)
     results: dict[str, Any] = {}
     if "frechet" in chosen:
-        results[extractor.frechet_name] = frechet_distance(found.statistics, reference.statistics)
+        results[extractor.frechet_name] = frechet_distance(collected.statistics, reference.statistics)
     device = extractor.device if extractor.device.type == "cuda" else torch.device("cpu")  # others lack float64
-    real, generated = reference.features.to(device), found.features.to(device)
+    real, generated = reference.features.to(device), collected.features.to(device)
     if "kernel" in chosen:
         kernel = kernel_distance(real, generated, seed=seed)
         results[extractor.kernel_name] = {"mean": kernel.mean, "standard_error": kernel.standard_error}
     if "score" in chosen:
-        assert found.logits is not None
-        score = classifier_score(found.logits, seed=seed)
+        assert collected.logits is not None
+        score = classifier_score(collected.logits, seed=seed)
         results[extractor.score_name] = {"mean": score.mean, "std": score.std, "splits": SPLITS}
     if "precision_recall" in chosen or "density_coverage" in chosen:
         neighbors = manifold_metrics(real, generated, PRECISION_NEIGHBORS, DENSITY_NEIGHBORS)
@@ -195,7 +195,7 @@ def measure(
     return {
         "metrics": results,
         "left_out": {name: {"reason": each.reason, "needed": each.needed} for name, each in left_out.items()},
-        "samples": {"count": len(found), "image_size": list(found.image_size), "sha256": found.sha256},
+        "samples": {"count": len(collected), "image_size": list(collected.image_size), "sha256": collected.sha256},
         "evaluator": extractor.description(),
         "reference": reference.record(),
         "neighbours": {"precision_recall": PRECISION_NEIGHBORS, "density_coverage": DENSITY_NEIGHBORS},

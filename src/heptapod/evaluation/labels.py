@@ -19,11 +19,11 @@ def policy_labels(
 
     Args:
         policy: ``balanced``: every class equally often, in turn, the remainder spread evenly over the classes;
-            ``random``: drawn uniformly; ``reference``: as often as in the reference (largest remainders), in random
+            ``random``: uniformly at random; ``reference``: as often as in the reference (largest remainders), in random
             order; ``none``: no labels.
         count: images.
         num_classes: classes of the model.
-        seed: keys what is random.
+        seed: keys the random labels and orders.
         class_counts: images of each class in the reference.
 
     Returns:
@@ -39,8 +39,8 @@ def policy_labels(
     if num_classes < 1:
         raise ValueError(f"label_policy: {policy} given, but this model was trained without classes; give none")
     if policy == "random":
-        drawn = numpy_generator(Stream.EVALUATION, seed, 0, 2).integers(num_classes, size=count)
-        return [int(label) for label in drawn]
+        random_labels = numpy_generator(Stream.EVALUATION, seed, 0, 2).integers(num_classes, size=count)
+        return [int(label) for label in random_labels]
     if policy == "balanced":
         whole, left = divmod(count, num_classes)
         return [*range(num_classes)] * whole + [i * num_classes // left for i in range(left)]

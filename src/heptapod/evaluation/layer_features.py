@@ -21,7 +21,7 @@ from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
 
 Pool = Callable[[Tensor, int], Tensor]
-"""Makes (B, D) of what a layer puts out for B images."""
+"""Pools the output of a layer for B images to (B, D)."""
 
 
 def layer_names(model: HeptapodModel) -> list[str]:
@@ -35,7 +35,7 @@ def reading_order(trained: TokenOrder) -> Literal["raster", "random"]:
 
 
 def check_unlabeled(num_classes: int, label_dropout: float | None) -> None:
-    """Refuses a model that knows images only together with their labels.
+    """Checks that a model was also trained without labels.
 
     Args:
         num_classes: classes the model is conditioned on; 0 for none.
@@ -75,12 +75,12 @@ def layer_features(
     once instead, after all tokens, and pooled over the cells.
 
     Args:
-        model: of any kind of head; the layers of a head of your own are not known and are left out.
+        model: of any kind of head; the layers of a custom head are left out.
         tokens: (M, N) int64 or (M, N, C) float32.
         token_order: the order(s) the model was trained on.
         layers: which of :func:`layer_names`; None for all.
-        batch_size: images at a time; the result does not depend on it but for rounding.
-        title: what a progress bar says; None shows none.
+        batch_size: images at a time; the result does not depend on it except for rounding.
+        title: title of the progress bar; None shows none.
 
     Returns:
         (M, D) float32 on the CPU for each layer, from the input on.
@@ -91,23 +91,23 @@ def layer_features(
     names = layer_names(model)
     if unknown := [layer for layer in layers or () if layer not in names]:
         raise ValueError(f"layers: {unknown[0]} given, must be among {', '.join(names)}")
-    wanted = [name for name in names if layers is None or name in layers]
+    selected = [name for name in names if layers is None or name in layers]
     device, order_kind = model.token_embedding.weight.device, reading_order(token_order)
-    found = {name: torch.empty(len(tokens), model.config.width) for name in wanted}
+    features = {name: torch.empty(len(tokens), model.config.width) for name in selected}
     with Progress(title or "", len(tokens), shown=bool(title)) as bar, torch.autocast(device.type, enabled=False):
         for rows in torch.arange(len(tokens)).split(batch_size):
             generator = KeyedGenerator(Stream.EVALUATION, [(0, number) for number in rows.tolist()])
             order = draw_token_order(order_kind, tokens.shape[1], generator).to(device)
-            with _pooled_outputs(model, len(rows), wanted) as pooled:
-                _read_and_ask(model, tokens[rows].to(device), order, any(name.startswith("head") for name in wanted))
-            for name in wanted:
-                found[name][rows] = pooled[name].float().cpu()
+            with _pooled_outputs(model, len(rows), selected) as pooled:
+                _read_and_ask(model, tokens[rows].to(device), order, any(name.startswith("head") for name in selected))
+            for name in selected:
+                features[name][rows] = pooled[name].float().cpu()
             bar.advance(len(rows))
-    return found
+    return features
 
 
 def _read_and_ask(model: HeptapodModel, tokens: Tensor, order: Tensor, ask: bool) -> None:
-    """Runs the backbone over all tokens and, if asked to, the head over its queries; hooks take what they put out."""
+    """Runs the backbone over all tokens and, if requested, the head over its queries; hooks collect the outputs."""
     states = model.read(tokens_at(tokens, order), order, None)
     if not ask:
         return
@@ -120,8 +120,8 @@ def _read_and_ask(model: HeptapodModel, tokens: Tensor, order: Tensor, ask: bool
 
 
 @contextmanager
-def _pooled_outputs(model: HeptapodModel, batch: int, wanted: Collection[str]) -> Iterator[dict[str, Tensor]]:
-    """Pools what the wanted layers put out while the block runs; the hooks are removed at its end."""
+def _pooled_outputs(model: HeptapodModel, batch: int, selected: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Pools the outputs of the selected layers while the block runs; the hooks are removed at its end."""
     pooled: dict[str, Tensor] = {}
 
     def keep(name: str, pool: Pool, states: Tensor) -> None:
@@ -132,7 +132,7 @@ def _pooled_outputs(model: HeptapodModel, batch: int, wanted: Collection[str]) -
         if takes_input
         else module.register_forward_hook(lambda _, __, output, name=name, pool=pool: keep(name, pool, output))
         for name, module, pool, takes_input in _layers(model)
-        if name in wanted
+        if name in selected
     ]
     try:
         yield pooled

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: how much of one set lies near the other, by nearest neighbors."""
+"""Precision, recall, density and coverage of generated images, by nearest neighbors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ BLOCK_SIZE = 1024
 
 @dataclass(frozen=True)
 class ManifoldMetrics:
-    """What :func:`manifold_metrics` finds; 0 to 1 but for the density, which may exceed 1."""
+    """The results of :func:`manifold_metrics`; 0 to 1, except the density, which may exceed 1."""
 
     precision: float
     """Share of the generated features within the balls of real ones."""
     recall: float
     """Share of the real features within the balls of generated ones."""
     density: float
-    """Mean number of real balls that a generated feature lies in, over k; about 1 for sets of one distribution."""
+    """Mean number of real balls around a generated feature, divided by k; about 1 for sets of one distribution."""
     coverage: float
-    """Share of the real balls that hold a generated feature."""
+    """Share of the real balls with a generated feature inside."""
 
 
 def manifold_metrics(

@@ -1,4 +1,4 @@
-"""Probes: how well classes are told from features by simple means, a linear classifier and the nearest neighbors."""
+"""Probes: how well a linear classifier and the nearest neighbors predict classes from features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEMPERATURE = 0.07
 STRENGTHS = tuple(10.0**power for power in range(-4, 4))
 """Inverse strengths C of the linear probe's regularization that are tried, strongest regularization first."""
 SELECTION = 5
-"""One in so many training images is held out to choose among them."""
+"""One in this number of training images is held out to choose among them."""
 MAX_ITERATIONS = 1000
 BLOCK = 1024
 """Images compared with all training images at a time."""
@@ -53,7 +53,7 @@ def best_layer(results: Mapping[str, Accuracy]) -> str:
 
 
 def check_probe_labels(train: Tensor, test: Tensor, class_names: list[str], setting: str = "data") -> None:
-    """Refuses labels that cannot be probed, and a missing package.
+    """Checks that labels can be probed, and that scikit-learn is installed.
 
     Args:
         train: (M,) int64 labels of the training images, -1 for none.
@@ -104,7 +104,7 @@ def probe_layers(
         test: (T, D) features of the same layers.
         test_labels: (T,) int64.
         seed: which training images are held out for selection.
-        title: what a progress bar says; None shows none.
+        title: title of the progress bar; None shows none.
     """
     results = {}
     with Progress(title or "", len(train), "layers", shown=bool(title)) as bar:
@@ -155,7 +155,7 @@ def standardized(reference: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
     """Features (…, D) in float64, by the mean and standard deviation of a reference (M, D); constants become 0."""
     reference = reference.double()
     mean, deviation = reference.mean(0), reference.std(0, correction=0)
-    # A feature that is constant but for rounding must not be blown up to noise.
+    # A feature that is constant except for rounding must not be scaled up to noise.
     is_constant = deviation <= 1e-9 * reference.abs().amax(0)
     scale = torch.where(is_constant, 0.0, 1 / deviation.where(~is_constant, torch.ones_like(deviation)))
     return tuple((x.double() - mean) * scale for x in features)
@@ -180,7 +180,7 @@ def linear_predictions(
     for strength in strengths:
         model.C = strength
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it did not converge is told in the result
+            warnings.simplefilter("ignore")  # the result reports whether it converged
             model.fit(train.double().numpy(), labels.numpy())
         predicted = torch.from_numpy(np.asarray(model.predict(test.double().numpy()), dtype=np.int64))
         results.append((predicted, int(model.n_iter_.max()) < MAX_ITERATIONS))

@@ -1,4 +1,4 @@
-"""The images that ``heptapod probe`` looks at: as tokens of a model's tokenizer, and as pixels."""
+"""The images of ``heptapod probe``: as tokens of a model's tokenizer, and as pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heptapod.data.sources import Source, open_source
 from heptapod.evaluation.probe import check_probe_labels
 from heptapod.inference.pipeline import Heptapod
 from heptapod.tokenizers import tokenizer_hash
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +29,17 @@ class ProbeData:
     train: TokenSet
     test: TokenSet
     pixels: tuple[Tensor, Tensor] | None
-    """(M, 3·h·w) and (T, 3·h·w) uint8; None where there are only tokens, or they are not wanted."""
+    """(M, 3·h·w) and (T, 3·h·w) uint8; None if there are only tokens, or pixels are not probed."""
     unreadable: list[str]
 
 
 def load_probe_data(
     heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
 ) -> ProbeData:
-    """Training and test images of a set of images or a cache, all or so many of each at random.
+    """Training and test images of a set of images or a cache, all or the given numbers at random.
 
     Raises:
-        FileNotFoundError, ValueError: if they are not there, do not fit the model, or cannot be probed.
+        FileNotFoundError, ValueError: if they do not exist, do not fit the model, or cannot be probed.
     """
     load = _from_cache if is_cache(Path(config.path)) else _from_images
     return load(heptapod, config, counts, seed, pixels)
@@ -53,11 +53,12 @@ def _from_images(
     if test_source.class_names != source.class_names:
         raise ValueError(f"test_data: {config.validation_path} has other classes than {config.path}")
     if config.image_size:
-        _check_grid(heptapod, config.image_size, config.image_size)
+        _check_size(heptapod, (config.image_size, config.image_size))
     train_rows, test_rows = split_rows(source.is_held_out(), config)
     if test_source is not source:
         test_rows = np.arange(len(test_source.names))
-    parts = [(source, _drawn(train_rows, counts[0], seed, 3)), (test_source, _drawn(test_rows, counts[1], seed, 4))]
+    train_part, test_part = _random_part(train_rows, counts[0], seed, 3), _random_part(test_rows, counts[1], seed, 4)
+    parts = [(source, train_part), (test_source, test_part)]
     train_labels, test_labels = (torch.tensor(origin.labels)[torch.from_numpy(rows)] for origin, rows in parts)
     check_probe_labels(train_labels, test_labels, source.class_names)
     train, test = (_decoded(heptapod, origin, config, rows) for origin, rows in parts)
@@ -72,8 +73,8 @@ def _from_images(
 def _decoded(heptapod: Heptapod, source: Source, config: DataConfig, rows: np.ndarray) -> ImageSet:
     images = decode(source, config, rows)
     for line in images.unreadable[:5]:
-        logger.info(f"data: left out, {line}")
-    _check_grid(heptapod, *images.size)
+        logger.warning(f"data: left out, {line}")
+    _check_size(heptapod, images.size)
     return images
 
 
@@ -82,40 +83,38 @@ def _from_cache(
 ) -> ProbeData:
     for setting, path in (("data", config.path), ("test_data", config.validation_path)):
         if path is not None and is_cache(Path(path)):
-            made_with, own = read_description(Path(path)).tokenizer_sha256, tokenizer_hash(heptapod.tokenizer)
-            if made_with != own:
+            made_with, model_hash = read_description(Path(path)).tokenizer_sha256, tokenizer_hash(heptapod.tokenizer)
+            if made_with != model_hash:
                 raise ValueError(
                     f"{setting}: {path} was made with a tokenizer of hash {made_with[:16]}…, the model's has the hash "
-                    f"{own[:16]}…; its tokens mean something else"
+                    f"{model_hash[:16]}…; its tokens mean something else"
                 )
     train, test = load_tokens(config)
-    factor = heptapod.tokenizer.factor
-    _check_grid(heptapod, train.grid.height * factor, train.grid.width * factor)
+    _check_size(heptapod, heptapod.tokenizer.image_size(train.grid))
     assert test.rows is not None
     test = test.subset(test.rows.argsort().numpy())  # in the order of their source, as images are read
-    train = train.subset(_drawn(np.arange(len(train)), counts[0], seed, 3))
-    test = test.subset(_drawn(np.arange(len(test)), counts[1], seed, 4))
+    train = train.subset(_random_part(np.arange(len(train)), counts[0], seed, 3))
+    test = test.subset(_random_part(np.arange(len(test)), counts[1], seed, 4))
     check_probe_labels(train.labels, test.labels, train.class_names)
     for part in (train, test):
         part.check_finite()
     if pixels:
-        logger.info("raw pixels are left out: a cache holds tokens only")
+        logger.warning("raw pixels are left out: a cache holds tokens only")
     return ProbeData(train, test, None, [])
 
 
-def _drawn(rows: np.ndarray, count: int | None, seed: int, key: int) -> np.ndarray:
-    """All rows, or so many of them at random, ascending."""
-    drawn: np.ndarray = np.sort(rows[numpy_generator(Stream.EVALUATION, seed, key).permutation(len(rows))[:count]])
-    return drawn
+def _random_part(rows: np.ndarray, count: int | None, seed: int, key: int) -> np.ndarray:
+    """``count`` of the rows at random, ascending; all if it is None."""
+    part: np.ndarray = rows[random_rows(numpy_generator(Stream.EVALUATION, seed, key), len(rows), count)]
+    return part
 
 
-def _check_grid(heptapod: Heptapod, height: int, width: int) -> None:
-    grid, factor = heptapod.model.grid, heptapod.tokenizer.factor
-    needed = (grid.height * factor, grid.width * factor)
-    if (height, width) != needed:
+def _check_size(heptapod: Heptapod, size: tuple[int, int]) -> None:
+    height, width = heptapod.image_size
+    if size != (height, width):
         raise ValueError(
-            f"data: images of {height}×{width} pixels, the model was trained on {needed[0]}×{needed[1]}"
-            + (f"; set image_size to {needed[0]}" if needed[0] == needed[1] else "")
+            f"data: images of {size[0]}×{size[1]} pixels, the model was trained on {height}×{width}"
+            + (f"; set image_size to {height}" if height == width else "")
         )
 
 

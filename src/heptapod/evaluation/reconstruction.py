@@ -12,34 +12,36 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heptapod.data import ImageSet
 from heptapod.evaluation.distances import FeatureStatistics, frechet_distance, kernel_distance
 from heptapod.evaluation.features import FeatureExtractor
-from heptapod.evaluation.image_metrics import psnr, ssim
+from heptapod.evaluation.image_metrics import SSIM_WINDOW, psnr, ssim
 from heptapod.evaluation.perceptual import LPIPS
-from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
+from heptapod.tokenizers.base import Tokenizer, to_float
 from heptapod.tokenizers.codebook import codebook_usage
+from heptapod.tokenizers.encode import decode_pixels, encode_pixels
 from heptapod.utils.images import image_grid
 from heptapod.utils.logging import Progress
 
 FLOAT_BITS = 16
-"""Bits counted per number of a continuous token: as it is stored by default."""
+"""Bits per channel of a continuous token, as stored by default."""
 SHOWN = 8
 
 
 @dataclass
 class ReconstructionReport:
-    """What :func:`evaluate_reconstruction` finds."""
+    """The results of :func:`evaluate_reconstruction`."""
 
     figures: dict[str, Any]
     """JSON-safe: each metric's mean, spread and extremes, rate, codebook and feature distances."""
     picture: Image.Image
-    """Originals beside reconstructions: images from all over the set, then the worst by PSNR."""
+    """Originals next to reconstructions: images evenly spaced over the set, then the worst by PSNR."""
     psnr: Tensor = field(repr=False)
     """(M,) dB of every image."""
 
 
 def rate(tokenizer: Tokenizer) -> dict[str, float | int]:
-    """What a tokenizer makes of a pixel: bits of a code, or numbers and the bits they are stored with."""
+    """Bits per pixel of a tokenizer: of its codes, or of its stored channels."""
     pixels = tokenizer.factor**2
     if tokenizer.is_discrete:
         bits = math.log2(tokenizer.vocabulary_size) / pixels
@@ -64,11 +66,26 @@ def reconstruct(tokenizer: Tokenizer, images: Tensor, batch_size: int) -> tuple[
     decoded, tokens = [], []
     with Progress(f"reconstructing {len(images):,} images", len(images)) as progress:
         for part in images.split(batch_size):
-            encoded = tokenizer.encode(to_float(part).to(tokenizer.device))
-            decoded.append(to_uint8(tokenizer.decode(encoded, grid)).cpu())
-            tokens.append(encoded.cpu())
+            tokens.append(encode_pixels(tokenizer, part))
+            decoded.append(decode_pixels(tokenizer, tokens[-1], grid))
             progress.advance(len(part))
     return torch.cat(decoded), torch.cat(tokens)
+
+
+def check_reconstruction_images(images: ImageSet, lpips: LPIPS | None, extractors: Sequence[FeatureExtractor]) -> None:
+    """Raises ValueError for images that are too small or too few for a metric."""
+    side = min(images.size)
+    if side < SSIM_WINDOW:
+        raise ValueError(
+            f"data: images of {side} pixels are too small for SSIM, which needs {SSIM_WINDOW}; set image_size"
+        )
+    if lpips is not None and side < lpips.architecture.smallest_side:
+        raise ValueError(
+            f"data: images of {side} pixels are too small for LPIPS, which needs {lpips.architecture.smallest_side}; "
+            "give --no_lpips, or set image_size"
+        )
+    if extractors and len(images) < 2:
+        raise ValueError(f"count: {len(images)} image(s), distances of features need at least 2; give --no_features")
 
 
 def evaluate_reconstruction(
@@ -79,12 +96,12 @@ def evaluate_reconstruction(
     batch_size: int = 32,
     seed: int = 0,
 ) -> ReconstructionReport:
-    """Measures a tokenizer on images; all metrics are taken on reconstructions rounded to 8 bits.
+    """Measures a tokenizer on images; all metrics use reconstructions rounded to 8 bits.
 
     Args:
         tokenizer: in evaluation mode.
         images: (M, 3, h, w) uint8.
-        lpips: the perceptual distance, if wanted.
+        lpips: the perceptual distance; None leaves it out.
         extractors: features for Fréchet and kernel distances between originals and reconstructions.
         batch_size: images at a time; results do not depend on it.
         seed: keys the blocks of the kernel distance.

@@ -1,4 +1,4 @@
-"""Reference statistics: what generated images are compared with, computed once and kept in a file with a hash."""
+"""Reference statistics of real images, to compare generated images with: computed once, saved with a hash."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from heptapod.distributed.collectives import broadcast_tensors
-from heptapod.evaluation.collect import Collected, collect_features, collect_shared
+from heptapod.evaluation.collect import Collected, collect_features
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import INCEPTION, FeatureExtractor
 from heptapod.evaluation.streams import ImageStream, npz_entries, open_images, read_npz_entry
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.files import read_metadata, read_tensors, sha256, write_tensors
 from heptapod.utils.random import Stream, numpy_generator
 
@@ -29,20 +30,20 @@ FEATURES_KEPT = 10_000
 
 @dataclass
 class Reference:
-    """What is known of a set of images in the features of one extractor."""
+    """Statistics of a set of images in the features of one extractor."""
 
     extractor: dict[str, Any]
-    """The description of the extractor they were taken with."""
+    """Description of the extractor."""
     count: int | None
-    """Images behind the moments; None where a file of moments does not say."""
+    """Number of images of the moments; None if a file of moments does not say."""
     mean: Tensor
     """(F,) float64."""
     covariance: Tensor
     """(F, F) float64, unbiased."""
     features: Tensor
-    """(M, F) float32: the features that were kept, all or a random part, perhaps none."""
+    """(M, F) float32: the kept features, all or a random part, perhaps none."""
     source: dict[str, Any]
-    """What it was made from, with a hash."""
+    """Its source, with a hash."""
     class_names: list[str]
     """Name of each class; empty where there are no labels."""
     class_counts: list[int]
@@ -56,7 +57,7 @@ class Reference:
         return FeatureStatistics.from_moments(self.mean, self.covariance, self.count or 2)
 
     def sha256(self) -> str:
-        """Hash of all that is in it but the path of its source."""
+        """Hash of everything in it except the path of its source."""
         facts = self._facts()
         facts["source"] = {key: value for key, value in self.source.items() if key != "path"}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
@@ -65,26 +66,26 @@ class Reference:
         return digest.hexdigest()
 
     def check(self, extractor: FeatureExtractor) -> None:
-        """Refuses an extractor that is not the one of the reference.
+        """Checks that an extractor is the one of the reference.
 
         Raises:
             ValueError: naming both.
         """
-        own, other = self.extractor, extractor.description()
-        if any(own[key] != other[key] for key in ("name", "preprocessing", "num_features")):
+        saved, other = self.extractor, extractor.description()
+        if any(saved[key] != other[key] for key in ("name", "preprocessing", "num_features")):
             raise ValueError(
-                f"reference: made with the extractor {_shown(own)}, but this evaluation uses {_shown(other)}; their "
-                "features do not compare: make the reference anew, or evaluate with its extractor"
+                f"reference: made with the extractor {_shown(saved)}, but this evaluation uses {_shown(other)}; their "
+                "features do not compare: make the reference again, or evaluate with its extractor"
             )
-        hashes = own["model_sha256"], other["model_sha256"]
+        hashes = saved["model_sha256"], other["model_sha256"]
         if None not in hashes and hashes[0] != hashes[1]:
             raise ValueError(
-                f"reference: made with other weights of {own['name']} (sha256 {hashes[0][:12]}…) than those of this "
+                f"reference: made with other weights of {saved['name']} (sha256 {hashes[0][:12]}…) than those of this "
                 f"evaluation ({hashes[1][:12]}…)"
             )
 
     def record(self) -> dict[str, Any]:
-        """What results say of the reference."""
+        """The facts about the reference that results contain."""
         return {
             "sha256": self.sha256(),
             "count": self.count,
@@ -100,7 +101,7 @@ class Reference:
 
     @classmethod
     def load(cls, path: Path) -> Reference:
-        """Reads what :meth:`save` wrote.
+        """Reads a file that :meth:`save` wrote.
 
         Raises:
             FileNotFoundError: if there is no file.
@@ -160,30 +161,27 @@ def make_reference(
 ) -> Reference:
     """Statistics of the images of a folder, parquet file(s), .tar shards, a built-in set, a token cache or an npz file.
 
-    Of a token cache the tokenizer's reconstructions are taken, and the source says so. An npz file in the layout of
-    ADM's reference batches holds images (``arr_0``), Inception's moments (``mu``, ``sigma``), or both: then the moments
-    are those of the file, and the features those of its images.
+    For a token cache the reconstructions of its tokenizer are used, and the source says so. An npz file in the layout
+    of ADM's reference batches has images (``arr_0``), Inception's moments (``mu``, ``sigma``), or both: then the
+    moments come from the file and the features from its images.
 
     Args:
-        path: where they are.
+        path: their location.
         extractor: the network.
         image_size: side after resizing and cropping the images of files; 0 keeps their size.
-        count: images drawn at random; None for all.
-        features_kept: features kept at most, a random part.
-        seed: keys both draws.
+        count: number of images, chosen at random; None for all.
+        features_kept: largest number of kept features, chosen at random.
+        seed: keys both choices.
         batch_size: images at a time.
         progress: show a progress bar.
-        shared: several processes share the work, all of which call this; each gets the same reference, equal to that of
-            one process.
+        shared: all ranks call this and share the work; each gets the reference that one process would compute.
 
     Raises:
         FileNotFoundError: if nothing is there.
         ValueError: if there are fewer than two images, or moments that are not the extractor's, or of more images.
     """
-    if features_kept < 0:
-        raise ValueError(f"features_kept: {features_kept} given, must be at least 0")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    check_at_least(0, features_kept=features_kept)
+    check_at_least(1, batch_size=batch_size)
     moments = _read_moments(Path(path), extractor)
     if moments is not None and count is not None:
         raise ValueError(f"count: {count} given, but {path} has moments (mu, sigma) of all its images")
@@ -194,12 +192,17 @@ def make_reference(
     stream = open_images(path, "reference", image_size, count, seed, extractor.device)
     _check_count(path, stream.count)
     kept = numpy_generator(Stream.EVALUATION, seed, 0, 4).permutation(stream.count) < features_kept
-    title, batches = "reference: features", stream.batches(batch_size, shared)
-    if not shared:
-        found = collect_features(batches, extractor, stream.count, kept, progress=progress, title=title)
-        return _of_images(path, stream, found, moments, extractor)
-    gathered = collect_shared(batches, extractor, stream.count, kept, title=f"{title} of {{}} images")
-    return _of_first(None if gathered is None else _of_images(path, stream, gathered, moments, extractor))
+    collected = collect_features(
+        stream.batches(batch_size, shared),
+        extractor,
+        stream.count,
+        kept=kept,
+        progress=progress,
+        title="reference: features of {} images",
+        shared=shared,
+    )
+    reference = None if collected is None else _of_images(path, stream, collected, moments, extractor)
+    return _broadcast(reference) if shared or reference is None else reference
 
 
 def _of_images(
@@ -209,7 +212,7 @@ def _of_images(
     moments: tuple[Tensor, Tensor] | None,
     extractor: FeatureExtractor,
 ) -> Reference:
-    """What was found in images, perhaps beside moments that a file has of them."""
+    """The reference of collected features; moments of a file replace the computed ones."""
     _check_count(path, len(found))
     source: dict[str, Any] = {**stream.record, "sha256": found.sha256, "images": len(found)}
     total: int | None = len(found)
@@ -221,8 +224,8 @@ def _of_images(
     return Reference(extractor.description(), total, mean, covariance, found.features, source, names, counts, size)
 
 
-def _of_first(reference: Reference | None) -> Reference:
-    """The reference that the first process has, in all of them."""
+def _broadcast(reference: Reference | None) -> Reference:
+    """The reference of rank 0, on all ranks."""
     tensors = None
     if reference is not None:
         facts = np.frombuffer(json.dumps(reference._facts()).encode(), np.uint8)
@@ -246,7 +249,11 @@ def _classes(labels: Tensor, names: list[str]) -> tuple[list[str], list[int]]:
 
 
 def _read_moments(path: Path, extractor: FeatureExtractor) -> tuple[Tensor, Tensor] | None:
-    """``mu`` and ``sigma`` of an npz file, if it has them and they are of use; refuses those of another extractor."""
+    """``mu`` and ``sigma`` of an npz file, if it has them and they are of use.
+
+    Raises:
+        ValueError: if they are of another extractor.
+    """
     if path.suffix != ".npz":
         return None
     names = npz_entries(path)

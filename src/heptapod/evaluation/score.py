@@ -17,9 +17,9 @@ class ClassifierScore:
     """A score and its spread."""
 
     mean: float
-    """Over the splits; 1 if every image looks alike to the classifier, at most the number of its classes."""
+    """Mean over the splits; 1 if the classifier cannot distinguish the images, at most the number of its classes."""
     std: float
-    """Standard deviation over the splits (divided by their number), as it is published beside the score."""
+    """Standard deviation over the splits (divided by their number), as published with the score."""
 
 
 def classifier_score(logits: Tensor, splits: int = SPLITS, seed: int = 0) -> ClassifierScore:

@@ -1,4 +1,4 @@
-"""Images read once, batch by batch: from files, a token cache or an npz file of samples, without holding them all."""
+"""Images read once, batch by batch, from files, a token cache or an npz file of samples, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from heptapod.data.images import check_size, decode_each, to_rgb
 from heptapod.data.sources import open_source
 from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
-from heptapod.tokenizers.base import to_uint8
+from heptapod.tokenizers.encode import decode_pixels
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.files import atomic_file, sha256
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,10 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 """Images (B, 3, h, w) uint8 and labels (B,) int64, -1 where there is none."""
 
 RECORD = "heptapod"
-"""The entry of an npz file of ours that says how its samples were made, as JSON."""
+"""The entry of an npz file that says how its samples were made, as JSON."""
+
+RowSelection = Callable[[int], np.ndarray]
+"""Selects rows of a total number of them, ascending."""
 
 
 @dataclass
@@ -41,9 +45,9 @@ class ImageStream:
     """Images that can be read once, in their order."""
 
     read: Callable[[Sequence[np.ndarray]], Batches]
-    """Reads blocks of them, given as ascending row numbers; a block of which nothing can be read is an empty batch."""
+    """Reads blocks of images, given as ascending row numbers; a block without a readable image is an empty batch."""
     rows: np.ndarray
-    """Row numbers of all."""
+    """Row numbers of all images."""
     record: dict[str, Any]
     """Where they come from, for results."""
     class_names: list[str] = field(default_factory=list)
@@ -53,11 +57,11 @@ class ImageStream:
 
     @property
     def count(self) -> int:
-        """How many there are, at most: what cannot be read is left out."""
+        """Number of images, including unreadable ones, which are left out."""
         return len(self.rows)
 
     def batches(self, batch_size: int, shared: bool = False) -> Batches:
-        """Reads them, in batches of the given size less what cannot be read.
+        """Reads them in batches of the given size, without unreadable images.
 
         Args:
             batch_size: images.
@@ -79,27 +83,26 @@ def open_images(
 
     Args:
         path: where they are.
-        setting: what gave the path, for messages.
+        setting: name of the argument, for messages.
         image_size: side after resizing and cropping the images of files, 0 keeps their size; those of a cache or an
             npz file must have it already.
-        count: how many, drawn at random and kept in their order; None for all.
-        seed: keys the draw.
+        count: number of images, chosen at random and kept in their order; None for all.
+        seed: keys the choice.
         device: where tokens are decoded.
 
     Raises:
         FileNotFoundError: if nothing is there.
         ValueError: if it holds no such images.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"count: {count} given, must be at least 1")
+    check_at_least(1, count=count)
     if image_size < 0:
         raise ValueError(f"image_size: {image_size} given, must be positive, or 0 to keep the size")
     location = Path(path).expanduser()
 
-    def drawn(total: int) -> np.ndarray:
+    def select_rows(total: int) -> np.ndarray:
         if count is not None and count > total:
             raise ValueError(f"count: {count} given, but {path} holds {total} images")
-        return np.sort(numpy_generator(Stream.EVALUATION, seed).permutation(total)[:count])
+        return random_rows(numpy_generator(Stream.EVALUATION, seed), total, count)
 
     if location.suffix == ".npz" or is_cache(location):
         is_npz = location.suffix == ".npz"
@@ -109,9 +112,9 @@ def open_images(
                 f"image_size: {image_size} given, but {path} ({setting}) holds images of {size[0]}×{size[1]} pixels, "
                 "which are taken as they are (0)"
             )
-        return _npz_stream(location, setting, drawn) if is_npz else _cache_stream(location, drawn, torch.device(device))
+        return _npz_stream(location, setting, select_rows) if is_npz else _cache_stream(location, select_rows, device)
     source = open_source(path, setting)
-    rows = drawn(len(source.names))
+    rows = select_rows(len(source.names))
 
     def read(blocks: Sequence[np.ndarray]) -> Batches:
         shape: tuple[int, ...] = (3, 0, 0)
@@ -122,7 +125,9 @@ def open_images(
                 labels: list[int] = []
                 for number, result in islice(decoded, len(block)):
                     if isinstance(result, str):
-                        logger.info(f"{setting}: left out, {source.names[number]}: {result}", extra={"all_ranks": True})
+                        logger.warning(
+                            f"{setting}: left out, {source.names[number]}: {result}", extra={"all_ranks": True}
+                        )
                         continue
                     shape = shape if shape[1] else result.shape
                     check_size(source.names[number], result.shape, shape)
@@ -134,8 +139,8 @@ def open_images(
     return ImageStream(read, rows, {"kind": "images", "path": path}, source.class_names)
 
 
-def _cache_stream(folder: Path, drawn: Callable[[int], np.ndarray], device: torch.device) -> ImageStream:
-    """What the cache's own tokenizer makes of its tokens."""
+def _cache_stream(folder: Path, select_rows: RowSelection, device: torch.device | str) -> ImageStream:
+    """The tokens of a cache, decoded by its tokenizer."""
     cache = open_cache(folder)
 
     @torch.inference_mode()
@@ -143,8 +148,7 @@ def _cache_stream(folder: Path, drawn: Callable[[int], np.ndarray], device: torc
         tokenizer = load_tokenizer(folder / "tokenizer").to(device).eval()
         for block in blocks:
             part = cache.tokens.subset(block)
-            tokens = part.head(len(part)).to(device)
-            yield to_uint8(tokenizer.decode(tokens, part.grid)).cpu(), part.labels
+            yield decode_pixels(tokenizer, part.head(len(part)), part.grid), part.labels
 
     record = {
         "kind": "token cache: reconstructions by its tokenizer, not the original images",
@@ -152,7 +156,7 @@ def _cache_stream(folder: Path, drawn: Callable[[int], np.ndarray], device: torc
         "tokenizer_sha256": cache.description.tokenizer_sha256,
         "index_sha256": sha256(folder / "index.json"),
     }
-    return ImageStream(read, drawn(len(cache.tokens)), record, cache.description.class_names)
+    return ImageStream(read, select_rows(len(cache.tokens)), record, cache.description.class_names)
 
 
 def write_npz(path: Path, count: int, size: tuple[int, int], batches: Batches, made: dict[str, Any]) -> None:
@@ -227,9 +231,9 @@ def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
     return array
 
 
-def _npz_stream(path: Path, setting: str, drawn: Callable[[int], np.ndarray]) -> ImageStream:
+def _npz_stream(path: Path, setting: str, select_rows: RowSelection) -> ImageStream:
     total = _npz_shape(path, setting)[0]
-    rows = drawn(total)
+    rows = select_rows(total)
     labels = read_npz_entry(path, "arr_1")
     if labels is not None and (labels.shape != (total,) or labels.dtype.kind not in "iu"):
         raise ValueError(f"{setting}: {path}: arr_1 must be {total} whole numbers, the labels")
@@ -238,11 +242,11 @@ def _npz_stream(path: Path, setting: str, drawn: Callable[[int], np.ndarray]) ->
         made = None if text is None else json.loads(str(text))
     except json.JSONDecodeError:
         raise ValueError(f"{setting}: {path}: its entry {RECORD!r} is damaged, not JSON") from None
-    own = np.full(total, -1) if labels is None else labels
+    known_labels = np.full(total, -1) if labels is None else labels
 
     def read(blocks: Sequence[np.ndarray]) -> Batches:
         for numbers, images in zip(blocks, _read_blocks(path, setting, blocks), strict=True):
-            yield images, torch.from_numpy(own[numbers].astype(np.int64))
+            yield images, torch.from_numpy(known_labels[numbers].astype(np.int64))
 
     return ImageStream(read, rows, {"kind": "npz", "path": str(path)}, made=made)
 
@@ -250,7 +254,7 @@ def _npz_stream(path: Path, setting: str, drawn: Callable[[int], np.ndarray]) ->
 def _read_blocks(path: Path, setting: str, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
     """Images (B, 3, h, w) of blocks of rows of ``arr_0``, reading the file from its start."""
     total, height, width = _npz_shape(path, setting)
-    wanted, row_bytes = {int(row) for block in blocks for row in block}, height * width * 3
+    selected, row_bytes = {int(row) for block in blocks for row in block}, height * width * 3
     ends = {int(block[-1]) for block in blocks}
     with _open_npz(path) as archive, archive.open("arr_0.npy") as entry:
         _read_header(entry)
@@ -262,7 +266,7 @@ def _read_blocks(path: Path, setting: str, blocks: Sequence[np.ndarray]) -> Iter
                 raise ValueError(f"{setting}: {path}: damaged ({error})") from None
             if len(content) != row_bytes:
                 raise ValueError(f"{setting}: {path}: damaged, arr_0 ends in image {row}")
-            if row in wanted:
+            if row in selected:
                 parts.append(content)
             if row in ends:
                 pixels = np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, height, width, 3)
@@ -271,7 +275,7 @@ def _read_blocks(path: Path, setting: str, blocks: Sequence[np.ndarray]) -> Iter
 
 
 def _npz_shape(path: Path, setting: str) -> tuple[int, int, int]:
-    """Count, height and width of ``arr_0``; refuses what is not uint8 images."""
+    """Count, height and width of ``arr_0``; raises ValueError if it is not uint8 images."""
     with _open_npz(path) as archive:
         if "arr_0.npy" not in archive.namelist():
             names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])

@@ -1,4 +1,4 @@
-"""Zero-shot classification: a model of p(x | c) that was never trained to classify, read backwards by Bayes' rule.
+"""Zero-shot classification: Bayes' rule turns a generative model p(x | c) into a classifier p(c | x).
 
 Shape legend: M images, K classes, N cells.
 """
@@ -32,13 +32,12 @@ def zero_shot(
 ) -> Tensor:
     """The log-likelihood log p(x | c) of every image under every class, in nats per image.
 
-    The class with the highest is the answer, and the softmax over the classes is the posterior where all are equally
-    likely beforehand (see :func:`judge`). The orders in which an image is read, and the noise where a flow's likelihood
-    is an estimate, are the same for all classes, so that classes differ by nothing else. Several orders count as in
-    :func:`~heptapod.likelihood.negative_log_likelihood`: the mean of p over them, a model of its own to
-    which Bayes' rule applies.
+    The class with the highest is the answer, and the softmax over the classes is the posterior under a uniform prior
+    (see :func:`score_answers`). All classes share the random orders of an image and the noise of a flow's estimated
+    likelihood. With several orders p is the mean over them, as in
+    :func:`~heptapod.likelihood.negative_log_likelihood`.
 
-    The cost is that of K likelihoods per image and order.
+    The cost is K likelihoods per image and order.
 
     Args:
         model: a model with classes and a likelihood.
@@ -46,8 +45,8 @@ def zero_shot(
         classes: the K class indices to choose among; all if left out.
         token_order: the order in which the chain rule reads, one the model was trained on.
         orders: random orders per image.
-        batch_size: sequences (an image under a class) at a time; the result does not depend on it but for rounding.
-        numbers: (M,) numbers of the images; 0, 1, … if left out.
+        batch_size: sequences (an image under a class) at a time; the result does not depend on it except for rounding.
+        numbers: (M,) image numbers; 0, 1, … if left out.
         seed: keys the random orders and the noise.
         progress: show a progress bar.
 
@@ -85,10 +84,10 @@ def _checked(model: HeptapodModel, classes: Sequence[int] | None) -> list[int]:
 
 @dataclass(frozen=True)
 class ZeroShotScores:
-    """How well the classes of images are told."""
+    """How well images are classified."""
 
     confusion: Tensor
-    """(K, K) int64: images of each class (row) by the answer (column)."""
+    """(K, K) int64: number of images of each class (row) by predicted class (column)."""
     negative_log_posterior: float
     """Mean −log p(c | x) of the true class, in nats; log K for a guess."""
     calibration_error: float
@@ -101,12 +100,12 @@ class ZeroShotScores:
 
     @property
     def chance(self) -> float:
-        """What a guess reaches: 1 / K."""
+        """Accuracy of a guess: 1 / K."""
         return 1 / len(self.confusion)
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, as a share of independent images."""
+        """Standard error of the accuracy over independent images."""
         return float((self.accuracy * (1 - self.accuracy) / int(self.confusion.sum())) ** 0.5)
 
     @property
@@ -117,11 +116,11 @@ class ZeroShotScores:
         return [r / total if total else None for r, total in zip(right, totals, strict=True)]
 
 
-def judge(log_likelihoods: Tensor, truth: Tensor) -> ZeroShotScores:
-    """Holds the answers by likelihood against the truth, all classes equally likely beforehand.
+def score_answers(log_likelihoods: Tensor, truth: Tensor) -> ZeroShotScores:
+    """Scores the classification by likelihood against the true classes, under a uniform prior.
 
     Args:
-        log_likelihoods: (M, K) nats per image, as :func:`zero_shot` gives them.
+        log_likelihoods: (M, K) nats per image, from :func:`zero_shot`.
         truth: (M,) int64, the column of the true class of each.
 
     Raises:

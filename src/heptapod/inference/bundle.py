@@ -1,4 +1,4 @@
-"""What belongs to a trained model: the token model, its tokenizer and what is known about both."""
+"""A trained model and its tokenizer, with everything known about both."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 
 from heptapod.grid import TokenOrder
+from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.models import HeptapodModel
 from heptapod.sampling import SamplingConfig
 from heptapod.tokenizers import Tokenizer
 from heptapod.tokenizers.base import to_uint8
+from heptapod.tokenizers.encode import encode_pixels
+from heptapod.utils.checks import check_at_least
 
 DEFAULT_BATCH = 64
 """Images at a time where no batch size is given."""
 
 
 class ModelBundle:
-    """A trained model, its tokenizer and what is known about both.
+    """A trained model and its tokenizer.
 
     Args:
         model: the token model.
@@ -57,17 +60,44 @@ class ModelBundle:
         ]
         return to_uint8(torch.cat(parts)).cpu()
 
+    def encode(self, images: ImagesInput, batch_size: int = DEFAULT_BATCH, progress: bool = False) -> Tensor:
+        """Tokens of images of the model's size, the inverse of :meth:`decode`.
+
+        Args:
+            images: what :meth:`generate` returns: PIL images, or (M, 3, h, w) uint8; or (M, h, w, 3) uint8 arrays. A
+                single image is a batch of one.
+            batch_size: images at a time.
+            progress: show a progress bar.
+
+        Returns:
+            (M, N) int64 or (M, N, C) float32 on the CPU.
+
+        Raises:
+            ValueError: for anything else, or images of another size than the model's.
+        """
+        pixels = image_batch(images)
+        if tuple(pixels.shape[2:]) != self.image_size:
+            height, width = self.image_size
+            raise ValueError(
+                f"images: {tuple(pixels.shape)} of {pixels.dtype} given, must be (M, 3, {height}, {width}) of uint8 "
+                "(at_size changes the model's size)"
+            )
+        return encode_pixels(self.tokenizer, pixels, batch_size, progress=progress)
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of its images in pixels."""
-        grid, factor = self.model.grid, self.tokenizer.factor
-        return grid.height * factor, grid.width * factor
+        return self.tokenizer.image_size(self.model.grid)
+
+    @property
+    def trained_image_size(self) -> tuple[int, int]:
+        """Height and width of the images it was trained on, in pixels."""
+        return self.tokenizer.image_size(self.model.trained_grid)
 
 
 def padded_batches(total: int, batch_size: int | None) -> Iterator[tuple[list[int], int]]:
-    """Row numbers of each batch and how many of them count: a fixed size is filled up with the last row."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    """Row numbers of each batch and how many of them count: a given size is padded with the last row."""
+    check_at_least(1, batch_size=batch_size)
     size = batch_size or min(total, DEFAULT_BATCH)
     for start in range(0, total, size):
         kept = min(size, total - start)

@@ -1,6 +1,6 @@
-"""Asking a model about one cell: what it could become, given what was read.
+"""Queries of one cell: the model's distribution of its token, given the cells read so far.
 
-Shape legend: N cells, t read cells, K candidates, C numbers per token.
+Shape legend: N cells, t read cells, K candidates, C channels.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from heptapod.grid import GridSpec, with_tokens_at
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import check_cells
 from heptapod.models.heads import ReadStates
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.random import KeyedGenerator, Stream
 
 
 @dataclass
 class CellBelief:
-    """What is believed of a cell. All tensors are on the CPU."""
+    """The predicted distribution (belief) of a cell. All tensors are on the CPU."""
 
     cell: int
     """Row · columns + column."""
     values: Tensor
     """(K,) int64: the most likely codes, the most likely first; or (K, C) float32: the mean, then draws."""
     probabilities: Tensor | None
-    """(K,) float32 of each code, as it would be sampled; None of vectors."""
+    """(K,) float32 of each code, as it would be sampled; None for continuous tokens."""
     uncertainty: float
-    """Entropy in nats at temperature 1, or spread at the temperature asked for."""
+    """Entropy in nats at temperature 1, or spread at the given temperature."""
     mean: Tensor | None
-    """(C,) float32 of vectors."""
+    """(C,) float32 of continuous tokens."""
     spread: Tensor | None
-    """(C,) float32 of vectors: the standard deviation of each number."""
+    """(C,) float32 of continuous tokens: the standard deviation of each channel."""
     tokens: Tensor
-    """(K, N) int64 or (K, N, C) float32: the image with each candidate, the other unread cells as believed (0 where the
-    head cannot tell); :meth:`Heptapod.decode` shows them."""
+    """(K, N) int64 or (K, N, C) float32: the image with each candidate, the other unread cells as predicted (0 if the
+    head does not predict them); :meth:`Heptapod.decode` shows them."""
 
     @property
     def rest(self) -> float | None:
@@ -59,7 +60,7 @@ def ask_cell(
     seed: int = 0,
     **settings: Any,
 ) -> CellBelief:
-    """What a model believes of an unread cell. Of a head that predicts one cell or a window, as if it were the next.
+    """A model's prediction of an unread cell. A head that predicts one cell or a window treats it as the next cell.
 
     Args:
         heptapod: the model.
@@ -67,9 +68,9 @@ def ask_cell(
         label: a class index or name; None for no label.
         cells: the t cells read before, in reading order: ``step.prefix[0]`` of a step of :meth:`Heptapod.stream`.
         values: their tokens, (t,) int64 or (t, C) float32.
-        top: so many of the most likely codes, or so many draws of a vector.
-        seed: keys the draws.
-        **settings: how a cell is drawn, as in :meth:`Heptapod.generate`: temperature, top_k, top_p, ...
+        top: number of most likely codes, or of samples of a continuous token.
+        seed: keys the samples.
+        **settings: sampling config of the cell, as in :meth:`Heptapod.generate`: temperature, top_k, top_p, ...
 
     Returns:
         Candidates, their probabilities or mean and spread, and the image with each.
@@ -79,32 +80,31 @@ def ask_cell(
     """
     grid, device = heptapod.model.grid, heptapod.model.token_embedding.weight.device
     check_question(cell, cells, grid)
-    if top < 1:
-        raise ValueError(f"top: {top} given, must be at least 1")
+    check_at_least(1, top=top)
     read = torch.tensor(list(cells), dtype=torch.int64).view(1, -1)
-    given = grid.empty_tokens(1)[:, : len(cells)] if values is None else values.unsqueeze(0).cpu()
-    if given.shape[:2] != read.shape or given.is_floating_point() == grid.is_discrete:
-        raise ValueError(f"values: {tuple(given.shape[1:])} of {given.dtype} given for {len(cells)} cells")
+    read_tokens = grid.empty_tokens(1)[:, : len(cells)] if values is None else values.unsqueeze(0).cpu()
+    if read_tokens.shape[:2] != read.shape or read_tokens.is_floating_point() == grid.is_discrete:
+        raise ValueError(f"values: {tuple(read_tokens.shape[1:])} of {read_tokens.dtype} given for {len(cells)} cells")
     sampling = heptapod.sampling_config(**settings)
     index = torch.tensor(heptapod.label_indices(None if label is None else [label]), device=device)
-    states = heptapod.model.read(given.to(device), read.to(device), index)
-    found = _of_cell(heptapod, states, cell, top, seed, sampling)
-    tokens = with_tokens_at(grid.empty_tokens(1), read, given).to(device)
+    states = heptapod.model.read(read_tokens.to(device), read.to(device), index)
+    prediction = _of_cell(heptapod, states, cell, top, seed, sampling)
+    tokens = with_tokens_at(grid.empty_tokens(1), read, read_tokens).to(device)
     if heptapod.model.head.reaches_grid:
         is_read = torch.zeros(grid.num_cells, dtype=torch.bool).index_fill(0, read[0], True)
         others = (~is_read).nonzero().T.to(device)
-        look = KeyedGenerator(Stream.BELIEF, [(seed, 1)])
-        believed, _ = heptapod.model.distribution.belief(heptapod.model.predict(states, others), look, sampling)
+        generator = KeyedGenerator(Stream.BELIEF, [(seed, 1)])
+        believed, _ = heptapod.model.distribution.belief(heptapod.model.predict(states, others), generator, sampling)
         tokens = with_tokens_at(tokens, others, believed)
-    count = len(found.values)
+    count = len(prediction.values)
     place = torch.full((count, 1), cell, device=device)
-    filled = with_tokens_at(tokens.expand(count, *tokens.shape[1:]), place, found.values.to(device).unsqueeze(1))
-    found.tokens = filled.cpu()
-    return found
+    filled = with_tokens_at(tokens.expand(count, *tokens.shape[1:]), place, prediction.values.to(device).unsqueeze(1))
+    prediction.tokens = filled.cpu()
+    return prediction
 
 
 def check_question(cell: int, cells: Sequence[int], grid: GridSpec) -> None:
-    """Refuses to ask about a cell (having read others) that is not on a grid or is read already.
+    """Checks that a cell is on a grid and not read already.
 
     Raises:
         ValueError: naming the cell.
@@ -118,7 +118,7 @@ def check_question(cell: int, cells: Sequence[int], grid: GridSpec) -> None:
 def _of_cell(
     heptapod: Heptapod, states: ReadStates, cell: int, top: int, seed: int, sampling: CellSampling
 ) -> CellBelief:
-    """The belief of a cell, without the rest of the image."""
+    """The prediction of a cell, without the rest of the image."""
     distribution, none = heptapod.model.distribution, torch.empty(0)
     features = heptapod.model.predict(states, torch.tensor([[cell]], device=states.hidden.device))
     generator = KeyedGenerator(Stream.BELIEF, [(seed, 0)])

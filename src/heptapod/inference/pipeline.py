@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
-from heptapod.inference.bundle import ModelBundle, padded_batches
+from heptapod.grid import MAX_CELLS, TokenOrder
+from heptapod.inference.bundle import ModelBundle
+from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained
+from heptapod.inference.request import GenerationRequest
 from heptapod.inference.support_warnings import size_warning, support_warnings
 from heptapod.inference.trace import shown_steps, trace_picture
-from heptapod.likelihood import (
-    check_likelihood,
-    log_scale,
-    negative_log_likelihood,
-    tokens_of_images,
-    trained_order,
-)
-from heptapod.sampling import (
-    Known,
-    SamplingConfig,
-    SamplingPlan,
-    SamplingStep,
-    cells_per_step,
-    plan_sampling,
-    run_plan,
-    run_to_end,
-)
+from heptapod.likelihood import check_likelihood, log_scale, negative_log_likelihood, trained_order
+from heptapod.sampling import Known, SamplingConfig, SamplingStep, plan_sampling
 from heptapod.tokenizers import save_tokenizer, tokenizer_hash
+from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.images import to_pil
-from heptapod.utils.logging import Progress
 from heptapod.utils.random import image_seeds
-
-MAX_CELLS = 1 << 16
 
 
 class Heptapod(ModelBundle):
@@ -109,10 +95,20 @@ class Heptapod(ModelBundle):
         return other
 
     def on_grid(self, height: int, width: int) -> Heptapod:
-        """The same for a grid of so many rows and columns, without a warning."""
+        """The same for a grid of the given rows and columns, without a warning."""
         model = self.model.on_grid(height, width)
         names, order, dropout = self.class_names, self.token_order, self.label_dropout
         return Heptapod(model, self.tokenizer, names, order, self.sampling, self.metadata, dropout)
+
+    @overload
+    def generate(
+        self, labels: Sequence[int | str] | None = None, *, output: Literal["tensor"], **options: Any
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self, labels: Sequence[int | str] | None = None, *, output: Literal["pil"] = "pil", **options: Any
+    ) -> list[Image.Image]: ...
 
     def generate(
         self,
@@ -122,51 +118,41 @@ class Heptapod(ModelBundle):
         seed: int | Sequence[int] = 0,
         batch_size: int | None = None,
         progress: bool = False,
+        output: Literal["pil", "tensor"] = "pil",
         **settings: Any,
-    ) -> list[Image.Image]:
-        """Images of the given classes, without guidance.
+    ) -> list[Image.Image] | Tensor:
+        """Generates images of the given classes, without guidance.
 
         Args:
             labels: one class index or name per image; None generates without a label.
             count: number of images where there are no labels.
-            seed: image i takes seed + i; or one seed per image. An image depends on its label, its seed and the
-                settings only.
-            batch_size: images at a time. If given, every batch is filled up to it, and images are equal bit for bit
-                however many are asked for; if not, at most 64 are drawn at once, and a batch's size may show in the
-                last bits of its arithmetic.
+            seed: image i takes seed + i; or one seed per image. An image depends only on its label, its seed and the
+                sampling config.
+            batch_size: images at a time. If given, the last batch is padded to it, and images are equal bit for bit
+                whatever the number of images; if not, at most 64 are sampled at once, and the size of a batch may
+                change the last bits of its arithmetic.
             progress: show a progress bar.
+            output: pil for a list of PIL images, tensor for one tensor (M, 3, h, w) uint8 on the CPU.
             **settings: fields of :class:`~heptapod.sampling.SamplingConfig` (steps, temperature, top_k, top_p,
-                token_order, schedule, preset, cell_solver, cell_steps, approximate_head); the model's own defaults
-                otherwise.
+                token_order, schedule, preset, cell_solver, cell_steps, approximate_head), and ``known`` (see
+                :meth:`request`); the model's own defaults otherwise.
 
         Raises:
             ValueError: for a label, seed or setting out of range.
         """
-        tokens = self.generate_tokens(
-            labels, count=count, seed=seed, batch_size=batch_size, progress=progress, **settings
-        )
-        return [to_pil(image) for image in self.decode(tokens, batch_size)]
+        if output not in ("pil", "tensor"):
+            raise ValueError(f"output: {output!r} given, must be pil or tensor")
+        options = {"count": count, "seed": seed, "batch_size": batch_size, "progress": progress, **settings}
+        images = self.decode(self.generate_tokens(labels, **options), batch_size)
+        return images if output == "tensor" else [to_pil(image) for image in images]
 
     def generate_tokens(
-        self,
-        labels: Sequence[int | str] | None = None,
-        *,
-        count: int | None = None,
-        seed: int | Sequence[int] = 0,
-        batch_size: int | None = None,
-        progress: bool = False,
-        known: Known | None = None,
-        **settings: Any,
+        self, labels: Sequence[int | str] | None = None, *, progress: bool = False, **options: Any
     ) -> Tensor:
-        """Token grids (M, N) int64 or (M, N, C) float32; ``known`` gives cells to keep, else as :meth:`generate`."""
-        indices, plan = self._checked(labels, count, seed, known, settings)
-        parts = []
-        with Progress(f"sampling {len(indices):,} images", len(indices), shown=progress) as bar:
-            for rows, kept in padded_batches(len(indices), batch_size):
-                labels_of_batch = torch.tensor([indices[i] for i in rows])
-                parts.append(run_to_end(self.model, labels_of_batch, plan.batch(rows))[:kept])
-                bar.advance(kept)
-        return torch.cat(parts)
+        """Token grids (M, N) int64 or (M, N, C) float32; arguments as for :meth:`request`."""
+        request = self.request(labels, **options)
+        request.warn()
+        return request.sample(self.model, progress)
 
     def stream(
         self,
@@ -178,10 +164,10 @@ class Heptapod(ModelBundle):
         belief: bool | Collection[int] | None = None,
         **settings: Any,
     ) -> Iterator[SamplingStep]:
-        """The steps of sampling one batch, as they are made: prefix, sampled cells, belief over the whole grid.
+        """Samples one batch step by step: prefix, sampled cells, prediction of the whole grid (the belief).
 
-        The images are those of :meth:`generate`; ``heptapod.decode(step.tokens)`` shows what is there of them. The
-        tensors are made in inference mode: clone what is to be changed.
+        The images are those of :meth:`generate`; ``heptapod.decode(step.tokens)`` shows the cells sampled so far. The
+        tensors are made in inference mode: clone a tensor before changing it.
 
         Args:
             labels: as in :meth:`generate`.
@@ -195,24 +181,67 @@ class Heptapod(ModelBundle):
             Every step, and at the end the finished grid.
 
         Raises:
-            ValueError: for a label, seed or setting out of range, or if a belief is asked of a head that has none.
+            ValueError: for a label, seed or setting out of range, or for a belief of a head that has none.
         """
         belief = self.model.head.reaches_grid if belief is None else belief
-        indices, plan = self._checked(labels, count, seed, known, settings, belief)
-        return run_plan(self.model, torch.tensor(indices), plan)
+        request = self._request(labels, count, seed, None, known, settings, belief)
+        request.warn()
+        return request.stream(self.model)
+
+    def request(
+        self,
+        labels: Sequence[int | str] | None = None,
+        *,
+        count: int | None = None,
+        seed: int | Sequence[int] = 0,
+        batch_size: int | None = None,
+        known: Known | None = None,
+        **settings: Any,
+    ) -> GenerationRequest:
+        """Checks and plans a request for images, once for all its batches; samples nothing and issues no warning.
+
+        Args:
+            labels: as in :meth:`generate`.
+            count: as in :meth:`generate`.
+            seed: as in :meth:`generate`.
+            batch_size: as in :meth:`generate`.
+            known: cells to keep, with their tokens.
+            **settings: fields of :class:`~heptapod.sampling.SamplingConfig`.
+
+        Raises:
+            ValueError: for a label, seed or setting out of range.
+        """
+        return self._request(labels, count, seed, batch_size, known, settings)
+
+    def _request(
+        self,
+        labels: Sequence[int | str] | None,
+        count: int | None,
+        seed: int | Sequence[int],
+        batch_size: int | None,
+        known: Known | None,
+        settings: dict[str, Any],
+        belief: bool | Collection[int] = False,
+    ) -> GenerationRequest:
+        check_at_least(1, batch_size=batch_size)
+        indices = self.label_indices(labels, count)
+        config = self.sampling_config(None if known is None else int((~known.mask).sum()), **settings)
+        plan = plan_sampling(self.model, config, image_seeds(seed, len(indices)), known, belief)
+        return GenerationRequest(indices, plan, batch_size, support_warnings(self, indices, config, known))
 
     def trace(
         self, label: int | str | None = None, *, seed: int = 0, most: int = 6, **settings: Any
     ) -> list[SamplingStep]:
         """At most ``most`` evenly spaced states of sampling one image, for :mod:`heptapod.inference.trace`."""
-        num_steps = len(cells_per_step(self.sampling_config(**settings), self.model.grid.num_cells))
-        shown = shown_steps(num_steps, most)
-        belief = shown if self.model.head.reaches_grid else False
-        steps = self.stream(None if label is None else [label], seed=seed, belief=belief, **settings)
-        return [step for step in steps if step.step in shown]
+        request = self.request(None if label is None else [label], seed=seed, **settings)
+        request.warn()
+        shown = shown_steps(len(request.plan.counts), most)
+        belief = frozenset(shown) if self.model.head.reaches_grid else False
+        request = dataclasses.replace(request, plan=dataclasses.replace(request.plan, belief=belief))
+        return [step for step in request.stream(self.model) if step.step in shown]
 
     def belief(self, label: int | str | None, *, seed: int = 0, columns: int = 6, **settings: Any) -> Image.Image:
-        """A picture of what the model believes while it samples one image, at evenly spaced steps.
+        """A picture of the model's predictions of the whole grid (its belief) while it samples one image.
 
         Raises:
             ValueError: if the head cannot predict the whole grid.
@@ -223,7 +252,7 @@ class Heptapod(ModelBundle):
 
     def negative_log_likelihood(
         self,
-        images: Tensor,
+        images: ImagesInput,
         labels: Sequence[int | str] | None = None,
         batch_size: int = 32,
         progress: bool = False,
@@ -231,16 +260,16 @@ class Heptapod(ModelBundle):
     ) -> Tensor:
         """−log p of the tokens of images by the chain rule, in nats per token.
 
-        Exact for codes; for a flow by an ODE, and then of the latents as the tokenizer's network gives them, that is,
-        with the Jacobian of their normalization. Where the order is random, or the flow's divergence an estimate (above
-        32 numbers per token), an image's place in the batch of all images keys what is drawn for it.
+        Exact for codes. For a flow an ODE computes it, for the latents before their normalization (the Jacobian of the
+        normalization is included). Where the order is random, or the flow's divergence an estimate (above 32 channels),
+        the index of an image keys its random numbers.
 
         Args:
-            images: (M, 3, h, w) uint8.
+            images: as for :meth:`encode`.
             labels: a class index or name per image; None for no label.
-            batch_size: images at a time; the result does not depend on it but for rounding.
+            batch_size: images at a time; the result does not depend on it except for rounding.
             progress: show a progress bar.
-            token_order: the order to read in; the one(s) of training if left out.
+            token_order: the order to read in; the order of training if left out.
 
         Returns:
             (M,) float32 on the CPU.
@@ -251,10 +280,11 @@ class Heptapod(ModelBundle):
         """
         check_likelihood(self.model)
         order = trained_order(token_order, self.token_order)
-        if labels is not None and len(labels) != len(images):
-            raise ValueError(f"labels: {len(labels)} given for {len(images)} images")
-        indices = torch.tensor(self.label_indices(labels, None if labels else len(images)))
-        tokens = tokens_of_images(self.tokenizer, self.model.grid, images, batch_size, progress)
+        pixels = image_batch(images)
+        if labels is not None and len(labels) != len(pixels):
+            raise ValueError(f"labels: {len(labels)} given for {len(pixels)} images")
+        indices = torch.tensor(self.label_indices(labels, None if labels else len(pixels)))
+        tokens = self.encode(pixels, batch_size, progress)
         nats = negative_log_likelihood(self.model, tokens, indices, order, batch_size, progress=progress)
         return nats + log_scale(self.tokenizer)
 
@@ -265,8 +295,7 @@ class Heptapod(ModelBundle):
             ValueError: naming a label that is out of range or unknown.
         """
         if labels is None:
-            if count is not None and count < 1:
-                raise ValueError(f"count: {count} given, must be at least 1")
+            check_at_least(1, count=count)
             return [-1] * (count or 1)
         labels = list(labels)
         if not labels:
@@ -281,7 +310,7 @@ class Heptapod(ModelBundle):
             if label in names:
                 return names.index(label)
             if not re.fullmatch("-?[0-9]+", label):
-                raise ValueError(f"label: {label!r} is no class of this model ({_some(names)})")
+                raise ValueError(f"label: {label!r} is no class of this model ({_listed(names)})")
         index = int(label)
         if not 0 <= index < len(names):
             allowed = f"must be between 0 and {len(names) - 1}" if names else "this model was trained without classes"
@@ -292,9 +321,9 @@ class Heptapod(ModelBundle):
         """The model's sampling defaults with changes; token order, solver and its steps are filled in.
 
         Args:
-            num_cells: cells to fill; all of the grid if left out. The model's own steps are for the trained grid: for
-                another number they are at most as many as there are cells.
-            **changes: what is asked for now; it goes before what the model was saved with.
+            num_cells: cells to fill; all of the grid if left out. The model's default steps are meant for the trained
+                grid: for another number of cells they are limited to it.
+            **changes: fields of the config that replace the model's defaults.
         """
         defaults, trained = to_dict(self.sampling), self.model.trained_grid.num_cells
         num_cells = self.model.grid.num_cells if num_cells is None else num_cells
@@ -309,25 +338,7 @@ class Heptapod(ModelBundle):
         config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
         return self.model.distribution.plan(config.with_token_order(self.token_order))
 
-    def _checked(
-        self,
-        labels: Sequence[int | str] | None,
-        count: int | None,
-        seed: int | Sequence[int],
-        known: Known | None,
-        settings: dict[str, Any],
-        belief: bool | Collection[int] = False,
-    ) -> tuple[list[int], SamplingPlan]:
-        """Class indices and the sampling plan, all checked; warns of what was not trained."""
-        indices = self.label_indices(labels, count)
-        seeds = image_seeds(seed, len(indices))
-        config = self.sampling_config(None if known is None else int((~known.mask).sum()), **settings)
-        plan = plan_sampling(self.model, config, seeds, known, belief)
-        for message in support_warnings(self, indices, config, known):
-            warnings.warn(message, stacklevel=3)
-        return indices, plan
 
-
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:8])
     return f"{shown}, … {len(names)} in all" if len(names) > 8 else shown or "it has none"

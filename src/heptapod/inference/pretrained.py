@@ -1,8 +1,7 @@
-"""The folder of a model: ``config.json``, ``model.safetensors`` and, in it or beside it, the tokenizer."""
+"""The folder of a model: ``config.json``, ``model.safetensors`` and, inside or next to it, the tokenizer."""
 
 from __future__ import annotations
 
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ FORMAT = "heptapod-model-2"
 
 @settings
 class PretrainedConfig:
-    """What a model's ``config.json`` holds."""
+    """The content of a model's ``config.json``."""
 
     model: ModelConfig
     """Sizes and kinds."""
     grid: GridSpec
-    """The token grid, and what a token is."""
+    """The token grid and the kind of its tokens."""
     class_names: list[str]
     """Names of the classes; empty for an unconditional model."""
     token_order: TokenOrder
@@ -45,9 +44,7 @@ class PretrainedConfig:
     tokenizer_sha256: str
     """Hash of the tokenizer the model was trained with."""
     label_dropout: float | None = None
-    """How often the model was trained without its label; None if that is not known."""
-    imports: list[str] = field(default_factory=list)
-    """Files, modules or packages that register the custom parts of the model; never imported by loading it."""
+    """Probability of training without the label; None if it is not known."""
     format: str = FORMAT
     """Version of this file."""
 
@@ -116,7 +113,7 @@ def model_sha256(path: Path) -> str:
 
 
 def _upgrade_config(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as format 1 had them (codes only), put as they are now."""
+    """Converts settings of format 1 (codes only) to the present format."""
     if values.get("format") != "heptapod-model-1":
         return values
     old = dict(values, format=FORMAT)

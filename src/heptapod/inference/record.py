@@ -1,6 +1,6 @@
-"""Records: a JSON object beside a picture that makes the same picture again, pixel for pixel.
+"""Records: a JSON object next to a picture, from which the same picture is made again, pixel for pixel.
 
-Shape legend: M images, N cells, k known cells, C numbers per token.
+Shape legend: M images, N cells, k known cells, C channels.
 """
 
 from __future__ import annotations
@@ -19,42 +19,40 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.grid import GridSpec
+from heptapod.inference.images_in import WHITE
 from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.pretrained import model_sha256
+from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.sampling import Known, SamplingConfig
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import read_json
 from heptapod.utils.images import to_pil
 
-WHITE = 128
-"""Pixels of a mask from this gray on are repainted."""
-
 
 @settings
 class KnownCells:
-    """Cells that are given, and their tokens."""
+    """Known cells and their tokens."""
 
     cells: list[int]
     """Row · columns + column of each."""
     values: list[int] | str
-    """A code for each; or vectors: base64 of little-endian float32, C numbers for each."""
+    """A code for each; or continuous tokens: base64 of little-endian float32, C channels for each."""
     in_order: bool = False
-    """Whether they are read in this order, as in an image that is gone on with; else as the token order has them."""
+    """Whether they are read in this order, as in an image whose sampling is resumed; else in the token order."""
 
 
 @settings
 class Composite:
-    """An image's own pixels, put back wherever nothing was to be repainted."""
+    """The pixels of the original image, put back wherever nothing is repainted."""
 
     image: str
     """PNG, base64."""
     mask: str
-    """PNG of the same size, base64: white where it was repainted."""
+    """PNG of the same size, base64: white where repainted."""
 
 
 @settings
 class Record:
-    """What decides an image, beside the weights."""
+    """Everything that determines images, except the weights."""
 
     model: str
     """Folder of the model."""
@@ -67,15 +65,15 @@ class Record:
     image_size: tuple[int, int]
     """Height and width in pixels."""
     batch_size: int | None = None
-    """Images that were drawn together; None: all of them."""
+    """Images sampled together; None: all of them."""
     compiled: bool = False
     """Whether the model was compiled."""
     model_sha256: str | None = None
     """Hash of the model's weights file."""
     known: KnownCells | None = None
-    """Cells that were kept."""
+    """Kept cells."""
     composite: Composite | None = None
-    """Pixels that were put back."""
+    """Pixels put back."""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.labels) != len(self.seeds):
@@ -85,7 +83,7 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """Reads what ``heptapod sample``, ``heptapod edit`` or the studio wrote beside a picture.
+    """Reads a record that ``heptapod sample``, ``heptapod edit`` or the studio wrote next to a picture.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -94,9 +92,9 @@ def read_record(path: Path) -> Record:
     if not path.is_file():
         raise FileNotFoundError(f"from: {path} does not exist")
     values = read_json(path)
-    names = {one.name for one in dataclasses.fields(Record)}
+    names = {field.name for field in dataclasses.fields(Record)}
     if missing := [name for name in ("labels", "seeds", "sampling", "image_size") if name not in values]:
-        raise ValueError(f"from: {path} has no {missing[0]}; it is not what heptapod wrote beside a picture")
+        raise ValueError(f"from: {path} has no {missing[0]}; it is not a record that heptapod wrote")
     return from_dict(Record, {name: value for name, value in values.items() if name in names}, f"from: {path}")
 
 
@@ -109,7 +107,7 @@ def reproduce(heptapod: Heptapod, record: Record, progress: bool = False) -> Ten
         progress: show a progress bar.
 
     Returns:
-        (M, 3, h, w) uint8 on the CPU: on the same kind of machine, with the same versions, the very pixels.
+        (M, 3, h, w) uint8 on the CPU: the same pixels on the same kind of machine with the same versions.
 
     Raises:
         ValueError: if it does not fit the model.
@@ -118,27 +116,47 @@ def reproduce(heptapod: Heptapod, record: Record, progress: bool = False) -> Ten
         heptapod = heptapod.at_size(*record.image_size)
     if record.compiled:
         heptapod.model.compile_blocks()
-    count, known = len(record.seeds), None
+    count = len(record.seeds)
     sampling = to_dict(from_dict(SamplingConfig, record.sampling, "from: sampling"))
     labels = record.labels if min(record.labels) >= 0 else None
-    if record.known is not None:
-        known = known_cells(record.known, heptapod.model.grid, count)
+    known = None if record.known is None else known_cells(record.known, heptapod.model.grid, count)
     original = None if record.composite is None else read_composite(record.composite, heptapod.image_size)
-    tokens = heptapod.generate_tokens(
-        labels,
-        count=count,
-        seed=record.seeds,
-        batch_size=record.batch_size,
-        progress=progress,
-        known=known,
-        **sampling,
-    )
+    options = {"count": count, "seed": record.seeds, "batch_size": record.batch_size, "known": known, **sampling}
+    tokens = heptapod.generate_tokens(labels, progress=progress, **options)
     images = heptapod.decode(tokens, record.batch_size)
     return images if original is None else composited(images, *original)
 
 
+def model_fields(path: Path) -> dict[str, Any]:
+    """The fields of a record that name the model of a folder."""
+    return {"model": str(find_pretrained(path)), "model_sha256": model_sha256(path)}
+
+
+def record_fields(
+    heptapod: Heptapod, labels: list[int], seeds: list[int], config: SamplingConfig, batch_size: int | None
+) -> dict[str, Any]:
+    """The fields of a record that say how images were sampled, JSON-safe.
+
+    Args:
+        heptapod: the model, on the grid of the images.
+        labels: class index of each image, -1 without a label.
+        seeds: one per image.
+        config: the sampling config, with all defaults filled in.
+        batch_size: images sampled together; None for all of them.
+    """
+    return {
+        "labels": labels,
+        "seeds": seeds,
+        "sampling": to_dict(config),
+        "image_size": list(heptapod.image_size),
+        "guidance": None,
+        "batch_size": batch_size,
+        "device": str(heptapod.model.token_embedding.weight.device),
+    }
+
+
 def check_weights(path: Path, record: Record) -> None:
-    """Refuses a model whose weights are not those that the record names.
+    """Checks that a model has the weights that the record names.
 
     Raises:
         ValueError: naming the model.
@@ -164,18 +182,18 @@ def from_values(values: Sequence[int] | str, count: int, grid: GridSpec) -> Tens
         ValueError: for values of another kind, number or range.
     """
     if isinstance(values, str) == grid.is_discrete:
-        wanted = "a list of codes" if grid.is_discrete else "base64 of float32"
-        raise ValueError(f"values: {'text' if isinstance(values, str) else 'a list'} given, must be {wanted}")
+        expected = "a list of codes" if grid.is_discrete else "base64 of float32"
+        raise ValueError(f"values: {'text' if isinstance(values, str) else 'a list'} given, must be {expected}")
     if isinstance(values, str):
         try:
-            numbers = np.frombuffer(base64.b64decode(values, validate=True), "<f4")
+            channels = np.frombuffer(base64.b64decode(values, validate=True), "<f4")
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"values: not base64 of float32 ({error})") from None
-        if len(numbers) != count * grid.channels:
-            raise ValueError(f"values: {len(numbers)} numbers given, must be {count} × {grid.channels}")
-        if not np.isfinite(numbers).all():
+        if len(channels) != count * grid.channels:
+            raise ValueError(f"values: {len(channels)} numbers given, must be {count} × {grid.channels}")
+        if not np.isfinite(channels).all():
             raise ValueError("values: some are not finite")
-        return torch.from_numpy(numbers.astype(np.float32)).view(count, grid.channels)
+        return torch.from_numpy(channels.astype(np.float32)).view(count, grid.channels)
     if len(values) != count:
         raise ValueError(f"values: {len(values)} given for {count} cells")
     if wrong := [code for code in values if not 0 <= code < grid.vocabulary_size]:
@@ -184,7 +202,7 @@ def from_values(values: Sequence[int] | str, count: int, grid: GridSpec) -> Tens
 
 
 def check_cells(cells: Sequence[int], grid: GridSpec) -> None:
-    """Refuses cells that are not on a grid, or named twice.
+    """Checks that cells are on a grid and none is named twice.
 
     Raises:
         ValueError: naming the cell.
@@ -195,18 +213,18 @@ def check_cells(cells: Sequence[int], grid: GridSpec) -> None:
         raise ValueError("cells: one is named twice")
 
 
-def known_cells(given: KnownCells, grid: GridSpec, count: int) -> Known | None:
+def known_cells(known: KnownCells, grid: GridSpec, count: int) -> Known | None:
     """The same known cells for ``count`` images; None if there are none.
 
     Raises:
         ValueError: for cells or values that are not of this grid.
     """
-    check_cells(given.cells, grid)
-    values, cells = from_values(given.values, len(given.cells), grid), torch.tensor(given.cells, dtype=torch.int64)
+    check_cells(known.cells, grid)
+    values, cells = from_values(known.values, len(known.cells), grid), torch.tensor(known.cells, dtype=torch.int64)
     tokens, mask = grid.empty_tokens(1)[0], torch.zeros(grid.num_cells, dtype=torch.bool)
     tokens[cells], mask[cells] = values, True
-    order = cells if given.in_order else None
-    return Known(tokens.expand(count, *tokens.shape), mask, order) if given.cells else None
+    order = cells if known.in_order else None
+    return Known(tokens.expand(count, *tokens.shape), mask, order) if known.cells else None
 
 
 def known_of(tokens: Tensor, mask: Tensor) -> KnownCells:
@@ -226,19 +244,19 @@ def composite_of(image: Tensor, mask: Tensor) -> Composite:
     return Composite(png_base64(image), png_base64(Image.fromarray(mask.cpu().numpy())))
 
 
-def read_composite(given: Composite, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def read_composite(composite: Composite, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The image (3, h, w) uint8 and the mask (h, w) bool.
 
     Raises:
         ValueError: if one is no PNG file, or not of the image's size.
     """
-    image = torch.from_numpy(np.array(_read_png("composite.image", given.image, size).convert("RGB")))
-    mask = torch.from_numpy(np.array(_read_png("composite.mask", given.mask, size).convert("L")))
+    image = torch.from_numpy(np.array(_read_png("composite.image", composite.image, size).convert("RGB")))
+    mask = torch.from_numpy(np.array(_read_png("composite.mask", composite.mask, size).convert("L")))
     return image.permute(2, 0, 1).contiguous(), mask >= WHITE
 
 
 def composited(images: Tensor, original: Tensor, mask: Tensor) -> Tensor:
-    """Images (M, 3, h, w) with an original's (3, h, w) own pixels wherever a mask (h, w) is False."""
+    """Images (M, 3, h, w) with the pixels of an original (3, h, w) wherever a mask (h, w) is False."""
     return torch.where(mask, images, original)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of how an image comes about: what was read, what was believed, how uncertain it was."""
+"""Pictures of the sampling of an image: cells read so far, predicted grid (the belief), uncertainty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heptapod.utils.images import belief_picture, cell_maps, image_grid
 UNREAD = 205
 """Gray of a pixel whose cell was not read."""
 SECONDS = 4.0
-"""About how long an animation takes, without the last picture."""
+"""Approximate duration of an animation, without the last picture."""
 
 
 def shown_steps(num_steps: int, most: int) -> list[int]:
@@ -29,7 +29,7 @@ def shown_steps(num_steps: int, most: int) -> list[int]:
 
 
 def trace_picture(bundle: ModelBundle, steps: Sequence[SamplingStep]) -> Image.Image:
-    """A strip of states of one image, side by side; of heads that see the whole grid also what they believed."""
+    """A strip of states of one image, side by side, with predictions of the whole grid if the head has them."""
     read = read_so_far(bundle, steps)
     titles = [f"{int(step.is_read.sum())} of {bundle.model.grid.num_cells} cells" for step in steps]
     believed, uncertainty = _beliefs(bundle, steps)
@@ -38,7 +38,7 @@ def trace_picture(bundle: ModelBundle, steps: Sequence[SamplingStep]) -> Image.I
 
 
 def trace_frames(bundle: ModelBundle, steps: Sequence[SamplingStep]) -> list[Image.Image]:
-    """A picture per state: read so far, believed, uncertainty, side by side."""
+    """A picture per state: cells read so far, prediction of the whole grid, uncertainty, side by side."""
     panels = [read_so_far(bundle, steps)]
     believed, uncertainty = _beliefs(bundle, steps)
     if believed is not None and uncertainty is not None:
@@ -67,7 +67,7 @@ def read_so_far(bundle: ModelBundle, steps: Sequence[SamplingStep]) -> Tensor:
 
 
 def _beliefs(bundle: ModelBundle, steps: Sequence[SamplingStep]) -> tuple[Tensor | None, Tensor | None]:
-    """Believed pictures (T, 3, h, w) and uncertainties (T, rows, columns), where they were asked for."""
+    """Predicted pictures (T, 3, h, w) and uncertainties (T, rows, columns), if every state has them."""
     believed = [step.believed for step in steps if step.believed is not None]
     uncertainty = [step.uncertainty for step in steps if step.uncertainty is not None]
     if len(believed) < len(steps):

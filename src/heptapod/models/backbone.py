@@ -1,6 +1,6 @@
 """The backbone: a plain causal Transformer over [condition, x_σ(1), x_σ(2), …].
 
-It sees embeddings and cell numbers only, never the type of a token.
+It sees embeddings and cell indices only, never the type of a token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from heptapod.nn.rotary import rotary_2d
 
 
 class Backbone(nn.Module):
-    """Causal Transformer: pre-norm RMSNorm, SwiGLU, QK-norm, 2D rotary positions by each token's own cell.
+    """Causal Transformer: pre-norm RMSNorm, SwiGLU, QK-norm, 2D rotary positions by each token's cell.
 
     Args:
         width: model width D.

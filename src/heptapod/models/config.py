@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import field
 from typing import Annotated, Literal, NamedTuple
 
+from pydantic import Field
+
 from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 from heptapod.utils.config import settings
 from heptapod.utils.registry import Registry
@@ -38,19 +40,17 @@ class HeadConfig:
     """global: the whole grid sees itself (the paper's best); local: a window around the next cell; cross: any cells
     against the states read (the efficient default); next_token: only the next cell (the baseline); or a registered
     head."""
-    depth: int = 0
+    depth: Annotated[int, Field(ge=0)] = 0
     """Blocks of the head; 0 takes the depth of the named size."""
-    window: int | None = None
+    window: Annotated[int, Field(ge=1)] | None = None
     """Side of the window of a local head, an odd number; only for kind local (5 if unset)."""
 
     def __post_init__(self) -> None:
         HEADS.get(self.kind)
         if self.window is not None and self.kind != "local":
             raise ValueError(f"window: {self.window} given, but only kind: local has a window (kind is {self.kind})")
-        if self.window is not None and (self.window < 1 or self.window % 2 == 0):
-            raise ValueError(f"window: {self.window} given, must be an odd number of at least 1")
-        if self.depth < 0:
-            raise ValueError(f"depth: {self.depth} given, must be at least 1 (or 0 for the named size's)")
+        if self.window is not None and self.window % 2 == 0:
+            raise ValueError(f"window: {self.window} given, must be an odd number")
 
 
 HEADS = Registry("head", "cross", HeadConfig)
@@ -63,13 +63,13 @@ class ModelConfig:
 
     size: Literal["tiny", "B", "L", "H"] = "tiny"
     """Named size: tiny (4+2 layers, width 64), B (12+12, 768), L (16+16, 1024), H (20+20, 1280)."""
-    width: int = 0
+    width: Annotated[int, Field(ge=0)] = 0
     """Model width D."""
-    depth: int = 0
+    depth: Annotated[int, Field(ge=0)] = 0
     """Blocks of the causal backbone."""
-    num_heads: int = 0
+    num_heads: Annotated[int, Field(ge=0)] = 0
     """Attention heads; width / num_heads must be a multiple of 4."""
-    rotary_base: float = 100.0
+    rotary_base: Annotated[float, Field(gt=1)] = 100.0
     """Ratio of the highest to the lowest rotary frequency."""
     head: Annotated[HeadConfig, HEADS] = field(default_factory=HeadConfig)
     """The 2D prediction head."""
@@ -88,12 +88,7 @@ class ModelConfig:
                 mlp_depth=self.distribution.mlp_depth or size.cell_mlp_depth,
                 mlp_width=self.distribution.mlp_width or size.cell_mlp_width,
             )
-        for name in ("width", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
             raise ValueError(
                 f"width: {self.width} given with num_heads {self.num_heads}; width / num_heads must be a multiple of 4"
             )
-        if self.rotary_base <= 1:
-            raise ValueError(f"rotary_base: {self.rotary_base} given, must be above 1")

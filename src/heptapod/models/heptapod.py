@@ -1,4 +1,4 @@
-"""The Heptapod model: read tokens one after another, believe something about every unread cell.
+"""The Heptapod model: reads tokens one after another and predicts the distribution of every unread cell.
 
 Shape legend: B batch, P tokens read, S prefixes per image, L targets per prefix, D width, N cells.
 """
@@ -66,9 +66,9 @@ class HeptapodModel(nn.Module):
         self.head: Head = head or build_head(config)
         self.distribution = build_distribution(config.distribution, config.width, codes, grid.channels)
         for part in self.children():
-            if part is not head and not isinstance(part, ContinuousDistribution):  # these have a start of their own
+            if part is not head and not isinstance(part, ContinuousDistribution):  # they initialize themselves
                 init_weights(part, config.depth + config.head.depth)
-        if not grid.is_discrete:  # vectors of variance 1 begin as far apart as positions do
+        if not grid.is_discrete:  # tokens of variance 1 begin as far apart as positions do
             nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
 
     @property
@@ -89,7 +89,7 @@ class HeptapodModel(nn.Module):
     def compile_blocks(self) -> None:
         """Compiles what sampling spends its time in: one program per kind of block, for all layers and lengths.
 
-        On a GPU the compiler is asked for CUDA graphs. Compiling happens while the first images are drawn.
+        On a GPU the compiler uses CUDA graphs. Compilation happens while the first images are sampled.
 
         Raises:
             ValueError: if there is no C++ compiler, which a CPU needs.

@@ -16,18 +16,18 @@ class LayerCache(NamedTuple):
     values: Tensor
     """(B, K, capacity, E)."""
     length: int
-    """Tokens held."""
+    """Number of cached tokens."""
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes (B, K, T, E) behind the tokens held; returns all of them, old and new, as views."""
+        """Writes (B, K, T, E) after the cached tokens; returns all of them, old and new, as views."""
         end, capacity = self.length + keys.shape[2], self.keys.shape[2]
         assert end <= capacity, f"cache of {capacity} tokens asked to hold {end}"
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def held(self) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, K, length, E) of the tokens held, as views."""
+    def contents(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, K, length, E) of the cached tokens, as views."""
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 

@@ -33,9 +33,9 @@ ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_li
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The product x Wᵀ + b for x (..., inputs); sampling in float32 on a CPU takes oneDNN's kernel for it.
+    """The product x Wᵀ + b for x (..., inputs); in float32 on a CPU, sampling uses the oneDNN kernel.
 
-    PyTorch itself asks MKL, which is slower for few rows (docs/sampling.md, an AMD processor).
+    PyTorch itself calls MKL, which is slower for few rows (docs/sampling.md, an AMD processor).
     """
     sampling = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
     if not (sampling and ONEDNN and _is_float32_on_cpu(x, weight)):
@@ -181,7 +181,7 @@ class CrossBlock(Block):
         """(B, T, D) -> (B, T, D), attending to states (B, Tk, D); with a cache also to those it holds."""
         query = self.attention.queries(self.attention_norm(x), rotary)
         if cache is not None and memory.shape[1] == 0:
-            key, value = cache.held()
+            key, value = cache.contents()
         else:
             key, value = self.attention.keys_values(memory, memory_rotary)
             if cache is not None:
@@ -203,7 +203,7 @@ def init_weights(module: nn.Module, depth: int) -> None:
     """Truncated normal 0.02 for matrices; outputs of residual branches are scaled by 1/sqrt(2·depth).
 
     Args:
-        module: what to initialize in place, from torch's own generator (see ``seeded_initialization``).
+        module: what to initialize in place, from torch's global generator (see ``seeded_initialization``).
         depth: residual blocks that a token passes through.
     """
     for name, child in module.named_modules():

@@ -1,4 +1,4 @@
-"""2D rotary positions: a token is turned by the row and column of its own cell (after RoFormer, 2104.09864).
+"""2D rotary positions: a token is turned by the row and column of its cell (after RoFormer, 2104.09864).
 
 Shape legend: B batch, T tokens, K attention heads, E width of one head.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 CONDITION_CELL = -1
-"""The cell number of a token that lies on no cell (the condition): it is not rotated."""
+"""The cell index of a token without a cell (the condition): it is not rotated."""
 
 
 class Rotary(NamedTuple):
@@ -32,7 +32,7 @@ def rotary_2d(cells: Tensor, grid_height: int, grid_width: int, head_width: int,
     about 1 / ``base`` radians per cell.
 
     Args:
-        cells: (B, T) int64 cell numbers in raster order; ``CONDITION_CELL`` for "not rotated".
+        cells: (B, T) int64 cell indices in raster order; ``CONDITION_CELL`` for "not rotated".
         grid_height: number of rows of the grid.
         grid_width: number of columns of the grid.
         head_width: E, a multiple of 4.
@@ -66,5 +66,5 @@ def _table(
 
 
 def forget_tables() -> None:
-    """Drops the angles that are kept between calls; they are made anew when they are needed."""
+    """Clears the cache of angles; they are recomputed when needed."""
     _table.cache_clear()

@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from heptapod.distributions import CellSampling
+from heptapod.grid import MAX_CELLS
 from heptapod.sampling.order import SamplingOrder
 from heptapod.utils.config import settings
+
+CellCounts = Annotated[list[int], Field(max_length=MAX_CELLS, fail_fast=True)]
 
 
 @settings
@@ -22,7 +25,7 @@ class StepConfig:
     token_order: SamplingOrder | None = None
     """Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells with
     the least uncertainty first); unset takes the order of training (raster where it was mixed)."""
-    schedule: Literal["cosine", "constant"] | list[int] = "cosine"
+    schedule: Literal["cosine", "constant"] | CellCounts = "cosine"
     """Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid."""
 
 

@@ -1,1 +1,1 @@
-"""The studio: an HTTP API and a page on which one sees what a model believes."""
+"""The studio: an HTTP API and a page that shows the predictions of a model while it samples."""

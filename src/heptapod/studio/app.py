@@ -21,32 +21,38 @@ from starlette.types import Message, Receive, Scope, Send
 from heptapod import __version__
 from heptapod.inference.pipeline import Heptapod
 from heptapod.studio import generating, runs, schemas
-from heptapod.studio.job_queue import Ahead, Failure, FullError, JobQueue, Models, Ticket
+from heptapod.studio.job_queue import Failure, Job, JobQueue, Models, QueueFullError, Waiting
 from heptapod.studio.models import Collection, ServedModel
-from heptapod.studio.security import Doorkeeper
+from heptapod.studio.security import AccessControl
 from heptapod.studio.uploads import NotAnImageError, TooLargeError, read_upload
 
 STATIC = Path(__file__).parent / "static"
-LOOK_EVERY = 0.2
-"""Seconds between looks at whether a client that waits for one answer is still there."""
-SECONDS_TO_READ = 60
-"""A client that takes nothing for so long is given up."""
-MOST_ERRORS = 10
-DESCRIPTION = """Draw images with a Heptapod model, see what it believes, ask it, edit with it.
+DISCONNECT_CHECK = 0.2
+"""Seconds between two checks whether a client that waits for one answer is still connected."""
+SEND_TIMEOUT = 60
+"""Seconds after which a client that reads nothing is disconnected."""
+MAX_ERRORS = 10
+DESCRIPTION = """Generate images with a Heptapod model, show its predictions of the whole grid, query and edit.
 
-Nothing is kept between requests: to continue an image, send the cells that are to stay. Images are drawn in turn; a
-client that goes away frees its place. There is no guidance."""
+The server keeps nothing between requests: to continue an image, send the cells to keep. Requests wait in a queue; a
+client that disconnects frees its place. There is no guidance."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The token is missing or wrong."},
-    403: {"description": "Another site's page, or a host name that is not this server's."},
+    403: {"description": "The request comes from the page of another site, or uses an unknown host name."},
     404: {"description": "No such model, run or picture."},
-    413: {"description": "More bytes, pixels or images than the server takes."},
-    422: {"description": "A setting that does not exist, is out of range or does not fit the model."},
+    413: {"description": "More bytes or pixels than the server accepts."},
+    422: {"description": "A setting that does not exist, is out of range or is not supported by the model."},
     429: {"description": "Too many requests are waiting."},
 }
 STREAM = """Server-sent events: `queued` (while waiting), `started`, a `step` for every state, and at the end `done` or
-`failed`; their data are the JSON objects Queued, Started, StepEvent, Done, Failed."""
+`failed`. Their data are the JSON objects Queued, Started, StepEvent, Done, Failed."""
+
+
+class EventStream(Response):
+    """The media type of server-sent events, for the OpenAPI description."""
+
+    media_type = "text/event-stream"
 
 
 def create_app(
@@ -56,9 +62,9 @@ def create_app(
 
     Args:
         collection: the models.
-        limits: what a request may ask for.
-        token: what clients must show; None for no such thing.
-        names: host names that it is called by, beside this machine's own; None for any.
+        limits: the limits of a request.
+        token: the token that clients must send; None for no token.
+        names: host names of the server other than those of this machine; None allows any.
     """
     queue = JobQueue(list(collection.devices), limits.waiting)
 
@@ -75,20 +81,20 @@ def create_app(
     _add_models(app, collection, limits)
     _add_work(app, collection, limits, queue)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Doorkeeper, token=token, names=names)
+    app.add_middleware(AccessControl, token=token, names=names)
     app.mount("/", StaticFiles(directory=STATIC, html=True, check_dir=False), name="page")
     return app
 
 
 def _add_models(app: FastAPI, collection: Collection, limits: schemas.Limits) -> None:
-    """What is served, and how it came about."""
+    """Adds the models, their training and their evaluations."""
     served = collection.served(limits)
 
     @app.get("/api/health", summary="Whether the server runs (needs no token)")
     async def health() -> dict[Literal["status"], Literal["ok"]]:
         return {"status": "ok"}
 
-    @app.get("/api/models", summary="The models, their defaults, and what a request may ask for")
+    @app.get("/api/models", summary="The models, their defaults, and the limits of a request")
     async def models() -> schemas.Served:
         return served
 
@@ -96,12 +102,12 @@ def _add_models(app: FastAPI, collection: Collection, limits: schemas.Limits) ->
     def run(name: schemas.Name) -> schemas.RunAnswer:
         folder = _model(collection, name).run
         folders = [*([folder] if folder else []), *collection.evaluations]
-        found = schemas.RunAnswer(
+        answer = schemas.RunAnswer(
             runs=runs.read_run(folder) if folder else [], evaluations=runs.read_evaluations(folders)
         )
-        if not found.runs and not found.evaluations:
-            raise HTTPException(404, f"{name}: no run folder, and no evaluations were named")
-        return found
+        if not answer.runs and not answer.evaluations:
+            raise HTTPException(404, f"{name}: no run folder and no evaluations")
+        return answer
 
     @app.get(
         "/api/models/{name}/run/grids/{stage}/{step}",
@@ -118,20 +124,20 @@ def _add_models(app: FastAPI, collection: Collection, limits: schemas.Limits) ->
 
 
 def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, queue: JobQueue) -> None:
-    """What needs a device, and so a place in the line."""
-    decoder = ThreadPoolExecutor(1)  # uploads are decoded one at a time, for the memory they take
-    most_json = (8 << 20) + 8 * limits.side**2  # tokens of a large grid, and two pictures of the largest size in base64
+    """Adds what needs a device and so a place in the queue."""
+    decoder = ThreadPoolExecutor(1)  # one upload at a time, to bound memory
+    max_json = (8 << 20) + 8 * limits.side**2  # tokens of a large grid, and two pictures of the largest size in base64
 
     @app.post(
         "/api/generate",
-        summary="Draw images, or continue them from known cells, state by state",
-        response_class=Response,
-        max_body_size=most_json,
-        responses={200: {"description": STREAM, "content": {"text/event-stream": {}}}},
+        summary="Generate images, or continue them from known cells, state by state",
+        response_class=EventStream,
+        max_body_size=max_json,
+        responses={200: {"description": STREAM, "model": schemas.StreamEvent}},
     )
     async def generate(request: schemas.GenerateRequest) -> Response:
         model = _model(collection, request.model)
-        with _refusals():
+        with _http_errors():
             plan = generating.plan_generation(model.heptapod, request, limits)
 
         def work(models: Models) -> Iterator[bytes]:
@@ -140,32 +146,32 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, queu
             for state in generating.states(heptapod, plan, model.facts):
                 yield _event("done" if isinstance(state, schemas.Done) else "step", state)
 
-        with _refusals():
-            return _Stream(queue.enter(work))
+        with _http_errors():
+            return _Stream(queue.submit(work))
 
     @app.post(
         "/api/cell",
-        summary="What the model believes of one unread cell",
+        summary="The prediction of one unread cell",
         response_model=schemas.CellAnswer,
-        max_body_size=most_json,
+        max_body_size=max_json,
     )
-    async def cell(request: Request, question: schemas.CellRequest) -> Response:
-        with _refusals():
-            generating.check_request(_model(collection, question.model).heptapod, question, limits)
-        return await _one(queue, request, question.model, lambda one: generating.answer(one, question, limits))
+    async def cell(request: Request, query: schemas.CellRequest) -> Response:
+        with _http_errors():
+            generating.check_request(_model(collection, query.model).heptapod, query, limits)
+        return await _answer(queue, request, query.model, lambda heptapod: generating.answer(heptapod, query, limits))
 
     @app.post(
         "/api/encode",
-        summary="An image file as the model sees it: fitted, as tokens, and what is left of it",
+        summary="Encode an image file: fitted, as tokens, and reconstructed",
         response_model=schemas.Encoded,
     )
     async def encode(
         request: Request,
-        file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF (its first picture), TIFF or BMP.")],
+        file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF (the first picture), TIFF or BMP.")],
         model: Annotated[schemas.Name, Form(description="Name of a model.")],
         fit: Annotated[
             Literal["crop", "keep"],
-            Form(description="crop: resize and crop the center to the model's size; keep: keep the image's size."),
+            Form(description="crop: resize and crop the center to the image size of the model; keep: keep the size."),
         ] = "crop",
     ) -> Response:
         heptapod = _model(collection, model).heptapod
@@ -174,68 +180,70 @@ def _add_work(app: FastAPI, collection: Collection, limits: schemas.Limits, queu
         def read() -> tuple[Any, list[str]]:
             return read_upload(content, limits, heptapod, fit == "keep")
 
-        with _refusals():
+        with _http_errors():
             picture, converted = await asyncio.get_running_loop().run_in_executor(decoder, read)
-        return await _one(queue, request, model, lambda one: iter([generating.encode(one, picture, converted)]))
+        return await _answer(
+            queue, request, model, lambda heptapod: iter([generating.encode(heptapod, picture, converted)])
+        )
 
 
 Compute = Callable[[Heptapod], Iterator[BaseModel | None]]
 
 
-async def _one(queue: JobQueue, request: Request, model: str, compute: Compute) -> Response:
-    """Waits for one answer; leaves the line when the client goes away."""
+async def _answer(queue: JobQueue, request: Request, model: str, compute: Compute) -> Response:
+    """Waits for one answer; cancels the job if the client disconnects."""
 
     def work(models: Models) -> Iterator[bytes | None]:
         for answer in compute(models[model]):
             yield None if answer is None else answer.model_dump_json().encode()
 
-    with _refusals():
-        ticket = queue.enter(work)
-    answer = asyncio.ensure_future(_first(ticket))
+    with _http_errors():
+        job = queue.submit(work)
+    answer = asyncio.ensure_future(_first(job))
     try:
         while not answer.done():
-            await asyncio.wait({answer}, timeout=LOOK_EVERY)
+            await asyncio.wait({answer}, timeout=DISCONNECT_CHECK)
             if not answer.done() and await request.is_disconnected():
-                raise HTTPException(499, "the client went away")
-        found = answer.result()
+                raise HTTPException(499, "the client disconnected")
+        result = answer.result()
     finally:
         answer.cancel()
-        ticket.leave()
-    if isinstance(found, bytes):
-        return Response(found, media_type="application/json")
-    raise HTTPException(500 if found.is_ours else 422, found.detail)
+        job.cancel()
+    if isinstance(result, bytes):
+        return Response(result, media_type="application/json")
+    raise HTTPException(500 if result.is_server_error else 422, result.detail)
 
 
-async def _first(ticket: Ticket) -> bytes | Failure:
-    async for result in ticket.results():
-        if not isinstance(result, Ahead):
+async def _first(job: Job) -> bytes | Failure:
+    async for result in job.results():
+        if not isinstance(result, Waiting):
             return result
-    return Failure("the server is being stopped", is_ours=True)
+    return Failure("the server is shutting down", is_server_error=True)
 
 
 class _Stream(EventSourceResponse):
-    """Sends what comes of a ticket; leaves the line when the client goes away."""
+    """Sends the events of a job; cancels it if the client disconnects."""
 
-    def __init__(self, ticket: Ticket) -> None:
-        super().__init__(_events(ticket), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self.ticket = ticket
+    def __init__(self, job: Job) -> None:
+        super().__init__(_events(job), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.job = job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def in_time(message: Message) -> None:
-            await asyncio.wait_for(send(message), SECONDS_TO_READ)
+        async def send_in_time(message: Message) -> None:
+            await asyncio.wait_for(send(message), SEND_TIMEOUT)
 
         try:
-            await super().__call__(scope, receive, in_time)
+            await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
-            pass  # it does not read; the connection is closed
+            pass  # the client does not read; the connection is closed
         finally:
-            self.ticket.leave()
+            self.job.cancel()
 
 
-async def _events(ticket: Ticket) -> AsyncIterator[bytes]:
-    async for result in ticket.results():
-        if isinstance(result, Ahead):
-            yield _event("queued", schemas.Queued(ahead=result.count))
+async def _events(job: Job) -> AsyncIterator[bytes]:
+    async for result in job.results():
+        if isinstance(result, Waiting):
+            yield _event("queued", schemas.Queued(ahead=result.ahead))
         elif isinstance(result, Failure):
             yield _event("failed", schemas.Failed(detail=result.detail))
         else:
@@ -253,22 +261,22 @@ def _model(collection: Collection, name: str) -> ServedModel:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What a check refuses, as an answer."""
+def _http_errors() -> Iterator[None]:
+    """Turns the errors of a check into HTTP errors."""
     try:
         yield
     except TooLargeError as error:
         raise HTTPException(413, str(error)) from None
     except NotAnImageError as error:
         raise HTTPException(415, str(error)) from None
-    except FullError as error:
+    except QueueFullError as error:
         raise HTTPException(429, str(error), {"Retry-After": "5"}) from None
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    """The first of what is wrong with a request, without what was given: that may be anything, and long."""
+    """The first errors of a request, without the values given, which may be of any kind and length."""
     assert isinstance(error, RequestValidationError)
-    wrong = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in error.errors()[:MOST_ERRORS]]
-    return JSONResponse({"detail": wrong}, 422)
+    details = [{key: entry[key] for key in ("loc", "msg", "type")} for entry in error.errors()[:MAX_ERRORS]]
+    return JSONResponse({"detail": details}, 422)

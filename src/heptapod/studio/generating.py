@@ -1,10 +1,11 @@
-"""What the studio computes: images state by state, one cell, an upload's tokens. It knows nothing of HTTP.
+"""The computations of the studio, without HTTP: images state by state, one cell, the tokens of an upload.
 
-Every request is looked at twice: checked when it comes (``plan_…``), computed when it is its turn (``states``, …).
+A request is checked when it arrives (``plan_generation``, ``check_request``), and computed when its job runs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.inference.cell_query import ask_cell, cell_surroundings, check_question
+from heptapod.inference.images_in import image_tensor
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import (
     Composite,
@@ -26,20 +28,21 @@ from heptapod.inference.record import (
     known_cells,
     png_base64,
     read_composite,
+    record_fields,
     to_values,
 )
-from heptapod.inference.support_warnings import size_warning, support_warnings
+from heptapod.inference.request import GenerationRequest
+from heptapod.inference.support_warnings import size_warning
 from heptapod.inference.trace import shown_steps
-from heptapod.sampling import Known, SamplingConfig, SamplingStep, cells_per_step, plan_sampling, sample_stream
+from heptapod.sampling import SamplingConfig, SamplingStep
 from heptapod.studio import schemas
-from heptapod.studio.job_queue import RefusedError
-from heptapod.tokenizers.base import to_float, to_uint8
+from heptapod.studio.job_queue import RequestError
+from heptapod.tokenizers.encode import decode_pixels, encode_pixels
 from heptapod.utils.config import to_dict
-from heptapod.utils.random import image_seeds
 
-DECODED_AT_ONCE = 4
-"""Images between two looks at whether the client is still there."""
-UNDONE_BY_NULL = ("steps", "top_k", "top_p")
+DECODE_BATCH = 4
+"""Images decoded between two checks whether the client is still connected."""
+UNSET_BY_NULL = ("steps", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
@@ -49,39 +52,34 @@ class Generation:
     request: schemas.GenerateRequest
     grid: tuple[int, int]
     """Rows and columns."""
-    label: int
-    """-1 for no label."""
-    config: SamplingConfig
-    seeds: list[int]
-    known: Known | None
+    generation: GenerationRequest
+    """Labels, seeds and the sampling plan."""
     original: tuple[Tensor, Tensor] | None
     """An image and a mask: where the mask is not set, the results keep the pixels of the image."""
-    steps: list[int]
-    """Number of cells that each step fills."""
     frames: frozenset[int]
     """States with a picture."""
     support_warnings: list[str]
 
     def started(self, heptapod: Heptapod) -> schemas.Started:
-        """What a client is told first."""
+        """The event before the first step."""
         return schemas.Started(
             grid=self.grid,
             factor=heptapod.tokenizer.factor,
-            label=self.label if self.label >= 0 else None,
-            seeds=self.seeds,
+            label=self.generation.labels[0] if self.generation.labels[0] >= 0 else None,
+            seeds=self.generation.plan.seeds,
             known=self.request.known.cells if self.request.known else [],
-            steps=self.steps,
-            sampling=to_dict(self.config),
+            steps=self.generation.plan.counts,
+            sampling=self.generation.plan.config,
             uncertainty_name=heptapod.model.distribution.uncertainty_name,
             warnings=self.support_warnings,
         )
 
 
-def sized(heptapod: Heptapod, size: list[int] | None, images: int, limits: schemas.Limits) -> Heptapod:
-    """The model on the grid of an image size (height, width), of which so many are to be made.
+def sized(heptapod: Heptapod, size: tuple[int, int] | None, images: int, limits: schemas.Limits) -> Heptapod:
+    """The model on the grid of an image size (height, width), checked for a number of images.
 
     Raises:
-        ValueError: if that is above a limit, or no multiple of the factor.
+        ValueError: if the size is above a limit or not a multiple of the factor.
     """
     if size is not None:
         height, width = size
@@ -92,64 +90,64 @@ def sized(heptapod: Heptapod, size: list[int] | None, images: int, limits: schem
     cells = heptapod.model.grid.num_cells
     if images * cells > limits.cells:
         raise ValueError(
-            f"size: {images} images of {cells:,} cells asked for, this server allows {limits.cells:,} cells at once"
+            f"size: {images} images of {cells:,} cells requested, this server allows {limits.cells:,} cells at once"
         )
     return heptapod
 
 
-def given_settings(sampling: schemas.CellSampling) -> dict[str, Any]:
-    """The settings of sampling that were given; null undoes what the model was saved with, where that can be."""
+def given_settings(sampling: schemas.Shape) -> dict[str, Any]:
+    """The sampling settings that were given; null unsets a default of the model where it may be unset."""
     given = sampling.model_dump(exclude_unset=True)
-    return {name: value for name, value in given.items() if value is not None or name in UNDONE_BY_NULL}
+    return {name: value for name, value in given.items() if value is not None or name in UNSET_BY_NULL}
 
 
 def plan_generation(heptapod: Heptapod, request: schemas.GenerateRequest, limits: schemas.Limits) -> Generation:
     """Checks a request for images.
 
     Raises:
-        ValueError: naming what cannot be done or is above a limit.
+        ValueError: naming the setting that is not supported or above a limit.
     """
     if request.count > limits.count:
         raise ValueError(f"count: {request.count} given, this server allows at most {limits.count}")
     count = request.count
     heptapod = sized(heptapod, request.size, count, limits)
     grid = heptapod.model.grid
-    label = heptapod.label_indices(None if request.label is None else [request.label])[0]
-    seeds = image_seeds(request.seed, count)
     known = None
     if request.known is not None:
         known = known_cells(KnownCells(**request.known.model_dump()), grid, count)
-    unread = grid.num_cells if known is None else int((~known.mask).sum())
-    config = heptapod.sampling_config(unread, **given_settings(request.sampling))
-    steps = cells_per_step(config, unread)
-    if len(steps) > limits.steps:
-        raise ValueError(f"steps: {len(steps)} given or taken, this server allows at most {limits.steps}")
-    plan_sampling(heptapod.model, config, seeds, known)
+    generation = heptapod.request(
+        None if request.label is None else [request.label] * count,
+        count=count,
+        seed=request.seed,
+        known=known,
+        **given_settings(request.sampling),
+    )
+    steps = len(generation.plan.counts)
+    if steps > limits.steps:
+        raise ValueError(f"steps: {steps} given or needed, this server allows at most {limits.steps}")
+    _check_cell_steps(generation.plan.config, limits)
     original = None
     if request.composite is not None:
         original = read_composite(Composite(**request.composite.model_dump()), heptapod.image_size)
-    told = [message for message in [size_warning(heptapod)] if message] + support_warnings(
-        heptapod, [label], config, known
-    )
-    frames = frozenset(shown_steps(len(steps), request.frames))
-    return Generation(request, (grid.height, grid.width), label, config, seeds, known, original, steps, frames, told)
+    warnings = [message for message in [size_warning(heptapod)] if message] + generation.support_warnings
+    frames = frozenset(shown_steps(steps, request.frames))
+    if heptapod.model.head.reaches_grid:
+        generation = dataclasses.replace(generation, plan=dataclasses.replace(generation.plan, belief=frames))
+    return Generation(request, (grid.height, grid.width), generation, original, frames, warnings)
 
 
 def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Iterator[schemas.StepEvent | schemas.Done]:
-    """Draws images: every state, then what they have become.
+    """Generates images: every state, then the finished images.
 
     Args:
         heptapod: the model that the request names, on a device.
         plan: the checked request.
-        facts: what else the images' records say (model, model_sha256).
+        facts: the model in the records of the images (model, model_sha256).
     """
     began = time.perf_counter()
     heptapod = heptapod.on_grid(*plan.grid)
-    believes = heptapod.model.head.reaches_grid
-    labels = torch.full((len(plan.seeds),), plan.label)
-    believed: frozenset[int] | bool = plan.frames if believes else False
     images = None
-    for step in sample_stream(heptapod.model, labels, plan.seeds, plan.config, plan.known, believed):
+    for step in plan.generation.stream(heptapod.model):
         images = None
         if step.step in plan.frames:
             images = heptapod.decode(step.tokens if step.believed is None else step.believed)
@@ -160,7 +158,7 @@ def states(heptapod: Heptapod, plan: Generation, facts: dict[str, Any]) -> Itera
     yield schemas.Done(
         images=[
             schemas.FinishedImage(seed=seed, picture=png_base64(image), record=_record(heptapod, plan, seed, facts))
-            for seed, image in zip(plan.seeds, images, strict=True)
+            for seed, image in zip(plan.generation.plan.seeds, images, strict=True)
         ],
         seconds=time.perf_counter() - began,
     )
@@ -179,66 +177,65 @@ def _image_states(step: SamplingStep, images: Tensor | None) -> list[schemas.Ima
 
 
 def _record(heptapod: Heptapod, plan: Generation, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
-    """What makes one of the images again."""
-    known = plan.request.known
+    """The record that generates one of the images again."""
+    known, generation = plan.request.known, plan.generation
     return {
         **facts,
-        "labels": [plan.label],
-        "seeds": [seed],
-        "sampling": to_dict(plan.config),
-        "image_size": list(heptapod.image_size),
-        "batch_size": len(plan.seeds),
-        "guidance": None,
+        **record_fields(heptapod, generation.labels[:1], [seed], generation.plan.config, len(generation)),
         "known": known.model_dump() if known and known.cells else None,
         "composite": plan.original and to_dict(composite_of(*plan.original)),
-        "device": str(heptapod.model.token_embedding.weight.device),
     }
 
 
+def _check_cell_steps(config: SamplingConfig, limits: schemas.Limits) -> None:
+    if config.cell_steps is not None and config.cell_steps > limits.cell_steps:
+        raise ValueError(f"cell_steps: {config.cell_steps} given, this server allows at most {limits.cell_steps}")
+
+
 def check_request(heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits) -> None:
-    """Checks a request about a cell.
+    """Checks a request for the prediction of a cell.
 
     Raises:
-        ValueError: naming what does not fit.
+        ValueError: naming the setting that is not supported or above a limit.
     """
     heptapod = sized(heptapod, request.size, 1 + request.top, limits)
     grid = heptapod.model.grid
     check_question(request.cell, request.known.cells, grid)
     from_values(request.known.values, len(request.known.cells), grid)
     heptapod.label_indices(None if request.label is None else [request.label])
-    heptapod.sampling_config(**given_settings(request.sampling))
+    _check_cell_steps(heptapod.sampling_config(**given_settings(request.sampling)), limits)
 
 
 def answer(
     heptapod: Heptapod, request: schemas.CellRequest, limits: schemas.Limits
 ) -> Iterator[schemas.CellAnswer | None]:
-    """What is believed of a cell; None while it is at it."""
+    """The prediction of a cell; None between parts of the work."""
     heptapod = sized(heptapod, request.size, 1 + request.top, limits)
     known, grid = request.known, heptapod.model.grid
     values = from_values(known.values, len(known.cells), grid)
-    found = ask_cell(
+    cell = ask_cell(
         heptapod, request.cell, request.label, known.cells, values,
         top=request.top, seed=request.seed, **given_settings(request.sampling),
     )  # fmt: skip
     rows, columns, offset = cell_surroundings(heptapod, request.cell)
-    chances = [None] * len(found.values) if found.probabilities is None else found.probabilities.tolist()
-    if found.mean is not None and not found.mean.isfinite().all():
-        raise RefusedError("known.values: numbers too large for this model, its answer is not finite")
+    probabilities = [None] * len(cell.values) if cell.probabilities is None else cell.probabilities.tolist()
+    if cell.mean is not None and not cell.mean.isfinite().all():
+        raise RequestError("known.values: too large for this model, whose prediction is not finite")
     pictures = []
-    for tokens in found.tokens.split(DECODED_AT_ONCE):
+    for tokens in cell.tokens.split(DECODE_BATCH):
         yield None
         pictures += [png_base64(image) for image in heptapod.decode(tokens)[:, :, rows, columns]]
     yield schemas.CellAnswer(
         cell=request.cell,
         candidates=[
-            schemas.Candidate(values=to_values(value[None]), probability=chance, picture=picture)
-            for value, chance, picture in zip(found.values, chances, pictures, strict=True)
+            schemas.Candidate(values=to_values(value[None]), probability=probability, picture=picture)
+            for value, probability, picture in zip(cell.values, probabilities, pictures, strict=True)
         ],
-        rest=found.rest,
-        uncertainty=found.uncertainty,
+        rest=cell.rest,
+        uncertainty=cell.uncertainty,
         uncertainty_name=heptapod.model.distribution.uncertainty_name,
-        mean=None if found.mean is None else found.mean.tolist(),
-        spread=None if found.spread is None else found.spread.tolist(),
+        mean=None if cell.mean is None else cell.mean.tolist(),
+        spread=None if cell.spread is None else cell.spread.tolist(),
         offset=offset,
         factor=heptapod.tokenizer.factor,
     )
@@ -246,17 +243,16 @@ def answer(
 
 @torch.inference_mode()
 def encode(heptapod: Heptapod, picture: Image.Image, converted: list[str]) -> schemas.Encoded:
-    """An upload, fitted already, as the model sees it."""
-    image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-    tokenizer, device = heptapod.tokenizer, heptapod.tokenizer.device
+    """A fitted upload as tokens and as its reconstruction."""
+    image, tokenizer = image_tensor(np.array(picture)), heptapod.tokenizer
     grid = tokenizer.grid(picture.height, picture.width)
-    tokens = tokenizer.encode(to_float(image[None]).to(device))
-    shown = to_uint8(tokenizer.decode(tokens, grid))[0]
+    tokens = encode_pixels(tokenizer, image[None])
+    reconstruction = decode_pixels(tokenizer, tokens, grid)[0]
     return schemas.Encoded(
         size=(picture.height, picture.width),
         grid=(grid.height, grid.width),
         picture=png_base64(image),
-        reconstruction=png_base64(shown),
+        reconstruction=png_base64(reconstruction),
         values=to_values(tokens[0]),
         converted=converted,
     )

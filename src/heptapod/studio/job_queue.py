@@ -1,7 +1,7 @@
-"""The desk: requests wait in one bounded line, one worker per device serves them in turn.
+"""The job queue: requests wait in one bounded queue, and one worker per device runs them in turn.
 
-A piece of work is a generator: the worker takes one value after another from it and looks in between whether its client
-is still there, so that a client who leaves frees the device within one step.
+A job is a generator of results. Its worker checks between two results whether the client is still connected, so that a
+client who disconnects frees the device within one step.
 """
 
 from __future__ import annotations
@@ -18,191 +18,192 @@ from dataclasses import dataclass
 from heptapod.inference.pipeline import Heptapod
 
 log = logging.getLogger(__name__)
-MOST_UNSENT = 32 << 20
-"""Bytes of results that may wait for a slow client; before more is made for it, the worker waits too."""
-PATIENCE = 10.0
-"""Seconds that a worker waits for one client in all."""
+MAX_UNSENT = 32 << 20
+"""Bytes of results that may wait for a slow client; above, the worker waits too."""
+MAX_STALL = 10.0
+"""Seconds that a worker waits for one client in total."""
 
 Models = Mapping[str, Heptapod]
 Work = Callable[[Models], Iterator[bytes | None]]
-"""Results for the client; None between two of them is a moment at which it may be given up."""
+"""Results for the client; None between two of them is a point at which the job can be canceled."""
 
 
-class FullError(Exception):
-    """The line is full."""
+class QueueFullError(Exception):
+    """The queue is full."""
 
 
-class RefusedError(ValueError):
-    """What was asked for turns out to be impossible while it is done."""
+class RequestError(ValueError):
+    """A request turns out to be impossible while its job runs."""
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """So many requests must end first."""
+class Waiting:
+    """The job waits in the queue."""
 
-    count: int
+    ahead: int
+    """Jobs that must end first."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The work was given up."""
+    """The job failed."""
 
     detail: str
-    is_ours: bool = False
-    """Not the client's doing."""
+    is_server_error: bool = False
+    """Whether the server is at fault, not the client."""
 
 
-class Ticket:
-    """A request's place in the line. Made and read in the server's event loop, served by a worker's thread."""
+class Job:
+    """A request in the queue. Created and read in the server's event loop, run by a worker thread."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.has_left = threading.Event()
-        self.made = 0
+        self.is_canceled = threading.Event()
+        self.produced = 0
         self.sent = 0
-        self.patience = PATIENCE
+        self.stall_left = MAX_STALL
         self._loop = asyncio.get_running_loop()
-        self._results: asyncio.Queue[bytes | Ahead | Failure | None] = asyncio.Queue()
+        self._results: asyncio.Queue[bytes | Waiting | Failure | None] = asyncio.Queue()
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the client. Each thread has a count of its own: the worker adds, the loop takes away."""
-        return self.made - self.sent
+        """Bytes that wait for the client. Each thread writes one count: the worker ``produced``, the loop ``sent``."""
+        return self.produced - self.sent
 
-    def put(self, result: bytes | Ahead | Failure | None) -> None:
-        """Hands a result over, from any thread; None ends."""
+    def put(self, result: bytes | Waiting | Failure | None) -> None:
+        """Adds a result, from any thread; None ends the job."""
         if isinstance(result, bytes):
-            self.made += len(result)
-        with contextlib.suppress(RuntimeError):  # the server is being stopped, and nobody reads
+            self.produced += len(result)
+        with contextlib.suppress(RuntimeError):  # the server is shutting down
             self._loop.call_soon_threadsafe(self._results.put_nowait, result)
 
-    async def results(self) -> AsyncIterator[bytes | Ahead | Failure]:
-        """What comes of it, to the end."""
+    async def results(self) -> AsyncIterator[bytes | Waiting | Failure]:
+        """All results until the job ends."""
         while (result := await self._results.get()) is not None:
             if isinstance(result, bytes):
                 self.sent += len(result)
             yield result
 
-    def leave(self) -> None:
-        """Says that nobody waits for results any more."""
-        self.has_left.set()
+    def cancel(self) -> None:
+        """Cancels the job: its client no longer waits for results."""
+        self.is_canceled.set()
 
 
 class JobQueue:
-    """The line and its workers.
+    """The queue and its workers.
 
     Args:
-        devices: the models by name, once for every device.
-        most_waiting: requests that may wait; more are refused.
+        devices: the models by name, once per device.
+        max_waiting: jobs that may wait; further ones are rejected.
     """
 
-    def __init__(self, devices: list[Models], most_waiting: int) -> None:
-        self.most_waiting = most_waiting
-        self._waiting: deque[Ticket] = deque()
-        self._being_served = 0
+    def __init__(self, devices: list[Models], max_waiting: int) -> None:
+        self.max_waiting = max_waiting
+        self._waiting: deque[Job] = deque()
+        self._num_running = 0
         self._changed = threading.Condition()
         self._is_open = True
-        self._workers = [threading.Thread(target=self._serve, args=(models,), daemon=True) for models in devices]
+        self._workers = [threading.Thread(target=self._run_worker, args=(models,), daemon=True) for models in devices]
         for worker in self._workers:
             worker.start()
 
-    def enter(self, work: Work) -> Ticket:
-        """Takes a place at the end of the line.
+    def submit(self, work: Work) -> Job:
+        """Adds a job at the end of the queue.
 
         Raises:
-            FullError: if it is full.
+            QueueFullError: if the queue is full.
         """
-        ticket = Ticket(work)
+        job = Job(work)
         with self._changed:
-            self._forget_those_who_left()
-            if len(self._waiting) >= self.most_waiting:
-                raise FullError(f"{len(self._waiting)} requests are waiting already, try again later")
-            self._waiting.append(ticket)
-            self._tell_place(len(self._waiting) - 1)
+            self._drop_canceled()
+            if len(self._waiting) >= self.max_waiting:
+                raise QueueFullError(f"{len(self._waiting)} requests are waiting already, try again later")
+            self._waiting.append(job)
+            self._report_position(len(self._waiting) - 1)
             self._changed.notify()
-        return ticket
+        return job
 
     @property
     def num_waiting(self) -> int:
-        """Requests in the line."""
+        """Number of jobs that wait."""
         with self._changed:
-            self._forget_those_who_left()
+            self._drop_canceled()
             return len(self._waiting)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no worker has anything to do."""
+        """Whether no job waits or runs."""
         with self._changed:
-            return not self._being_served and not self._waiting
+            return not self._num_running and not self._waiting
 
     def close(self) -> None:
-        """Stops after the steps that are being made."""
+        """Stops every worker after its current step."""
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
         for worker in self._workers:
             worker.join(timeout=10)
 
-    def _serve(self, models: Models) -> None:
-        while (ticket := self._next()) is not None:
+    def _run_worker(self, models: Models) -> None:
+        while (job := self._next()) is not None:
             try:
-                self._do(ticket, models)
+                self._run(job, models)
             finally:
                 with self._changed:
-                    self._being_served -= 1
-                    self._forget_those_who_left()
-                    for place in range(len(self._waiting)):
-                        self._tell_place(place)
-                ticket.put(None)
-                del ticket  # and with it what it holds, while waiting for the next
+                    self._num_running -= 1
+                    self._drop_canceled()
+                    for position in range(len(self._waiting)):
+                        self._report_position(position)
+                job.put(None)
+                del job  # frees its tensors while the worker waits for the next job
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> Job | None:
         with self._changed:
             while self._is_open:
-                self._forget_those_who_left()
+                self._drop_canceled()
                 if self._waiting:
-                    self._being_served += 1
+                    self._num_running += 1
                     return self._waiting.popleft()
                 self._changed.wait()
         return None
 
-    def _do(self, ticket: Ticket, models: Models) -> None:
+    def _run(self, job: Job, models: Models) -> None:
         results = None
         try:
-            results = ticket.work(models)
+            results = job.work(models)
             for result in results:
-                if result is not None and not _waits_for(ticket, len(result)):
-                    ticket.put(Failure("results are read too slowly"))
+                if result is not None and not _wait_for_client(job, len(result)):
+                    job.put(Failure("results are read too slowly"))
                     break
-                if ticket.has_left.is_set() or not self._is_open:
+                if job.is_canceled.is_set() or not self._is_open:
                     break
                 if result is not None:
-                    ticket.put(result)
-        except RefusedError as error:
-            ticket.put(Failure(str(error)))
+                    job.put(result)
+        except RequestError as error:
+            job.put(Failure(str(error)))
         except Exception:
             log.exception("a request failed")
-            ticket.put(Failure("the server failed at this; its log says how", is_ours=True))
+            job.put(Failure("internal server error; see the log of the server", is_server_error=True))
         finally:
             if results is not None:
                 results.close()  # type: ignore[attr-defined]
 
-    def _forget_those_who_left(self) -> None:
-        if any(ticket.has_left.is_set() for ticket in self._waiting):
-            self._waiting = deque(ticket for ticket in self._waiting if not ticket.has_left.is_set())
+    def _drop_canceled(self) -> None:
+        if any(job.is_canceled.is_set() for job in self._waiting):
+            self._waiting = deque(job for job in self._waiting if not job.is_canceled.is_set())
 
-    def _tell_place(self, place: int) -> None:
-        must_end_first = self._being_served + place + 1 - len(self._workers)
-        if must_end_first > 0:
-            self._waiting[place].put(Ahead(must_end_first))
+    def _report_position(self, position: int) -> None:
+        ahead = self._num_running + position + 1 - len(self._workers)
+        if ahead > 0:
+            self._waiting[position].put(Waiting(ahead))
 
 
-def _waits_for(ticket: Ticket, size: int) -> bool:
-    """Waits until a client has read enough for so many bytes more; False if it takes too long."""
-    while ticket.unsent and ticket.unsent + size > MOST_UNSENT and not ticket.has_left.is_set():
-        if ticket.patience <= 0:
+def _wait_for_client(job: Job, size: int) -> bool:
+    """Waits until the client has read enough for ``size`` more bytes; False if it takes too long."""
+    while job.unsent and job.unsent + size > MAX_UNSENT and not job.is_canceled.is_set():
+        if job.stall_left <= 0:
             return False
         began = time.monotonic()
-        ticket.has_left.wait(0.01)
-        ticket.patience -= time.monotonic() - began
+        job.is_canceled.wait(0.01)
+        job.stall_left -= time.monotonic() - began
     return True

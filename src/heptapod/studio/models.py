@@ -1,4 +1,4 @@
-"""The models that a studio serves: on every device, with what a client is told of them."""
+"""The models that a studio serves, on every device, and their descriptions for clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.sampling import TRAINED_FOR
 from heptapod.studio.runs import find_run
 from heptapod.studio.schemas import Limits, ModelInfo, Served
-from heptapod.utils.config import to_dict
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,12 @@ class ServedModel:
 
     heptapod: Heptapod
     facts: dict[str, Any]
-    """What the records of its images say of it."""
+    """The model in the records of its images."""
     run: Path | None
     """Its run folder."""
 
     def info(self, name: str, has_evaluations: bool) -> ModelInfo:
-        """What a client is told."""
+        """The description of the model for clients."""
         heptapod, grid = self.heptapod, self.heptapod.model.grid
         return ModelInfo(
             name=name,
@@ -45,7 +44,7 @@ class ServedModel:
             believes=heptapod.model.head.reaches_grid,
             token_order=heptapod.token_order,
             token_orders=list(TRAINED_FOR[heptapod.token_order]),
-            sampling=to_dict(heptapod.sampling_config()),
+            sampling=heptapod.sampling_config(),
             uncertainty_name=heptapod.model.distribution.uncertainty_name,
             parameters=sum(parameter.numel() for parameter in heptapod.model.parameters()),
             about=heptapod.metadata,
@@ -62,10 +61,10 @@ class Collection:
     """By name, once for every device."""
     device_names: list[str]
     evaluations: list[Path]
-    """Folders with what ``heptapod evaluate`` found."""
+    """Folders with results of ``heptapod evaluate``."""
 
     def served(self, limits: Limits) -> Served:
-        """What a client is told."""
+        """The description of the server for clients."""
         infos = [model.info(name, bool(self.evaluations)) for name, model in self.models.items()]
         return Served(version=__version__, devices=self.device_names, models=infos, limits=limits)
 
@@ -90,11 +89,11 @@ def load_models(paths: Sequence[str], devices: Sequence[torch.device], evaluatio
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The last part of every path that says something, numbered where two have the same."""
+    """The last distinctive part of every path, numbered where two are equal."""
     names: list[str] = []
     for path in paths:
         full = path.resolve()
         name = full.parent.name if full.name in ("best", "last") else full.name
         numbered = (f"{name}-{number}" for number in itertools.count(2))
-        names.append(name if name not in names else next(one for one in numbered if one not in names))
+        names.append(name if name not in names else next(entry for entry in numbered if entry not in names))
     return names

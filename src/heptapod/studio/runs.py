@@ -1,4 +1,4 @@
-"""What a run folder tells: curves, sample grids, settings, and evaluations beside them."""
+"""Reads run folders: curves, sample grids, settings and evaluations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heptapod.studio.schemas import Curve, Evaluation, Run
 from heptapod.training.logging import read_metrics
 from heptapod.utils.files import read_json
 
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 STAGES = ("model", "tokenizer")
 EVALUATION = "evaluation.json"
 
@@ -26,22 +26,22 @@ def find_run(model: Path) -> Path | None:
 
 def read_run(folder: Path) -> list[Run]:
     """The training of a model and, where it was trained with it, of its tokenizer."""
-    found = [_read_stage(name, _stage_folder(folder, name)) for name in STAGES]
-    return [run for run in found if run is not None]
+    stages = [_read_stage(name, _stage_folder(folder, name)) for name in STAGES]
+    return [run for run in stages if run is not None]
 
 
 def grid_file(folder: Path, stage: str, step: int) -> Path | None:
-    """The sample grid of a step, out of those that there are."""
+    """The sample grid of a step; None if there is none."""
     return _grids(_stage_folder(folder, stage)).get(step) if stage in STAGES else None
 
 
 def read_evaluations(folders: Iterable[Path]) -> list[Evaluation]:
-    """All that ``heptapod evaluate`` wrote in some folders or one or two levels below, by steps."""
+    """All results of ``heptapod evaluate`` in some folders or up to two levels below, by steps."""
     files = {file.resolve(): folder for folder in folders for depth in ("", "*/", "*/*/")
              for file in folder.glob(depth + EVALUATION)}  # fmt: skip
-    read = (_read_evaluation(file, folder) for file, folder in sorted(files.items()))
-    found = [one for one in read if one is not None]
-    return sorted(found, key=lambda one: (one.steps or 0, one.name))
+    evaluations = (_read_evaluation(file, folder) for file, folder in sorted(files.items()))
+    readable = [evaluation for evaluation in evaluations if evaluation is not None]
+    return sorted(readable, key=lambda evaluation: (evaluation.steps or 0, evaluation.name))
 
 
 def _stage_folder(folder: Path, stage: str) -> Path:
@@ -69,7 +69,7 @@ def _curves(lines: Sequence[dict[str, Any]]) -> list[Curve]:
                 points.setdefault(name, []).append((line["step"], float(value)))
     curves = []
     for name, all_points in points.items():
-        kept = all_points[:: math.ceil(len(all_points) / MOST_POINTS)]
+        kept = all_points[:: math.ceil(len(all_points) / MAX_POINTS)]
         curves.append(Curve(name=name, steps=[step for step, _ in kept], values=[value for _, value in kept]))
     return curves
 
@@ -94,11 +94,11 @@ def _read_evaluation(file: Path, folder: Path) -> Evaluation | None:
             reference=Path(str(values["reference"]["source"].get("path", ""))).name,
             metrics=_means(values["metrics"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):  # of an older version, or another's file of this name
+    except (ValueError, KeyError, TypeError, AttributeError):  # an older version, or another file of this name
         return None
 
 
 def _means(metrics: dict[str, Any]) -> dict[str, float]:
-    """Every metric as one number: its value, or the mean where a spread is given beside it."""
+    """Every metric as one number: its value, or its mean where it has a spread."""
     values = {name: value["mean"] if isinstance(value, dict) else value for name, value in metrics.items()}
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}

@@ -1,66 +1,64 @@
-"""What the studio's API takes and gives: the shapes behind its OpenAPI page.
+"""The requests and answers of the studio's API, from which the types of the page are generated.
 
-Nothing is kept between requests. Whoever continues an image sends the cells that are to stay; so every answer can be
-asked for again, and memory does not grow with the number of users.
-
-Tokens travel as ``values``: a list of codes, or vectors as base64 of little-endian float32, k × C numbers.
+The server keeps nothing between requests. To continue an image, a client sends the cells to keep; so every answer can
+be requested again, and memory does not grow with the number of users.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from typing_extensions import TypeAliasType
 
-from heptapod.distributions.base import Solver
-from heptapod.sampling.order import SamplingOrder
+from heptapod.distributions import CellSampling
+from heptapod.grid import MAX_CELLS
+from heptapod.sampling import SamplingConfig
+from heptapod.utils.optional import optional_fields
 
-MAX_CELLS = 1 << 16
-Cell = Annotated[int, Field(ge=0, lt=MAX_CELLS, description="Number of a cell: row · columns + column.")]
+Cell = Annotated[int, Field(ge=0, lt=MAX_CELLS, description="Index of a cell: row · columns + column.")]
 Cells = Annotated[list[Cell], Field(max_length=MAX_CELLS, fail_fast=True)]
 Codes = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_CELLS, fail_fast=True)]
-Values = Annotated[
-    Codes | str,
-    Field(description="Codes, one per cell; or vectors: base64 of float32 (little-endian), C numbers per cell."),
-]
-CellsPerStep = Annotated[list[Annotated[int, Field(ge=1, lt=MAX_CELLS)]], Field(max_length=MAX_CELLS, fail_fast=True)]
-MOST_FIELDS = 64
+Values = TypeAliasType(
+    "Values",
+    Annotated[
+        Codes | str,
+        Field(description="Codes, one per cell; or continuous tokens, C channels per cell: base64 of float32 (LE)."),
+    ],
+)
+Size = TypeAliasType("Size", Annotated[tuple[int, int], Field(description="Height and width.")])
+Side = Annotated[int, Field(ge=1, lt=MAX_CELLS)]
+MAX_FIELDS = 64
 Png = Annotated[str, Field(description="A PNG file, base64.")]
 Name = Annotated[str, Field(max_length=200)]
 
 
 class Shape(BaseModel):
-    """Unknown fields are refused: a misspelled setting is never ignored."""
+    """A part of a request. Unknown fields are an error: a misspelled setting is never ignored."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _has_few_fields(cls, values: object) -> object:
-        """Each unknown field would be an error of its own."""
-        if isinstance(values, dict) and len(values) > MOST_FIELDS:
-            raise ValueError(f"{len(values)} fields given, at most {MOST_FIELDS} are read")
+        """One error for many unknown fields."""
+        if isinstance(values, dict) and len(values) > MAX_FIELDS:
+            raise ValueError(f"{len(values)} fields given, at most {MAX_FIELDS} are read")
         return values
 
 
-class CellSampling(Shape):
-    """How one cell is drawn; what is left out is as the model was saved with. There is no guidance."""
-
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_k: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
-    top_p: float | None = Field(None, gt=0, le=1)
-    preset: Literal["default", "fast"] | None = None
-    cell_solver: Solver | None = None
-    cell_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+def _optional(cls: type[object]) -> type[Shape]:
+    """The fields and limits of a sampling config, every field optional."""
+    fields = {name: (kind, Field(None, description=doc)) for name, (kind, doc) in optional_fields(cls).items()}
+    return create_model(cls.__name__, __base__=Shape, **fields)  # type: ignore[call-overload, no-any-return]
 
 
-class Sampling(CellSampling):
-    """How images are drawn; what is left out is as the model was saved with."""
+class CellOptions(_optional(CellSampling)):  # type: ignore[misc]
+    """How one cell is sampled; a field that is left out is as the model was saved. There is no guidance."""
 
-    steps: Annotated[int, Field(ge=1, lt=MAX_CELLS)] | None = Field(None, description="null: one cell per step.")
-    token_order: SamplingOrder | None = None
-    schedule: Literal["cosine", "constant"] | CellsPerStep | None = None
-    approximate_head: bool | None = None
+
+class SamplingOptions(_optional(SamplingConfig)):  # type: ignore[misc]
+    """How images are sampled; a field that is left out is as the model was saved, null unsets steps, top_k or top_p."""
 
 
 class Tokens(Shape):
@@ -74,59 +72,65 @@ class Known(Tokens):
     """Cells that are given, and their tokens."""
 
     in_order: bool = Field(
-        False, description="Read them in this order, to go on with an image; else as the token order has them."
+        False, description="Read them in this order, to continue an image; else in the token order of the model."
     )
 
 
 class Composite(Shape):
-    """Puts an image's own pixels back wherever nothing was to be repainted."""
+    """Keeps the pixels of an image wherever the mask is black."""
 
     image: Png
     mask: Annotated[str, Field(description="A PNG file of the same size, base64: white where to repaint.")]
 
 
-class TrainingSetup(Shape):
-    """What a request is about: a model, a class, a size."""
+class ModelRequest(Shape):
+    """The model of a request, a class and an image size."""
 
     model: Name = Field(description="Name of a model, as /api/models lists it.")
     label: Annotated[int, Field(ge=0, lt=1 << 31)] | Name | None = Field(None, description="A class; unset: no label.")
-    size: Annotated[list[Annotated[int, Field(ge=1, lt=MAX_CELLS)]], Field(min_length=2, max_length=2)] | None = Field(
+    size: tuple[Side, Side] | None = Field(
         None, description="Height and width in pixels, multiples of the tokenizer's factor; unset: the trained size."
     )
 
 
-class GenerateRequest(TrainingSetup):
-    """New images, or images continued from known cells (a fork, a pinned choice, in- and out-painting)."""
+class GenerateRequest(ModelRequest):
+    """New images, or images continued from known cells (a fork, a pinned choice, in- and outpainting)."""
 
-    sampling: Sampling = Sampling()
-    count: int = Field(1, ge=1, description="Image i is drawn with seed + i.")
+    sampling: SamplingOptions = SamplingOptions()
+    count: int = Field(1, ge=1, description="Number of images. Image i has seed + i.")
     seed: int = Field(0, ge=0, lt=1 << 53)
-    known: Known | None = Field(None, description="Cells that stay as they are, in every image.")
+    known: Known | None = Field(None, description="Cells to keep, in every image.")
     composite: Composite | None = None
-    frames: int = Field(64, ge=2, description="At how many evenly spaced states to picture what is believed.")
+    frames: int = Field(64, ge=2, description="At how many evenly spaced states to show the predicted picture.")
 
 
-class CellRequest(TrainingSetup):
-    """What the model believes of one unread cell."""
+class CellRequest(ModelRequest):
+    """A request for the prediction of one unread cell."""
 
-    sampling: CellSampling = CellSampling()
     known: Tokens
     cell: Cell
-    top: int = Field(8, ge=1, le=32, description="So many of the most likely codes, or draws of a vector.")
-    seed: int = Field(0, ge=0, lt=1 << 53, description="Keys the draws of vectors.")
+    sampling: CellOptions = CellOptions()
+    top: int = Field(8, ge=1, le=32, description="Number of most likely codes, or of samples of a continuous token.")
+    seed: int = Field(0, ge=0, lt=1 << 53, description="Seed of the samples of a continuous token.")
 
 
-class Queued(BaseModel):
+class Answer(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+
+
+class Queued(Answer):
     """Event ``queued``: the request waits."""
 
     ahead: int
     """Requests that must end first."""
 
 
-class Started(BaseModel):
-    """Event ``started``: it is this request's turn."""
+class Started(Answer):
+    """Event ``started``: a device works on the request."""
 
-    grid: tuple[int, int]
+    grid: Size
     """Rows and columns."""
     factor: int
     """Pixels per side of a cell."""
@@ -135,112 +139,118 @@ class Started(BaseModel):
     known: list[int]
     """Cells that are given."""
     steps: list[int]
-    """How many cells each step fills."""
-    sampling: dict[str, object]
-    """All settings, with what was left out filled in."""
+    """Number of cells that each step fills."""
+    sampling: SamplingConfig
+    """The whole sampling config."""
     uncertainty_name: str
     """What ``uncertainty`` measures, with its unit."""
     warnings: list[str]
-    """What was asked for that the model was not trained for."""
+    """Parts of the request that the model was not trained for."""
 
 
-class ImageState(BaseModel):
+class ImageState(Answer):
     """One image at one state."""
 
     cells: list[int]
-    """The cells that this step fills, in the order in which they are read; none at the end."""
-    values: list[int] | str
+    """The cells that this step fills, in reading order; none at the end."""
+    values: Values
     """Their tokens."""
     picture: str | None
-    """The most likely whole picture given the cells read before (PNG, base64); of a head that cannot tell, what is
-    decoded of them. Only at the states that ``frames`` asks for, which are the first, the last and some between."""
+    """The most likely whole picture given the cells read before (PNG, base64); if the head does not predict the whole
+    grid, a picture of those cells. Only at the states selected by ``frames``: the first, the last and some between."""
     uncertainty: list[float] | None
-    """Of every cell, 0 where it is read; where there is a picture, and only of heads that predict the whole grid."""
+    """Of every cell, 0 for read cells; only at states with a picture, and only if the head predicts the whole grid."""
 
 
-class StepEvent(BaseModel):
+class StepEvent(Answer):
     """Event ``step``: a state, before its cells are filled. State 0 has read the known cells only, the last has all."""
 
     step: int
     images: list[ImageState]
 
 
-class FinishedImage(BaseModel):
+class FinishedImage(Answer):
     """A finished image."""
 
     seed: int
     picture: str
     """PNG, base64."""
     record: dict[str, object]
-    """Makes the same image again: ``heptapod sample --from FILE.json``."""
+    """Generates the same image again: ``heptapod sample --from FILE.json``."""
 
 
-class Done(BaseModel):
+class Done(Answer):
     """Event ``done``: the finished images."""
 
     images: list[FinishedImage]
     seconds: float
-    """Without the wait."""
+    """Without waiting."""
 
 
-class Failed(BaseModel):
-    """Event ``failed``: nothing more comes."""
+class Failed(Answer):
+    """Event ``failed``: the last event of a request that failed."""
 
     detail: str
 
 
-class Candidate(BaseModel):
-    """One thing a cell could become."""
+StreamEvent = Queued | Started | StepEvent | Done | Failed
+"""The data of a server-sent event."""
 
-    values: list[int] | str
+
+class Candidate(Answer):
+    """A possible token of a cell."""
+
+    values: Values
     """The token."""
     probability: float | None
-    """At the temperature asked for; None of a vector, which is one of several draws."""
+    """At the temperature of the request; null for a continuous token, which is one of several samples."""
     picture: str
-    """The cell and those around it (PNG, base64), the others as believed."""
+    """The cell and its neighbors (PNG, base64), the neighbors as predicted."""
 
 
-class CellAnswer(BaseModel):
-    """What is believed of a cell."""
+class CellAnswer(Answer):
+    """The prediction of a cell."""
 
     cell: int
     candidates: list[Candidate]
-    """The most likely first; of vectors the mean, then draws."""
+    """Codes by descending probability; of continuous tokens the mean, then samples."""
     rest: float | None
-    """Probability of all other codes."""
+    """Total probability of all other codes."""
     uncertainty: float
     uncertainty_name: str
     mean: list[float] | None
-    """Of vectors, per channel."""
+    """Of continuous tokens, per channel."""
     spread: list[float] | None
-    """Of vectors, the standard deviation per channel."""
+    """Of continuous tokens, the standard deviation per channel."""
     offset: tuple[int, int]
-    """Where the cell is in each picture: pixels from the top and from the left."""
+    """Position of the cell in each picture: pixels from the top and from the left."""
     factor: int
     """Pixels per side of the cell."""
 
 
-class Encoded(BaseModel):
+class Encoded(Answer):
     """An uploaded image as the model sees it."""
 
-    size: tuple[int, int]
+    size: Size
     """Height and width in pixels, as fitted."""
-    grid: tuple[int, int]
+    grid: Size
     picture: str
     """As fitted (PNG, base64)."""
     reconstruction: str
-    """As the tokenizer shows it (PNG, base64)."""
-    values: list[int] | str
+    """As the tokenizer reconstructs it (PNG, base64)."""
+    values: Values
     """Tokens of all cells in raster order."""
     converted: list[str]
-    """What was done to it."""
+    """Conversions that were made."""
 
 
-class Limits(BaseModel):
-    """What the server allows."""
+class Limits(Answer):
+    """The limits of the server."""
 
     count: int
     steps: int
+    cell_steps: int = 1000
+    """Solver steps per continuous token."""
     side: int
     """Pixels of the longer side of an image."""
     cells: int
@@ -251,40 +261,40 @@ class Limits(BaseModel):
     """Requests that may wait."""
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Answer):
     """A model that is served."""
 
     name: str
     class_names: list[str]
     needs_label: bool
-    """It was never trained without one."""
-    size: tuple[int, int]
+    """The model was never trained without a label."""
+    size: Size
     """Height and width of its images in pixels."""
-    grid: tuple[int, int]
+    grid: Size
     factor: int
     vocabulary_size: int
-    """Codes; 0 if tokens are vectors."""
+    """Codes; 0 if tokens are continuous."""
     channels: int
-    """Numbers per vector; 0 if tokens are codes."""
+    """Channels of a continuous token; 0 if tokens are codes."""
     head: str
     believes: bool
     """Whether its head predicts the whole grid."""
     token_order: str
     """Of its training."""
     token_orders: list[str]
-    """That sampling may follow without a warning."""
-    sampling: dict[str, object]
+    """Orders that sampling may follow without a warning."""
+    sampling: SamplingConfig
     """Its defaults."""
     uncertainty_name: str
     parameters: int
     about: dict[str, str]
-    """What is known of its weights: the step, held-out figures."""
+    """Facts about its weights: the step, held-out figures."""
     has_run: bool
-    """Whether there is anything to tell of its training or evaluations: /api/models/NAME/run."""
+    """Whether /api/models/NAME/run has training curves or evaluations."""
 
 
-class Served(BaseModel):
-    """What this server offers."""
+class Served(Answer):
+    """The models and limits of the server."""
 
     version: str
     devices: list[str]
@@ -292,7 +302,7 @@ class Served(BaseModel):
     limits: Limits
 
 
-class Curve(BaseModel):
+class Curve(Answer):
     """A figure over the steps of training."""
 
     name: str
@@ -300,8 +310,8 @@ class Curve(BaseModel):
     values: list[float]
 
 
-class Evaluation(BaseModel):
-    """What ``heptapod evaluate`` found."""
+class Evaluation(Answer):
+    """A result of ``heptapod evaluate``."""
 
     name: str
     """Its folder."""
@@ -314,20 +324,20 @@ class Evaluation(BaseModel):
     metrics: dict[str, float]
 
 
-class Run(BaseModel):
+class Run(Answer):
     """The run folder of a model."""
 
     stage: str
     """"model", or "tokenizer" for the training of its tokenizer."""
     curves: list[Curve]
     grids: list[int]
-    """Steps at which sample grids were drawn: /api/models/NAME/run/grids/STAGE/STEP."""
+    """Steps with a sample grid: /api/models/NAME/run/grids/STAGE/STEP."""
     settings: str
     """The resolved recipe (YAML)."""
 
 
-class RunAnswer(BaseModel):
-    """How a model was trained and what it is worth."""
+class RunAnswer(Answer):
+    """The training and the evaluations of a model."""
 
     runs: list[Run]
     evaluations: list[Evaluation]

@@ -1,4 +1,4 @@
-"""Who is let in. Plain ASGI, so that streams pass through untouched."""
+"""Access control. Plain ASGI, so that streams pass through unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 HEALTH = "/api/health"
-ASK_FOR_TOKEN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Heptapod studio</title>
+TOKEN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Heptapod studio</title>
 <meta name="viewport" content="width=device-width"><style>body {{ font: 1rem system-ui; margin: 3rem 1rem }}</style>
 <p>{message}</p><form action="/"><label>Token <input name="token" type="password"></label> <button>Open</button></form>
 """
@@ -30,14 +30,14 @@ def is_local(host: str) -> bool:
         return False
 
 
-class Doorkeeper:
-    """Refuses who has no token, comes by a foreign page, or calls a local server by a foreign name.
+class AccessControl:
+    """Rejects requests without the token, from the page of another site, or with an unknown host name.
 
     Args:
-        app: what is behind.
-        token: asked for as ``Authorization: Bearer``, as a cookie, or once as ``/?token=``; None lets everyone in.
-        names: the host names that it is called by, beside this machine's own; any other is one made to point here.
-            None for all.
+        app: the application behind it.
+        token: required as ``Authorization: Bearer``, as a cookie, or once as ``/?token=``; None allows everyone.
+        names: the host names of the server other than those of this machine; any other may be DNS rebinding. None
+            allows all.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, names: Collection[str] | None) -> None:
@@ -48,16 +48,16 @@ class Doorkeeper:
         self.cookie = f"heptapod_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or answers it."""
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self.app)(scope, receive, send)
+        """Forwards a request, or answers it."""
+        rejection = self._rejection(scope) if scope["type"] == "http" else None
+        await (rejection or self.app)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _rejection(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = _host_name(host)
         if self.names is not None and name not in self.names and not is_local(name):
-            return _error(403, f"host: {host[:100]!r} given, but this server answers to another name")
+            return _error(403, f"host: {host[:100]!r} given, but this server has another name")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             return _error(403, "origin: another site's page may not use this server")
@@ -72,7 +72,7 @@ class Doorkeeper:
             return None
         message = "token: missing or wrong; open the address that the server printed when it was started"
         if "text/html" in headers.get("accept", ""):
-            return HTMLResponse(ASK_FOR_TOKEN.format(message=message), 401)
+            return HTMLResponse(TOKEN_PAGE.format(message=message), 401)
         return _error(401, message)
 
     def _is_token(self, given: str = "", *_: str) -> bool:

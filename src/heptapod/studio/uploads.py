@@ -1,6 +1,6 @@
-"""Uploaded files: what is taken, what is converted and how, what is refused.
+"""Uploaded files: which are accepted and how they are converted.
 
-Only the bytes count, never the name or the type that a client says they have.
+The format follows from the bytes, never from the file name or the content type of the client.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.studio.schemas import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
-FINER = 3
-"""A picture above so many times the wanted size is first averaged over blocks, which takes far less memory."""
+REDUCE_ABOVE = 3
+"""A picture more than three times the target size is first averaged over blocks, which needs far less memory."""
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258
 
 
 class NotAnImageError(ValueError):
-    """A file of another kind."""
+    """Not a supported image file."""
 
 
 class TooLargeError(ValueError):
@@ -30,18 +30,18 @@ class TooLargeError(ValueError):
 
 
 def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) -> tuple[Image.Image, list[str]]:
-    """An uploaded image in RGB at a size that the model can take, and what was done to it.
+    """An uploaded image in RGB at a size that the model supports, and the conversions that were made.
 
     Args:
-        content: the file. Pixels are counted before any is decoded.
-        limits: of bytes, pixels and, for a size that is kept, the longest side.
+        content: the file. Its size in pixels is checked before decoding.
+        limits: of bytes, pixels and, with ``keep``, the longest side.
         heptapod: the model.
-        keep: take the size as it is; else resize and crop the center to the model's own.
+        keep: keep the size; else resize and crop the center to the image size of the model.
 
     Raises:
         TooLargeError: for too many bytes or pixels.
-        NotAnImageError: for a file of another kind.
-        ValueError: for a damaged image, pixels of no fixed range, or a kept size that is no multiple of the factor.
+        NotAnImageError: if the file is not a supported image.
+        ValueError: for a damaged image, pixels of no fixed range, or a kept size that is not a multiple of the factor.
     """
     if len(content) > limits.upload_bytes:
         raise TooLargeError(f"file: {len(content):,} bytes given, at most {limits.upload_bytes:,} are taken")
@@ -55,17 +55,17 @@ def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) 
         raise ValueError(f"file: pixels of mode {image.mode} have no fixed range; 8 or 16 bits per channel are taken")
     height, width = heptapod.image_size
     try:
-        said = _conversions(image, content)
-        pixels = to_rgb(image if keep else _reduced(image, FINER * max(width, height)), 0)
-    except Exception as error:  # decoders raise whatever they like
+        conversions = _conversions(image, content)
+        pixels = to_rgb(image if keep else _reduced(image, REDUCE_ABOVE * max(width, height)), 0)
+    except Exception as error:  # decoders raise anything
         raise ValueError(f"file: a damaged {image.format} image ({error})") from None
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if keep:
         heptapod.tokenizer.grid(picture.height, picture.width)
     elif picture.size != (width, height):
-        said.append(f"resized and cropped from {size} to {height}×{width}")
+        conversions.append(f"resized and cropped from {size} to {height}×{width}")
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    return picture, said
+    return picture, conversions
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -75,43 +75,43 @@ def _opened(content: bytes) -> Image.Image:
         raise TooLargeError(f"file: too many pixels ({error})") from None
     except UnidentifiedImageError:
         raise NotAnImageError(f"file: no image of a kind that is taken ({', '.join(FORMATS)})") from None
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders raise anything
         raise NotAnImageError(f"file: cannot be read ({error})") from None
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:
-    """The image with its short side at least ``side``, averaged over blocks as far as that allows."""
+    """The image with its short side at least ``side``, averaged over blocks of pixels."""
     block = min(image.size) // side
     if block < 2 or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return image
-    upright = image.getexif().get(ORIENTATION, 1)
+    orientation = image.getexif().get(ORIENTATION, 1)
     smaller = image.reduce(block)
-    smaller.getexif()[ORIENTATION] = upright
+    smaller.getexif()[ORIENTATION] = orientation
     return smaller
 
 
 def _conversions(image: Image.Image, content: bytes) -> list[str]:
-    """What reading an image as 8-bit RGB changes."""
-    said = []
+    """The changes made by reading an image as 8-bit RGB."""
+    conversions = []
     if getattr(image, "is_animated", False):
-        said.append(f"the first of several pictures in the {image.format} file")
+        conversions.append(f"the first of several pictures in the {image.format} file")
     if _bits(image, content) == 16:
-        said.append("16 bits per channel brought to 8")
+        conversions.append("16 bits per channel brought to 8")
     if image.mode in ("RGBA", "LA", "PA") or ("transparency" in image.info and not image.mode.startswith("I;16")):
-        said.append("transparency put on white")
+        conversions.append("transparency put on white")
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
-        said.append("turned upright by its EXIF tag")
+        conversions.append("turned upright by its EXIF tag")
     if image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"):
-        said.append("gray read as color")
+        conversions.append("gray read as color")
     elif image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        said.append(f"{image.mode} colors brought to RGB")
-    return said
+        conversions.append(f"{image.mode} colors brought to RGB")
+    return conversions
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
-    """Bits per channel, where the file says it."""
+    """Bits per channel, if the file has them."""
     if image.format == "PNG":
-        return content[24]  # of the first chunk
+        return content[24]  # in the first chunk
     if image.format == "TIFF":
         return int(max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))))
     return 8

@@ -1,6 +1,6 @@
 """The interface of a tokenizer: images ↔ a grid of tokens.
 
-Images are float tensors (B, 3, height, width) in [-1, 1], RGB. Tokens are codes (B, N) int64, or vectors (B, N, C)
+Images are float tensors (B, 3, height, width) in [-1, 1], RGB. Tokens are codes (B, N) int64, or latents (B, N, C)
 float32; cells in raster order.
 """
 
@@ -35,7 +35,7 @@ class Tokenizer(nn.Module, ABC):
     Attributes:
         factor: pixels per cell side.
         vocabulary_size: number of codes V; 0 for a continuous tokenizer.
-        channels: numbers per token C; 0 for a discrete tokenizer.
+        channels: channels per token C; 0 for a discrete tokenizer.
         is_lossless: whether different codes are different pictures and every picture it can show comes back as it was,
             so that the likelihood of codes is one of pixels. Pictures that it cannot show exactly may exist.
     """
@@ -64,6 +64,10 @@ class Tokenizer(nn.Module, ABC):
                     f"{self.factor}; try {near}"
                 )
         return GridSpec(image_height // self.factor, image_width // self.factor, self.vocabulary_size, self.channels)
+
+    def image_size(self, grid: GridSpec) -> tuple[int, int]:
+        """Height and width in pixels of the images of a token grid."""
+        return grid.height * self.factor, grid.width * self.factor
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:

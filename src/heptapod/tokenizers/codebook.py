@@ -39,11 +39,11 @@ class CodebookStatistics:
 
 
 class Codebook(nn.Module):
-    """V vectors of C numbers, each the running mean of the vectors assigned to it.
+    """V vectors of C channels, each the running mean of the vectors assigned to it.
 
     Args:
         size: number of codes V.
-        width: C, numbers per code.
+        width: C, channels per code.
         decay: of the moving averages.
         dead_below: a code whose average count per step falls below this fraction of a fair share restarts.
     """

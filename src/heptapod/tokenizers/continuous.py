@@ -1,6 +1,6 @@
 """Continuous tokens on a grid: normalized latents, a patch of them per cell.
 
-Shape legend: B batch, c latent channels, p patch, N cells, C = c·p² numbers per token.
+Shape legend: B batch, c latent channels, p patch, N cells, C = c·p² channels per token.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from heptapod.tokenizers.base import Tokenizer
 
 
 class ContinuousTokenizer(Tokenizer):
-    """A tokenizer whose tokens are latent vectors with mean 0 and variance 1 in every channel.
+    """A tokenizer whose tokens are latents with mean 0 and variance 1 in every channel.
 
     The statistics are measured once, on training images (:meth:`measure`), and are part of the weights.
 
     Args:
         latent_factor: pixels per side of a latent position.
         latent_channels: channels c of the latent.
-        patch: p×p latent positions make one token of C = c·p² numbers.
+        patch: p×p latent positions make one token of C = c·p² channels.
     """
 
     latent_mean: Tensor
@@ -63,7 +63,7 @@ class ContinuousTokenizer(Tokenizer):
 
     @property
     def log_scale(self) -> float:
-        """Σ log σ over the numbers of a token.
+        """Σ log σ over the channels of a token.
 
         The log-density of a latent is that of the normalized token minus this, per token.
         """

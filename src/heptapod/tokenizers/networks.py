@@ -5,7 +5,10 @@ Shape legend: B batch, C channels, h and w pixels (or cells) per side.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from heptapod.tokenizers.base import TokenizerConfig
@@ -18,23 +21,18 @@ NORM_GROUPS = 8
 class NetworkConfig(TokenizerConfig):
     """Size of the encoder and of its mirror image, the decoder."""
 
-    factor: int = 4
+    factor: Annotated[int, Field(ge=2)] = 4
     """Pixels per cell side: a power of two."""
-    width: int = 32
+    width: Annotated[int, Field(ge=NORM_GROUPS, multiple_of=NORM_GROUPS)] = 32
     """Channels at full resolution; each halving of the resolution doubles them up to four times."""
-    blocks: int = 1
+    blocks: Annotated[int, Field(ge=1)] = 1
     """Residual blocks per resolution."""
     attention: bool = False
     """Self-attention among the cells, between residual blocks at the resolution of the grid."""
 
     def __post_init__(self) -> None:
-        if self.factor < 2 or self.factor & (self.factor - 1):
-            raise ValueError(f"factor: {self.factor} given, must be a power of two of at least 2")
-        for name in ("width", "blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
-        if self.width % NORM_GROUPS:
-            raise ValueError(f"width: {self.width} given, must be a multiple of {NORM_GROUPS}")
+        if self.factor & (self.factor - 1):
+            raise ValueError(f"factor: {self.factor} given, must be a power of two")
 
     def level_widths(self) -> list[int]:
         """Channels at each resolution, from full to that of the grid."""

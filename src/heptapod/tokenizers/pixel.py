@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.grid import GridSpec
@@ -18,21 +19,19 @@ class PixelConfig(TokenizerConfig):
 
     kind: Literal["pixel"] = "pixel"
     """Kind of tokenizer."""
-    levels: int = 17
+    levels: Annotated[int, Field(ge=2, le=256)] = 17
     """Levels per channel."""
     color: bool = False
     """False: gray levels, V = levels. True: an RGB palette, V = levels cubed."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 256:
-            raise ValueError(f"levels: {self.levels} given, must be between 2 and 256")
         if self.color and self.levels > 40:
             raise ValueError(f"levels: {self.levels} given, at most 40 with color (64,000 codes)")
 
 
 @register_tokenizer("pixel", PixelConfig)
 class PixelTokenizer(Tokenizer):
-    """Rounds every pixel to its level: exact for images whose pixels lie on the levels."""
+    """Rounds every pixel to its level: exact for images whose pixels are on the levels."""
 
     factor = 1
     is_lossless = True

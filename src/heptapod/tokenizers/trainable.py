@@ -1,4 +1,4 @@
-"""What a tokenizer that is trained here offers to the training loop."""
+"""The interface between a tokenizer and the training loop."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Reconstruction:
     images: Tensor
     """(B, 3, h, w), about in [-1, 1]."""
     penalty: Tensor
-    """(B,): what the tokenizer adds to the loss, weighted: commitment or KL."""
+    """(B,): the weighted term that the tokenizer adds to the loss: commitment or KL."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
     """(B,) values for the log."""
     codes: Tensor | None = None
     """(B, N) int64 of a discrete tokenizer."""
     statistics: CodebookStatistics | None = None
-    """What the codebook learns from, if it has one."""
+    """Statistics for the update of the codebook, if there is one."""
 
 
 class TrainableTokenizer(Tokenizer):
-    """A tokenizer of our encoder and decoder."""
+    """A tokenizer that is trained here, with a convolutional encoder and decoder."""
 
     encoder: nn.Sequential
     decoder: nn.Sequential

@@ -5,8 +5,9 @@ Shape legend: B batch, c latent channels, h and w latent positions.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.tokenizers.base import register_tokenizer
@@ -21,24 +22,16 @@ LOG_VARIANCE = (-30.0, 20.0)
 
 @settings
 class VAEConfig(NetworkConfig):
-    """A convolutional VAE: each cell is a vector."""
+    """A convolutional VAE: each cell is a continuous token."""
 
     kind: Literal["vae"] = "vae"
     """Kind of tokenizer."""
-    latent_channels: int = 8
+    latent_channels: Annotated[int, Field(ge=1)] = 8
     """Channels of the latent."""
-    patch: int = 1
-    """Latent positions per side that make one token of latent_channels · patch² numbers (2 halves the grid)."""
-    kl_weight: float = 1e-5
-    """Weight of the KL divergence from the standard normal, in nats per number of the latent."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("latent_channels", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
-        if not 0 <= self.kl_weight < float("inf"):
-            raise ValueError(f"kl_weight: {self.kl_weight} given, must be at least 0")
+    patch: Annotated[int, Field(ge=1)] = 1
+    """Latent positions per side that make one token of latent_channels · patch² channels (2 halves the grid)."""
+    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
+    """Weight of the KL divergence from the standard normal, in nats per element of the latent."""
 
 
 @register_tokenizer("vae", VAEConfig)

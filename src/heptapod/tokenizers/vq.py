@@ -1,13 +1,14 @@
 """A convolutional VQ-VAE (1711.00937): residual encoder and decoder around a codebook.
 
-Shape legend: B batch, N cells, C numbers per code.
+Shape legend: B batch, N cells, C channels per code.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.grid import GridSpec
@@ -25,29 +26,16 @@ class VQConfig(NetworkConfig):
 
     kind: Literal["vq"] = "vq"
     """Kind of tokenizer."""
-    codebook_size: int = 512
+    codebook_size: Annotated[int, Field(ge=2)] = 512
     """Number of codes V."""
-    code_width: int = 8
-    """Numbers per code C."""
-    commitment: float = 0.25
+    code_width: Annotated[int, Field(ge=1)] = 8
+    """Channels per code C."""
+    commitment: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
     """Weight of the commitment loss."""
-    codebook_decay: float = 0.95
+    codebook_decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Decay of the codebook's moving averages."""
-    dead_below: float = 0.05
-    """A code used less than this fraction of its fair share restarts at a vector of the batch."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.codebook_size < 2:
-            raise ValueError(f"codebook_size: {self.codebook_size} given, must be at least 2")
-        if self.code_width < 1:
-            raise ValueError(f"code_width: {self.code_width} given, must be at least 1")
-        if not 0 <= self.commitment < float("inf"):
-            raise ValueError(f"commitment: {self.commitment} given, must be at least 0")
-        if not 0 <= self.dead_below < 1:
-            raise ValueError(f"dead_below: {self.dead_below} given, must be at least 0 and below 1")
-        if not 0 < self.codebook_decay < 1:
-            raise ValueError(f"codebook_decay: {self.codebook_decay} given, must lie between 0 and 1")
+    dead_below: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """A code used less than this fraction of its fair share restarts at a latent of the batch."""
 
 
 @register_tokenizer("vq", VQConfig)

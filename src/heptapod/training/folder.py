@@ -133,7 +133,7 @@ def report(folder: Path, items: tuple[Items, Items]) -> None:
         f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes"
     )
     if unreadable:
-        logger.info(
+        logger.warning(
             f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):"
         )
         for line in unreadable[:5]:

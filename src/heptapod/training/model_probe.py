@@ -12,7 +12,7 @@ from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_laye
 from heptapod.grid import TokenOrder
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.training.config import ProbeConfig
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, random_rows
 
 
 class ModelProbe:
@@ -66,5 +66,4 @@ def check_probe(
 
 def drawn_rows(total: int, count: int, seed: int) -> np.ndarray:
     """Which training images a probe learns from, ascending."""
-    drawn: np.ndarray = np.sort(numpy_generator(Stream.EVALUATION, seed, 3).permutation(total)[:count])
-    return drawn
+    return random_rows(numpy_generator(Stream.EVALUATION, seed, 3), total, count)

@@ -116,6 +116,15 @@ class EMA:
         decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
         theirs, own = module.state_dict(), self.tensors
         floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([own[n] for n in floating], [theirs[n] for n in floating], 1 - decay)
+        lerp_all_([own[n] for n in floating], [theirs[n] for n in floating], 1 - decay)
         for name in own.keys() - set(floating):
             own[name].copy_(theirs[name])
+
+
+def lerp_all_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
+    """Moves tensors in place towards others; in one call where torch has its (private) operator for lists."""
+    if hasattr(torch, "_foreach_lerp_"):
+        torch._foreach_lerp_(tensors, ends, weight)
+        return
+    for tensor, end in zip(tensors, ends, strict=True):
+        tensor.lerp_(end, weight)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -82,28 +84,30 @@ def recipe_names() -> list[str]:
     return shipped_names("recipe")
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or one from a YAML file, with overrides applied.
+def load_recipe(source: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, one from a YAML file, or one from nested mappings, with overrides applied.
 
     Args:
-        name: "demo", say, or the path of a .yaml file.
+        source: "demo", say, the path of a .yaml file, or what such a file contains.
         overrides: arguments such as ``--model.head.depth 4``; ``--data X`` stands for ``--data.path X``.
 
     Raises:
         FileNotFoundError: if there is no such recipe.
         ValueError: for an unknown setting or a value out of range.
     """
-    values = read_recipe(name)
+    values = read_recipe(source)
+    name = source if isinstance(source, str) else "recipe"
     return build_recipe(name, values, parse_arguments([recipe_options(values)], f"train {name}", overrides)[0])
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The settings in the file of a recipe; imports what it names. Raises like :func:`load_recipe`."""
-    path = find_yaml("recipe", name)
-    values = read_yaml(path)
-    import_extensions(read_imports(values, str(path)))
+def read_recipe(source: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in the file of a recipe; imports the extensions it names. Raises like :func:`load_recipe`."""
+    path = find_yaml("recipe", source) if isinstance(source, str) else None
+    values = read_yaml(path) if path else copy.deepcopy(dict(source))  # type: ignore[arg-type]
+    name = str(path or "recipe")
+    import_extensions(read_imports(values, name))
     _name_kinds(values)
-    from_dict(Recipe, values, str(path))  # an error in the file is reported as the file's, not as an override's
+    from_dict(Recipe, values, name)  # an error in the file is reported as the file's, not as an override's
     return values
 
 
@@ -124,7 +128,7 @@ def build_recipe(name: str, values: Mapping[str, Any], changes: Mapping[str, Any
     _name_kinds(merged)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
     recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
-    recipe.out = recipe.out or f"runs/{find_yaml('recipe', name).stem}"
+    recipe.out = recipe.out or f"runs/{Path(name).stem}"
     return recipe
 
 

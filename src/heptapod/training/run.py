@@ -45,6 +45,20 @@ PREVIEW_CLASSES = 10
 PREVIEW_PER_CLASS = 8
 
 
+def train(recipe: Recipe) -> Heptapod:
+    """Trains the model of a recipe, and its tokenizer first where none is given; resumes an unfinished run.
+
+    Returns:
+        The model with its best weights.
+
+    Raises:
+        ValueError, FileNotFoundError: for settings or data that do not fit; nothing is written then.
+    """
+    with process_group.init_process_group(recipe.train.timeout):
+        train_model(recipe)
+    return Heptapod.from_pretrained(recipe.out, resolve_device(recipe.device))
+
+
 def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = None) -> Tokenizer:
     """Trains the tokenizer of a recipe in OUT/tokenizer, or loads it if that is done.
 

@@ -2,8 +2,10 @@
 
 An option is a field of a settings class (or a parameter of a function) by its dotted name: ``--model.head.depth 4`` or
 ``--model.head.depth=4``, with dashes or underscores. Lists are ``--sizes 1 2``, ``[1, 2]`` or ``1,2``; a flag is true
-without a value (``--data.flip``) and takes ``true`` or ``false``; ``none`` unsets what can be unset. tyro sees a class
-that is derived from the settings: each option keeps its text, so that defaults which depend on other settings (a named
+without a value (``--data.flip``), off with ``--data.no-flip``, and takes ``true`` or ``false``; ``null`` unsets an
+optional value.
+
+tyro sees a class that is derived from the settings: each option keeps its text, so that defaults which depend on other settings (a named
 size, say) stay open, and every error is one line.
 """
 
@@ -75,6 +77,8 @@ class Option:
                 return _scalar(tokens[0], self.types)
             separator = "," if self._elements() == (int,) else None
             return [self._element(token) for token in (tokens[0].split(separator) if separator else tokens)]
+        if self.is_positional:  # the name of a file, say, which may be "none"
+            return _scalar(tokens[0], tuple(member for member in self.types if member is not type(None)))
         return _scalar(tokens[0], self.types)
 
     def _elements(self) -> tuple[Any, ...]:
@@ -213,7 +217,7 @@ def _tree_of(cls: type[Any], values: Any, prefixes: tuple[str, str], without: fr
         key, path = prefixes[0] + name, prefixes[1] + entry.name
         if key in without:
             continue
-        text = _help_of(cls, entry)
+        text = _help_of(cls, entry) or next(filter(None, (getattr(note, "help", None) for note in notes)), "")
         registry = next((note for note in notes if hasattr(note, "config_type")), None)
         members = _members(plain[entry.name])
         inner: Any = next(filter(dataclasses.is_dataclass, members), None)
@@ -307,6 +311,9 @@ def _normalized(arguments: Sequence[str], options: Mapping[str, Option], aliases
         following = (
             arguments[position] if position < len(arguments) and not arguments[position].startswith("--") else None
         )
+        if (switch := _switched_off(key, options)) and not equals:
+            words.append(f"--{_dashed(switch)}=false")
+            continue
         if key not in options:
             if below := [other for other in options if other.startswith(f"{key}.")]:
                 given = text if equals else following
@@ -326,6 +333,17 @@ def _normalized(arguments: Sequence[str], options: Mapping[str, Option], aliases
         if option.is_list and equals:
             words.append(text)
     return words
+
+
+def _switched_off(key: str, options: Mapping[str, Option]) -> str | None:
+    """The flag that ``no_flip`` or ``data.no_flip`` turns off; None if it is no such option."""
+    if key in options:
+        return None
+    prefix, dot, last = key.rpartition(".")
+    for other in (key.removeprefix("no_"), f"{prefix}{dot}{last.removeprefix('no_')}"):
+        if other != key and other in options and options[other].is_flag:
+            return other
+    return None
 
 
 def _options_of(function: Callable[..., object]) -> type[Any]:
@@ -403,9 +421,11 @@ def _notes(source: Any) -> Iterator[Any]:
 
 def _scalar(text: str, members: tuple[Any, ...]) -> Any:
     """One word as YAML, or as it stands where the setting is a string."""
-    if text.lower() in ("none", "null") and type(None) in members:
+    if any(text in typing.get_args(member) for member in members):
+        return text
+    if type(None) in members and text in (("None", "null") if str in members else ("None", "none", "null")):
         return None
-    if str in members or any(text in typing.get_args(member) for member in members):
+    if str in members:
         return text
     return _yaml(text)
 
@@ -433,7 +453,7 @@ def _metavar(members: tuple[Any, ...]) -> str:
         elif member is bool:
             names.append("[true|false]")
         elif member is type(None):
-            names.append("none")
+            names.append("null")
         else:
             names.append(getattr(member, "__name__", "value").upper().replace("ANY", "VALUE"))
     return "|".join(names)

@@ -41,6 +41,12 @@ def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([first, second], dtype=np.uint64), counter=counter))
 
 
+def random_rows(generator: np.random.Generator, total: int, count: int | None) -> np.ndarray:
+    """``count`` of the rows 0..total-1 at random, ascending; all if ``count`` is None."""
+    rows: np.ndarray = np.sort(generator.permutation(total)[:count])
+    return rows
+
+
 class KeyedGenerator:
     """A batch of streams, one per image.
 

@@ -138,6 +138,14 @@ class Registry:
         )
 
 
+def further_settings(config: object, base: type[Any]) -> dict[str, Any]:
+    """The settings that the class of a config has in addition to those of its base class."""
+    assert dataclasses.is_dataclass(config)
+    known = {field.name for field in dataclasses.fields(base)}
+    names = [field.name for field in dataclasses.fields(config) if field.name not in known]
+    return {name: getattr(config, name) for name in names}
+
+
 def _default_kind(config: type[Any]) -> object:
     fields = dataclasses.fields(config) if dataclasses.is_dataclass(config) else ()
     return next((field.default for field in fields if field.name == "kind"), None)

@@ -132,7 +132,7 @@ def test_storage_is_that_of_a_checkpoint(tmp_path: Path) -> None:
     [
         ("demo", {"grid": "7"}, [], "grid: 7 given, must be rows x columns"),
         ("demo", {"grid": "0x7"}, [], "grid: 0x7 given"),
-        ("demo", {"codes": 5, "channels": 5}, [], "codes: 5 given beside channels 5"),
+        ("demo", {"codes": 5, "channels": 5}, [], "codes: 5 given together with channels 5"),
         ("demo", {"classes": -1}, [], "classes: -1 given, must be at least 0"),
         ("demo", {"images": 0}, [], "images: 0 given, must be at least 1"),
         (

@@ -1,4 +1,4 @@
-/** Calls of the server's API. Every failure becomes an `ApiError` whose message can be shown as it is. */
+/** Calls of the server's API. Every failure becomes an `ApiError` with a message for the user. */
 
 import { EventParser } from "./sse";
 import type {
@@ -23,6 +23,10 @@ export class ApiError extends Error {
     super(message);
   }
 }
+
+/** A request for images as the page sends it: nothing is left for the server to fill in but the sampling config. */
+export type ImageRequest = Omit<GenerateRequest, "label"> &
+  Required<Pick<GenerateRequest, "count" | "seed" | "sampling">> & { label?: number | null };
 
 export type GenerateEvent =
   | { event: "queued"; data: Queued }
@@ -50,7 +54,7 @@ export function encode(model: string, file: Blob, fit: "crop" | "keep"): Promise
 }
 
 /** The events of a generation, as they come. Aborting the signal also stops the server. */
-export async function* generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
+export async function* generate(request: ImageRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
   const response = await send("api/generate", { ...json(request), signal });
   if (!response.body) throw new ApiError("The server's answer has no content.", response.status);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

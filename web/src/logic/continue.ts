@@ -1,6 +1,7 @@
-/** Requests that go on from a state of a trace: with another seed or class, or with a cell's value chosen by hand. */
+/** Requests that continue from a state of a trace: with another seed or class, or with a chosen token in a cell. */
 
-import type { CellRequest, GenerateRequest, Tokens, Values } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { CellRequest, Tokens, Values } from "../api/types";
 import { toTokens, toValues } from "./tokens";
 import { readAt, type Trace } from "./trace";
 
@@ -18,20 +19,20 @@ export function withoutOne(steps: number[]): number[] {
   return last > 1 ? [...steps.slice(0, -1), last - 1] : steps.slice(0, -1);
 }
 
-/** Goes on from a state with another seed, and perhaps another class. */
+/** Continues from a state with another seed, and perhaps another class. */
 export function forkRequest(
   trace: Trace,
   image: number,
   step: number,
   seed: number,
   label: number | null = trace.request.label ?? null,
-): GenerateRequest {
+): ImageRequest {
   const { cells, tokens } = readAt(trace, image, step);
   return continued(trace, { cells, values: toValues(tokens, trace.model.channels) }, stepsLeft(trace, step), seed, label);
 }
 
-/** Goes on from a state with a cell's value given, and the image's own seed. */
-export function pinRequest(trace: Trace, image: number, step: number, cell: number, value: Values): GenerateRequest {
+/** Continues from a state with a given token in a cell, and the seed of the image. */
+export function pinRequest(trace: Trace, image: number, step: number, cell: number, value: Values): ImageRequest {
   const { channels } = trace.model;
   const { cells, tokens } = readAt(trace, image, step);
   const known = { cells: [...cells, cell], values: toValues([...tokens, ...toTokens(value, channels)], channels) };
@@ -45,11 +46,11 @@ function continued(
   schedule: number[],
   seed: number,
   label: number | null,
-): GenerateRequest {
+): ImageRequest {
   const { steps: _, schedule: __, ...sampling } = request.sampling;
-  const { composite: ___, ...subject } = request;
+  const { composite: ___, ...modelRequest } = request;
   return {
-    ...subject,
+    ...modelRequest,
     label,
     count: 1,
     seed,
@@ -58,7 +59,7 @@ function continued(
   };
 }
 
-/** Asks what an unread cell could become. */
+/** A request for the prediction of an unread cell. */
 export function cellRequest(trace: Trace, image: number, step: number, cell: number, top: number): CellRequest {
   const { model, request } = trace;
   const { cells, tokens } = readAt(trace, image, step);

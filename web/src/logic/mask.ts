@@ -47,7 +47,7 @@ export function paintRectangle(mask: Mask, from: [number, number], to: [number, 
   }
 }
 
-/** Per cell of factor × factor pixels: whether the mask touches it, so that it is drawn anew. */
+/** Per cell of factor × factor pixels: whether the mask touches it, so that it is resampled. */
 export function touchedCells(mask: Mask, factor: number): boolean[] {
   const columns = mask.width / factor;
   const touched = new Array<boolean>((mask.height / factor) * columns).fill(false);

@@ -1,4 +1,4 @@
-/** Which setting a problem that the server tells is about. */
+/** Which setting an error of the server is about. */
 
 import type { ModelInfo } from "../api/types";
 import { labelOf, NAMES, type SettingName, type Settings, toSampling } from "./settings";

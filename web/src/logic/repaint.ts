@@ -1,6 +1,7 @@
 /** Requests that repaint a part of an image, or what is around it. */
 
-import type { GenerateRequest, ModelInfo, Sampling, Size } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { ModelInfo, SamplingOptions, Size } from "../api/types";
 import { keptCells, type Mask } from "./mask";
 import { type Placement, placedCells } from "./outpaint";
 import { type Token, toValues } from "./tokens";
@@ -27,27 +28,27 @@ export interface Wish {
   label: number | null;
   count: number;
   seed: number;
-  sampling: Sampling;
+  sampling: SamplingOptions;
 }
 
-/** Why so many of the cells cannot be repainted; null if they can. */
+/** Why a number of cells cannot be repainted; null if they can. */
 export function maskProblem(touched: number, cells: number): string | null {
-  if (touched === 0) return "Brush over what is to be repainted first.";
+  if (touched === 0) return "Brush over the part to repaint first.";
   if (touched === cells) return "Every cell is to be repainted, so nothing is kept. Erase a part of the mask.";
   return null;
 }
 
-export function inpaintRequest(source: Source, mask: Mask, wish: Wish): GenerateRequest {
+export function inpaintRequest(source: Source, mask: Mask, wish: Wish): ImageRequest {
   const { model, size, tokens } = source;
   const cells = keptCells(mask, model.factor);
   return request(model, size, cells, cells.map((cell) => tokens[cell] as Token), wish);
 }
 
-export function outpaintRequest(source: Source, place: Placement, wish: Wish): GenerateRequest {
+export function outpaintRequest(source: Source, place: Placement, wish: Wish): ImageRequest {
   const { model, size, tokens } = source;
   return request(model, [place.height, place.width], placedCells(place, size, model.factor), tokens, wish);
 }
 
-function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): GenerateRequest {
+function request(model: ModelInfo, size: Size, cells: number[], tokens: Token[], wish: Wish): ImageRequest {
   return { model: model.name, size, known: { cells, values: toValues(tokens, model.channels), in_order: false }, ...wish };
 }

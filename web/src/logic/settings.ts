@@ -1,8 +1,8 @@
-/** What a visitor sets on a form, its way into requests, and its way into the address and back. */
+/** The fields of a form, as part of a request and of the address. */
 
-import type { Limits, ModelInfo, Sampling } from "../api/types";
+import type { Limits, ModelInfo, SamplingOptions } from "../api/types";
 
-/** Text of every field; empty means "as the model was saved with". */
+/** Text of every field; empty means "as the model was saved". */
 export interface Settings {
   label: string;
   count: string;
@@ -37,27 +37,24 @@ export const EMPTY: Settings = {
 
 export const NAMES = Object.keys(EMPTY) as SettingName[];
 export const SAMPLING_NAMES = NAMES.filter((name) => !["label", "count", "seed"].includes(name));
+const TEXTS: SettingName[] = ["token_order", "preset", "cell_solver"];
 
-/** Where a visitor starts: the first class where the model has any. */
+/** The initial fields: the first class if the model has classes. */
 export function initialSettings(model: ModelInfo): Settings {
   return { ...EMPTY, label: model.class_names.length ? "0" : "" };
 }
 
 export const labelOf = (settings: Settings): number | null => (settings.label === "" ? null : Number(settings.label));
 
-/** The sampling settings that were given. */
-export function toSampling(settings: Settings): Sampling {
-  const sampling: Sampling = {};
-  const number = (name: "steps" | "temperature" | "top_k" | "top_p" | "cell_steps") => {
-    if (settings[name] !== "") sampling[name] = Number(settings[name]);
-  };
-  const text = (name: "token_order" | "preset" | "cell_solver") => {
-    if (settings[name] !== "") sampling[name] = settings[name];
-  };
-  (["steps", "temperature", "top_k", "top_p", "cell_steps"] as const).forEach(number);
-  (["token_order", "preset", "cell_solver"] as const).forEach(text);
-  if (settings.schedule !== "") sampling.schedule = toSchedule(settings.schedule);
-  return sampling;
+/** The sampling settings that were given; the server checks their values. */
+export function toSampling(settings: Settings): SamplingOptions {
+  const given = SAMPLING_NAMES.filter((name) => settings[name] !== "");
+  return Object.fromEntries(given.map((name) => [name, toValue(name, settings[name])])) as SamplingOptions;
+}
+
+function toValue(name: SettingName, text: string): string | number | number[] {
+  if (name === "schedule") return toSchedule(text);
+  return TEXTS.includes(name) ? text : Number(text);
 }
 
 function toSchedule(text: string): string | number[] {
@@ -79,9 +76,10 @@ export function fromQuery(query: URLSearchParams, start: Settings, prefix = ""):
 export const differences = (a: Settings, b: Settings): Set<SettingName> =>
   new Set(SAMPLING_NAMES.filter((name) => a[name] !== b[name]));
 
-/** A model's own value of a setting, in words. */
+/** The default of a setting, in words. */
 export function defaultOf(model: ModelInfo, name: SettingName): string {
-  const value = model.sampling[name];
+  const sampling: Partial<Record<SettingName, unknown>> = model.sampling;
+  const value = sampling[name];
   if (name === "steps") return value == null ? `${model.grid[0] * model.grid[1]}` : String(value);
   if (value == null) return name === "token_order" ? (model.token_order === "random" ? "random" : "raster") : "off";
   return Array.isArray(value) ? value.join(", ") : String(value);
@@ -89,7 +87,7 @@ export function defaultOf(model: ModelInfo, name: SettingName): string {
 
 export const cellsOf = ({ grid }: ModelInfo) => grid[0] * grid[1];
 
-/** How many images of so many cells a request may ask for. */
+/** The most images of a number of cells in one request. */
 export const mostImages = (cells: number, limits: Limits) =>
   Math.max(1, Math.min(limits.count, Math.floor(limits.cells / cells)));
 

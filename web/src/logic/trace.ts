@@ -1,6 +1,7 @@
 /** One request followed over its states: what was read before each of them, and when each cell was filled. */
 
-import type { Done, GenerateRequest, ImageState, ModelInfo, Size, Started, StepEvent } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { Done, ImageState, ModelInfo, Size, Started, StepEvent } from "../api/types";
 import { type Token, toTokens } from "./tokens";
 
 /** Where a trace was continued from. */
@@ -8,7 +9,7 @@ export interface Origin {
   trace: number;
   image: number;
   step: number;
-  how: string;
+  name: string;
   /** The cell whose value was chosen by hand. */
   pinned?: number;
 }
@@ -18,7 +19,7 @@ export type TraceStatus = "waiting" | "running" | "done" | "stopped" | "failed";
 export interface Trace {
   id: number;
   model: ModelInfo;
-  request: GenerateRequest;
+  request: ImageRequest;
   origin: Origin | null;
   status: TraceStatus;
   /** Requests before it in the queue. */
@@ -116,7 +117,7 @@ export function bytesOf({ states, done }: Trace): number {
   return [...drawn, ...(done?.images ?? [])].reduce((sum, { picture }) => sum + (picture?.length ?? 0), maps);
 }
 
-/** The same trace with so many pictured states at most, the first and the last among them; what was read all stays. */
+/** The same trace with at most n pictures, of the first state, the last and some between; all tokens stay. */
 export function thinned(trace: Trace, most: number): Trace {
   const pictured = trace.states.filter(({ images }) => images.some(({ picture }) => picture));
   if (pictured.length <= most) return trace;

@@ -13,7 +13,7 @@ export type Side = "a" | "b";
 /** Class, count and seeds are those of A's form. */
 export const formA = new Form("compare", signal(""), "a.");
 export const formB = new Form("compare", signal(""), "b.");
-formA.beside(formB);
+formA.pairWith(formB);
 
 export const forms: Record<Side, Form> = { a: formA, b: formB };
 export const runs = signal<Record<Side, Generation> | null>(null);

@@ -14,7 +14,7 @@ import { go } from "./route";
 export type Mode = "in" | "out";
 export type Tool = "brush" | "eraser" | "rectangle";
 
-/** So many strokes can be undone. */
+/** Number of strokes that can be undone. */
 const UNDO = 50;
 
 export const source = signal<Source | null>(null);
@@ -116,7 +116,7 @@ export function fromTrace(trace: Trace, index: number): Source | null {
     reconstruction: null,
     converted: [],
     label: typeof request.label === "number" ? request.label : null,
-    name: `drawn with seed ${finished.seed}`,
+    name: `generated with seed ${finished.seed}`,
   };
 }
 

@@ -20,7 +20,7 @@ export class Form {
   }
 
   /** Forms whose settings share the page's address. */
-  beside(other: Form): void {
+  pairWith(other: Form): void {
     this.siblings.push(other);
     other.siblings.unshift(this);
   }

@@ -2,7 +2,8 @@
 
 import { batch, type Signal, signal } from "@preact/signals";
 import { type GenerateEvent, generate, isAbort } from "../api/client";
-import type { GenerateRequest, ModelInfo } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { ModelInfo } from "../api/types";
 import { type Origin, thinned, type Trace } from "../logic/trace";
 
 let lastId = 0;
@@ -13,7 +14,7 @@ export class Generation {
   image = 0;
   private readonly abort = new AbortController();
 
-  constructor(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null) {
+  constructor(model: ModelInfo, request: ImageRequest, origin: Origin | null = null) {
     this.trace = signal<Trace>({
       id: ++lastId,
       model,

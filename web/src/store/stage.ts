@@ -1,13 +1,14 @@
 /** What the Generate page shows: the generations so far, the one looked at, its image, state and cells. */
 
 import { batch, computed, signal } from "@preact/signals";
-import type { GenerateRequest, ModelInfo } from "../api/types";
+import type { ImageRequest } from "../api/client";
+import type { ModelInfo } from "../api/types";
 import { bytesOf, lastStep, type Origin, type Trace } from "../logic/trace";
 import { Generation } from "./generation";
 
-/** So many generations are kept to go back to. */
+/** Number of generations that are kept. */
 const KEPT = 40;
-/** So many bytes of pictures are kept of those that are not looked at; beyond, the oldest keep so many pictured states. */
+/** Bytes of pictures kept for generations that are not shown; above, the oldest keep a few pictures only. */
 const BYTES = 96e6;
 const STATES = 8;
 
@@ -69,7 +70,7 @@ function thinOut(): void {
 /** Ends whatever is being drawn. */
 export const stop = () => generations.peek().forEach((generation) => generation.stop());
 
-export function start(model: ModelInfo, request: GenerateRequest, origin: Origin | null = null): Generation {
+export function start(model: ModelInfo, request: ImageRequest, origin: Origin | null = null): Generation {
   stop();
   const [before, at] = [current.peek(), chosenStep.peek()];
   const generation = new Generation(model, request, origin);

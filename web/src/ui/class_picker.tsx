@@ -4,7 +4,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { ModelInfo } from "../api/types";
 
 const FEW = 16;
-/** So many matches are listed; more are told in words. */
+/** Number of matches listed; a line of text counts the others. */
 const LISTED = 60;
 
 interface Props {

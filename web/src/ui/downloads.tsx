@@ -32,7 +32,7 @@ export function Downloads({ trace, index, of }: Props) {
         type="button"
         disabled={!finished}
         {...named("JSON")}
-        title={why || "Makes the same image again: heptapod sample --from FILE.json"}
+        title={why || "Generates the same image again: heptapod sample --from FILE.json"}
         onClick={() => saveJson(finished!.record, `${name}.json`)}
       >
         <Icon name="download" /> JSON

@@ -42,7 +42,7 @@ function boxOf(cell: number, { rows, columns }: GridPicture, width: number, heig
   };
 }
 
-/** Sizes are in device pixels; `unit` is so many of them to a CSS pixel. */
+/** Sizes are in device pixels; `unit` is the number of device pixels per CSS pixel. */
 export function drawGrid(context: CanvasRenderingContext2D, picture: GridPicture, inks: Inks, unit: number): void {
   const { width, height } = context.canvas;
   context.clearRect(0, 0, width, height);

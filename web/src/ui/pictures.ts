@@ -16,7 +16,7 @@ interface Decoded {
   users: number;
 }
 
-/** So many bytes of pixels are kept for the case that they are shown again. */
+/** Bytes of decoded pixels that are cached. */
 const BYTES = 64e6;
 const decoded = new Map<string, Decoded>();
 let total = 0;

@@ -26,7 +26,7 @@ const ORDERS = ["raster", "random", "spiral", "confidence"];
 
 export function SamplingFields({ form, model, limits, cells, problems = {}, changed }: Props) {
   const settings = form.settings.value;
-  const [emptied, setEmptied] = useState(false); // own numbers that were deleted are about to be written anew
+  const [emptied, setEmptied] = useState(false); // the list was deleted and is about to be typed again
   const bind = (name: SettingName) => ({
     value: settings[name],
     onChange: (value: string) => form.set(name, value),
@@ -34,7 +34,7 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
     changed: changed?.has(name),
   });
   const number = (name: SettingName) => ({ ...bind(name), placeholder: defaultOf(model, name) });
-  const ownSchedule = defaultOf(model, "schedule");
+  const defaultSchedule = defaultOf(model, "schedule");
   const listed = !RULES.includes(settings.schedule) || (emptied && settings.schedule === "");
   const setSchedule = (value: string, isEmptied: boolean) => {
     setEmptied(isEmptied);
@@ -48,16 +48,16 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
   };
   return (
     <>
-      <NumberField label="Steps" {...number("steps")} placeholder={ownSteps(model, cells)} min={1} max={Math.min(limits.steps, cells)} step={1} />
+      <NumberField label="Steps" {...number("steps")} placeholder={defaultSteps(model, cells)} min={1} max={Math.min(limits.steps, cells)} step={1} />
       <SelectField label="Order" {...bind("token_order")} options={orderOptions(model)} />
-      <NumberField label="Temperature" {...number("temperature")} min={0} max={100} step="any" />
+      <NumberField label="Temperature" {...number("temperature")} min={0} step="any" />
       <SelectField
         label="Schedule"
         value={listed ? "list" : settings.schedule}
         onChange={(value) => setSchedule(value === "list" ? String(cells) : value, false)}
         problem={listed ? null : problems.schedule}
         changed={changed?.has("schedule")}
-        options={[["", ownSchedule], ...others(["cosine", "constant"], ownSchedule), ["list", "own numbers"]]}
+        options={[["", defaultSchedule], ...others(["cosine", "constant"], defaultSchedule), ["list", "custom list"]]}
       />
       {listed && (
         <TextField
@@ -66,7 +66,7 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
           pattern={NUMBERS}
           title="Numbers above 0 with commas between them"
           label="Cells per step"
-          hint={`Numbers with sum ${cells}, such as 1, 2, 4, …`}
+          hint={`Cell counts with sum ${cells}, such as 1, 2, 4, …`}
           {...bind("schedule")}
           onChange={(value) => setSchedule(value, value === "")}
         />
@@ -85,11 +85,11 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
                 {...bind("cell_solver")}
                 options={withDefault(model, "cell_solver", ["ancestral", "ddim", "euler", "heun"])}
               />
-              <NumberField label="Cell steps" {...number("cell_steps")} min={1} max={1000} step={1} />
+              <NumberField label="Cell steps" {...number("cell_steps")} min={1} max={limits.cell_steps} step={1} />
             </>
           )}
           <button type="button" class="quiet wide" onClick={reset}>
-            Back to the model’s own settings
+            Reset to the model’s defaults
           </button>
       </Details>
     </>
@@ -97,7 +97,7 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
 }
 
 /** The model's own number of steps, or as many as there are cells. */
-const ownSteps = (model: ModelInfo, cells: number) => String(Math.min(Number(model.sampling.steps ?? cells), cells));
+const defaultSteps = (model: ModelInfo, cells: number) => String(Math.min(Number(model.sampling.steps ?? cells), cells));
 
 const others = (values: string[], own: string): Option[] =>
   values.filter((value) => value !== own).map((value) => [value, value]);

@@ -29,7 +29,7 @@ export function Status({ trace }: { trace: Trace | null }) {
 function words(trace: Trace, steps: number): string {
   switch (trace.status) {
     case "waiting":
-      return trace.ahead ? `Waiting: ${trace.ahead} ${trace.ahead === 1 ? "request" : "requests"} ahead.` : "Waiting for its turn.";
+      return trace.ahead ? `Waiting: ${trace.ahead} ${trace.ahead === 1 ? "request" : "requests"} ahead.` : "Waiting in the queue.";
     case "running":
       return "Drawing …";
     case "done":

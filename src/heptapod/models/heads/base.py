@@ -18,6 +18,7 @@ from heptapod.models.config import HEADS, HeadConfig, ModelConfig
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Linear
 from heptapod.nn.rotary import Rotary, rotary_2d
+from heptapod.utils.registry import further_settings
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Head(nn.Module, ABC):
     """
 
     predicts_grid: bool = True
-    """Whether any unread cell can be asked for; False where only the next one can."""
+    """Whether any unread cell can be predicted; False where only the next one can."""
     window: int | None = None
     """Side of the window around the next cell outside of which nothing can be predicted; None for no limit."""
 
@@ -102,8 +103,9 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
-        """Builds the head from a model's configuration; override it for further arguments from ``config.head``."""
-        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base)
+        """Builds the head from a model's configuration; further settings of its config class are keyword arguments."""
+        further = further_settings(config.head, HeadConfig)
+        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base, **further)
 
     @abstractmethod
     def forward(
@@ -124,11 +126,11 @@ class Head(nn.Module, ABC):
 
     @property
     def reaches_grid(self) -> bool:
-        """Whether every unread cell can be asked for."""
+        """Whether every unread cell can be predicted."""
         return self.predicts_grid and self.window is None
 
     def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KVCache | None:
-        """An empty cache for ``capacity`` states; None for a head of your own that keeps nothing between steps."""
+        """An empty cache for ``capacity`` states; None for a head that keeps nothing between steps."""
         return KVCache(self.depth, batch, self.num_heads, capacity, self.head_width, device, dtype)
 
     def rotary(self, cells: Tensor, states: ReadStates) -> Rotary:
@@ -136,7 +138,7 @@ class Head(nn.Module, ABC):
         return rotary_2d(cells, states.grid_height, states.grid_width, self.head_width, self.rotary_base)
 
     def position(self, cells: Tensor, states: ReadStates) -> Tensor:
-        """(B, T) cells -> (B, T, D), where they lie."""
+        """(B, T) cells -> (B, T, D): embeddings of their positions."""
         embedded: Tensor = self.cell_embedding(cells, states.grid_height, states.grid_width)
         return embedded
 

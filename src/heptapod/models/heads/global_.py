@@ -58,7 +58,7 @@ class GlobalHead(Head):
     def _approximate(self, states: ReadStates, targets: Tensor, cache: KVCache) -> Tensor:
         """Features (B, L, D) of targets (B, L); the cells read since the last step enter the cache."""
         B, N, t = len(targets), states.grid_height * states.grid_width, states.num_read
-        fresh = states.cells[:, 1 + cache.length :]  # (B, new) read, but not yet held
+        fresh = states.cells[:, 1 + cache.length :]  # (B, new) read, but not yet cached
         new = fresh.shape[1]
         is_read = torch.zeros(B, N, dtype=torch.bool, device=targets.device).scatter(1, states.cells[:, 1:], True)
         unread = is_read.to(torch.uint8).argsort(dim=1, stable=True)[:, : N - t]  # in raster order

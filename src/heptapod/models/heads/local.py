@@ -67,7 +67,7 @@ class LocalHead(Head):
     def forward(
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
     ) -> Tensor:
-        """See :meth:`Head.forward`; every target must lie in the window around its ``targets[..., 0]``."""
+        """See :meth:`Head.forward`; every target must be in the window around its ``targets[..., 0]``."""
         assert self.window is not None
         B, S, _ = targets.shape
         Q = self.window**2
@@ -83,10 +83,10 @@ class LocalHead(Head):
         rotary_flat = self.rotary(cells.flatten(1), states)  # queries as (B, S·Q)
         rotary_window = self.rotary(cells.flatten(0, 1), states)  # queries as (B·S, Q)
         mask = visible.flatten(0, 1)[:, None, None, :]
-        for layer, (cross, own) in enumerate(zip(self.cross_blocks, self.self_blocks, strict=True)):
-            held = cache and cache.layer(layer)
-            x = cross(x.flatten(1, 2), rotary_flat, memory, memory_rotary, prefix, held).unflatten(1, (S, Q))
-            x = own(x.flatten(0, 1), rotary_window, mask).unflatten(0, (B, S))
+        for layer, (cross, within) in enumerate(zip(self.cross_blocks, self.self_blocks, strict=True)):
+            layer_cache = cache and cache.layer(layer)
+            x = cross(x.flatten(1, 2), rotary_flat, memory, memory_rotary, prefix, layer_cache).unflatten(1, (S, Q))
+            x = within(x.flatten(0, 1), rotary_window, mask).unflatten(0, (B, S))
         if cache is not None:
             cache.advance(memory.shape[1])
 

@@ -1,4 +1,4 @@
-"""Tokenizers that others published: adapters that load their weights strictly and run no code from their files."""
+"""Published tokenizers: adapters that load their weights strictly and run no code from their files."""
 
 from __future__ import annotations
 

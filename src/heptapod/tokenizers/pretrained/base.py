@@ -1,6 +1,6 @@
 """What adapters of published tokenizers have in common: reading their files, and a fixed codebook.
 
-Shape legend: B batch, c numbers per vector, M vectors, N cells, V codes.
+Shape legend: B batch, c channels, M vectors, N cells, V codes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from heptapod.utils.files import read_tensors
 
 
 class PretrainedTokenizer(Tokenizer):
-    """A tokenizer that others trained, with weights in files of their making.
+    """A published tokenizer, with weights in the files of its authors.
 
     Attributes:
         config: the settings it was built from.

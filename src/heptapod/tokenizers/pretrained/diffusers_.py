@@ -13,8 +13,9 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
@@ -35,13 +36,11 @@ class DiffusersKLConfig(TokenizerConfig):
     """Arguments of diffusers' AutoencoderKL, as in the config.json of the folder."""
     kind: Literal["diffusers_kl"] = "diffusers_kl"
     """Kind of tokenizer."""
-    patch: int = 1
+    patch: Annotated[int, Field(ge=1)] = 1
     """Latent positions per side that make one token (2 halves the grid)."""
 
     def __post_init__(self) -> None:
         _check_architecture(self.architecture)
-        if self.patch < 1:
-            raise ValueError(f"patch: {self.patch} given, must be at least 1")
 
 
 @settings

@@ -4,7 +4,7 @@ Both networks are those of ``diffusers`` by other names: residual blocks in five
 and at the lowest resolution. Their attention layers are 1×1 convolutions, which diffusers writes as linear layers.
 Images are in [-1, 1].
 
-Shape legend: B batch, c numbers per vector, V codes.
+Shape legend: B batch, c channels, V codes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
@@ -57,12 +58,8 @@ class MarKLConfig(TokenizerConfig):
 
     kind: Literal["mar_kl16"] = "mar_kl16"
     """Kind of tokenizer."""
-    patch: int = 1
-    """Latent positions per side that make one token of 16 · patch² numbers (2 halves the grid)."""
-
-    def __post_init__(self) -> None:
-        if self.patch < 1:
-            raise ValueError(f"patch: {self.patch} given, must be at least 1")
+    patch: Annotated[int, Field(ge=1)] = 1
+    """Latent positions per side that make one token of 16 · patch² channels (2 halves the grid)."""
 
 
 @dataclass(frozen=True)

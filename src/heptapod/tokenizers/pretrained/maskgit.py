@@ -3,7 +3,7 @@
 A VQGAN without attention; convolutions of residual blocks have no bias, and the image is halved by averaging. Images
 are in [0, 1]. Module names are those of the published state dict.
 
-Shape legend: B batch, c numbers per vector, h and w sides.
+Shape legend: B batch, c channels, h and w sides.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ Shape legend: B batch, h and w sides, W width of the networks.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
@@ -30,12 +31,8 @@ class Taef2Config(TokenizerConfig):
 
     kind: Literal["taef2"] = "taef2"
     """Kind of tokenizer."""
-    patch: int = 1
-    """Latent positions per side that make one token of 32 · patch² numbers (2 halves the grid)."""
-
-    def __post_init__(self) -> None:
-        if self.patch < 1:
-            raise ValueError(f"patch: {self.patch} given, must be at least 1")
+    patch: Annotated[int, Field(ge=1)] = 1
+    """Latent positions per side that make one token of 32 · patch² channels (2 halves the grid)."""
 
 
 @register_tokenizer("taef2", Taef2Config, PUBLISHED_TOKENIZERS)

@@ -20,7 +20,7 @@ from heptapod.tools.ablation.measure import measure_run, open_real, probe_images
 from heptapod.tools.ablation.plan import make_plan, steps_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.training.run import train_model
-from heptapod.utils.config import to_dict
+from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.files import LockedError, locked, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         except LockedError:
             logger.info(f"{title}: another process is running it")
         except NonFiniteLossError as error:
-            logger.info(f"{title}: skipped, {error}")
+            logger.warning(f"{title}: skipped, {error}")
     return collect(study)
 
 
@@ -148,11 +148,15 @@ def check_same(study: Study) -> None:
     folder = Path(study.out)
     if not (folder / "study.json").is_file():
         return
-    before, now = read_json(folder / "study.json"), to_dict(study)
+    # Settings that an earlier release did not know have their defaults.
+    before, now = (
+        to_dict(from_dict(Study, read_json(folder / "study.json"), str(folder / "study.json"))),
+        to_dict(study),
+    )
     for field in dataclasses.fields(study):
-        if field.name not in FREE and before.get(field.name) != now[field.name]:
+        if field.name not in FREE and before[field.name] != now[field.name]:
             raise ValueError(
-                f"out: {folder} holds a study with {field.name} = {before.get(field.name)}, now {now[field.name]} is "
+                f"out: {folder} holds a study with {field.name} = {before[field.name]}, now {now[field.name]} is "
                 "given; choose another --out"
             )
     first, stored = study.arms()[0].name, read_json(folder / "plan.json")["first"]

@@ -58,10 +58,10 @@ class HeadArm:
 
 @settings
 class Budget:
-    """How long every arm is trained."""
+    """Training length of every arm."""
 
     equal: Literal["time", "steps"] = "time"
-    """time: as long as the first arm needs for its steps; steps: that many steps each."""
+    """time: the time of the first arm's steps; steps: the same number of steps."""
     steps: Annotated[int, Field(ge=10)] = 1000
     """Steps of the first arm."""
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -76,12 +76,12 @@ class Budget:
 
 @settings
 class Measures:
-    """What is measured of every trained model."""
+    """Measures of every trained model."""
 
     nll_images: Annotated[int, Field(ge=2)] = 1000
     """Held-out images for the likelihood (of a diffusion model: its loss)."""
     samples: int = 500
-    """Images drawn per number of sampling steps, classes in equal numbers; 0 for none."""
+    """Sampled images per number of sampling steps, balanced over the classes; 0 for none."""
     sampling_steps: list[int] = field(default_factory=lambda: [0, 8])
     """Numbers of steps; 0 stands for one cell per step, the only one that a next_token head is measured at."""
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -90,7 +90,7 @@ class Measures:
     """Real images that samples are compared with: a folder, parquet file(s), .tar shards or a built-in set. Needed for
     samples."""
     reference_images: Annotated[int, Field(ge=100)] = 2000
-    """Number of them, at random."""
+    """Number of real images, chosen at random."""
     probe_images: int = 2000
     """Training images for the linear probe of every layer, and half as many held-out ones; 0 for none."""
 
@@ -109,29 +109,29 @@ class Study:
     """Heads × densities × orders × distributions, under budgets."""
 
     description: str = ""
-    """What the study asks."""
+    """The question of the study."""
     out: str = ""
     """Folder; empty means ablations/<study>."""
     imports: list[str] = field(default_factory=list)
     """Files (my_head.py) or modules that register heads or distributions; imported before the rest is read."""
     recipe: str = "cifar10"
-    """What every run is trained with, but for what the study varies."""
+    """The recipe of every run, except for the settings that the study varies."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Settings of the recipe that differ in all runs, nested as in a recipe."""
+    """Changes to the recipe for all runs, nested as in a recipe."""
     codes: str | None = None
-    """A cache of codes (heptapod tokenize), for categorical cells."""
+    """A cache of discrete tokens (heptapod tokenize), for categorical cells."""
     vectors: str | None = None
-    """A cache of vectors, for flow and diffusion."""
+    """A cache of continuous tokens, for flow and diffusion."""
     heads: list[HeadArm] = field(default_factory=lambda: [HeadArm("next_token"), HeadArm("cross", densities=["all/3"])])
-    """The heads; the first one is what the others are compared with."""
+    """The heads; the others are compared with the first."""
     token_orders: list[TokenOrder] = field(default_factory=lambda: ["raster"])
     """Token orders."""
     distributions: list[str] = field(default_factory=lambda: ["categorical"])
     """Cell distributions."""
     budgets: list[Budget] = field(default_factory=lambda: [Budget()])
-    """Budgets, in the order in which they are worked off."""
+    """Budgets, in the order of the runs."""
     measures: Measures = field(default_factory=lambda: Measures(samples=0))
-    """What is measured."""
+    """Measures."""
 
     def __post_init__(self) -> None:
         for name in ("heads", "token_orders", "distributions", "budgets"):

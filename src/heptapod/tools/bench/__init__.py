@@ -1,1 +1,1 @@
-"""Benchmarks that anyone can run: what sampling costs, beside the usual ways to do it."""
+"""Benchmarks of this machine: the cost of sampling and training, compared with the usual methods."""

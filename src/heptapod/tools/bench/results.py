@@ -14,7 +14,7 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained
 from heptapod.tokenizers import tokenizer_hash
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import sha256, write_atomically, write_json
+from heptapod.utils.files import read_json, sha256, write_atomically, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +60,20 @@ def describe_model(model: Heptapod, folder: Path) -> dict[str, Any]:
 def write_rows(out: Path, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
     """Writes the settings, the hardware and the rows of a benchmark on the CPU as JSON; ``more`` adds entries."""
     write_json(out, {"settings": settings, **more, **hardware(), "rows": rows})
+
+
+def resume_rows(out: Path, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The results in a file, or empty ones with these settings and further entries ``more``.
+
+    Raises:
+        SystemExit: if the file has other settings, so that its rows are not comparable.
+    """
+    if not out.exists():
+        return {"settings": dict(settings), **more, "rows": []}
+    results = read_json(out)
+    if differing := [name for name, value in settings.items() if results["settings"].get(name) != value]:
+        raise SystemExit(f"{out}: has other settings ({', '.join(differing)}); choose another --out")
+    return results
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 130) -> Path:

@@ -41,10 +41,10 @@ ALL = "all"
 
 @settings
 class SamplingBench:
-    """What the sampling benchmark measures."""
+    """Settings of the sampling benchmark."""
 
     sizes: tuple[str, ...] = ("B",)
-    """Named sizes: tiny, B, L, H. All models of one size are held at once (B: 0.7 GB each, L: 1.6 GB)."""
+    """Named sizes: tiny, B, L, H. All models of one size are in memory at once (B: 0.7 GB each, L: 1.6 GB)."""
     models: tuple[str, ...] = tuple(MODELS)
     """cross, global, global_approximate (Heptapod's heads), next_token and masked (the baselines)."""
     grids: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
@@ -52,23 +52,23 @@ class SamplingBench:
     batches: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
     """Images at a time."""
     steps: tuple[str, ...] = ("16", "64", ALL)
-    """Numbers of sampling steps; all is one cell per step. next_token always takes one cell per step."""
+    """Numbers of sampling steps; all is one cell per step. next_token always has one cell per step."""
     repeats: Annotated[int, Field(ge=1)] = 2
-    """Runs of each row, of which the fastest counts; fewer where they would take longer than max_seconds."""
+    """Runs of each row, fewer if they would take longer than max_seconds; the fastest counts."""
     max_seconds: Annotated[float, Field(gt=0)] = 40.0
-    """Leave out, and list as left out, a row of which one run is predicted to take longer."""
+    """Skip, and list, a row if one run is predicted to take longer."""
     vocabulary: Annotated[int, Field(ge=1)] = 16384
-    """Codes of a cell."""
+    """Codes per cell."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads of the processor; what torch takes if left out."""
+    """CPU threads; torch's default if unset."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
 
     def check(self) -> None:
-        """Refuses what cannot be measured.
+        """Validates the settings.
 
         Raises:
-            ValueError: naming the setting, the value given and what is allowed.
+            ValueError: for an invalid setting; names it, its value and the valid ones.
         """
         for name, known in (("sizes", SIZES), ("models", MODELS)):
             for value in getattr(self, name):

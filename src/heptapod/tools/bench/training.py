@@ -37,27 +37,26 @@ logger = logging.getLogger(__name__)
 
 @settings
 class TrainingBench:
-    """What the training benchmark measures."""
+    """Settings of the training benchmark."""
 
     models: tuple[str, ...] = (OWN, "next_token", "cross:all/3", "global:1/all", "global:4/4", "global:4/all")
     """Heads and supervision densities: own (the recipe's), next_token, or HEAD:PREFIXES/TARGETS such as global:4/all.
-    All are held in memory at once."""
+    All models are in memory at once."""
     rounds: Annotated[int, Field(ge=1)] = 10
-    """Training steps of each, one after another in turn; the fastest counts. One more warms up."""
+    """Training steps of each model, in turns; the fastest counts. One more warms up."""
     max_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Stop after the round in which so many seconds are over; leave out, and list, a model of which a round and the one
-    that warms up would surely take longer."""
+    """Stop after the round in which this time is over. Skip, and list, a model whose first two steps would surely take
+    longer."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads of the processor; what torch takes if left out. With one, the time of the process counts, not the
-    clock's."""
+    """CPU threads; torch's default if unset. With one thread the CPU time of the process counts, not wall time."""
     memory: bool = True
-    """Also measure the peak of memory (on a CPU in a process of its own)."""
+    """Also measure peak memory (on a CPU in a separate process)."""
 
     def check(self, recipe: Recipe) -> list[TrainingVariant]:
-        """The models, each once.
+        """The variants without duplicates.
 
         Raises:
-            ValueError: naming the setting, the value given and what is allowed.
+            ValueError: for an invalid setting; names it, its value and the valid ones.
         """
         if not self.models:
             raise ValueError("models: none given, must be at least one")

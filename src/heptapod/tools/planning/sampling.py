@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from heptapod.distributions import CellDistribution, CellSampling
-from heptapod.models.heads import CrossHead, GlobalHead, Head, LocalHead, NextTokenHead
+from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead, ReadStates
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.nn.layers import Block
@@ -59,7 +59,7 @@ def sampling_flops(setup: TrainingSetup) -> SamplingFlops:
         computed = unread if ranks_all else count
         ranked += unread if ranks_all else 0
         backbone += _read(model, fresh, 1 + num_read)
-        head += _predict(model.head, fresh, 1 + num_read, computed, setup.grid.num_cells, config.approximate_head)
+        head += _predict(model, fresh, 1 + num_read, computed, setup.grid.num_cells, config.approximate_head)
     sampling, ranking = _cell_flops(setup, config, ranks_all)
     distribution = sampling * setup.grid.num_cells + ranking * ranked
     return SamplingFlops(len(counts), backbone, head, distribution)
@@ -73,9 +73,9 @@ def _read(model: HeptapodModel, fresh: int, states: int) -> float:
     return fresh * each + sum(_self_block(block, fresh or 1, states) for block in _blocks(model.backbone.blocks))
 
 
-def _predict(head: Head, fresh: int, states: int, computed: int, num_cells: int, approximate: bool) -> float:
+def _predict(model: HeptapodModel, fresh: int, states: int, computed: int, num_cells: int, approximate: bool) -> float:
     """FLOPs of the head for a step that computes ``computed`` cells after fresh tokens were read."""
-    new, position = fresh or 1, _position(head.cell_embedding)
+    head, new, position = model.head, fresh or 1, _position(model.head.cell_embedding)
     match head:
         case CrossHead():
             blocks = sum(_cross_block(block, computed, new, states) for block in _blocks(head.blocks))
@@ -94,7 +94,19 @@ def _predict(head: Head, fresh: int, states: int, computed: int, num_cells: int,
             *others, last = _blocks(head.blocks)
             whole = sum(_self_block(block, num_cells, num_cells) for block in others)
             return whole + _cross_block(last, computed, num_cells, num_cells) + num_cells * position
-    raise ValueError(f"model.head: the sampling cost of a {type(head).__name__} is unknown")
+        case _:
+            return _counted_head(model, states, computed)
+
+
+def _counted_head(model: HeptapodModel, states: int, computed: int) -> float:
+    """The FLOPs of a custom head for a step, counted by torch on the meta device, without the head's cache."""
+    grid, device = model.grid, torch.device("meta")
+    hidden = torch.empty(1, states, model.config.width, device=device)
+    read = ReadStates(hidden, torch.zeros(1, states, dtype=torch.long, device=device), grid.height, grid.width)
+    targets = torch.zeros(1, computed, dtype=torch.long, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.predict(read, targets)
+    return float(counter.get_total_flops())
 
 
 def _blocks(modules: nn.ModuleList) -> list[Block]:

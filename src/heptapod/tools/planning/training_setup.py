@@ -66,7 +66,9 @@ class SetupOverrides:
 
     def __post_init__(self) -> None:
         if self.codes is not None and self.channels is not None:
-            raise ValueError(f"codes: {self.codes} given beside channels {self.channels}; a token is one of the two")
+            raise ValueError(
+                f"codes: {self.codes} given together with channels {self.channels}; a token has one of the two"
+            )
         for name, least in (("codes", 2), ("channels", 1), ("classes", 0), ("images", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -62,7 +62,7 @@ function Shared({ model, served }: { model: ModelInfo; served: Served }) {
       />
       <SeedField label="First seed" value={settings.seed} onChange={(value) => formA.set("seed", value)} />
       <button type="submit" class="primary">
-        Draw both
+        Generate both
       </button>
       {active && (
         <button type="button" onClick={stop}>

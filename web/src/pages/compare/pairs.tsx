@@ -20,7 +20,7 @@ export function Pairs() {
   if (!runs.value) {
     return (
       <p class="nothing quiet">
-        Press <b>Draw both</b>: for every seed the image of A stands beside that of B, and one slider moves both through their steps.
+        Press <b>Generate both</b>: every seed has an image by A and one by B, and one slider moves both through their steps.
       </p>
     );
   }

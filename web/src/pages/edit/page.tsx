@@ -124,7 +124,7 @@ function Workbench({ source: image }: { source: Source }) {
       <div class="work">
         <figure class="panel">
           <figcaption>
-            <strong>{isIn ? "Brush over what is to be repainted" : "Place the image on its canvas"}</strong>
+            <strong>{isIn ? "Brush over the part to repaint" : "Place the image on its canvas"}</strong>
             <span class="name">
               {image.name}, {height} × {width}
             </span>

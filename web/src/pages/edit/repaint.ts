@@ -1,7 +1,7 @@
 /** Sends an image with its mask or its canvas, and follows the result. */
 
 import { batch, signal } from "@preact/signals";
-import type { GenerateRequest } from "../../api/types";
+import type { ImageRequest } from "../../api/client";
 import { outsideMask } from "../../logic/outpaint";
 import { inpaintRequest, outpaintRequest, type Source, type Wish } from "../../logic/repaint";
 import { labelOf, type Settings, toSampling } from "../../logic/settings";
@@ -22,7 +22,7 @@ export async function repaint(image: Source, settings: Settings): Promise<void> 
     sampling: toSampling(settings),
   };
   composeProblem.value = null;
-  let request: GenerateRequest;
+  let request: ImageRequest;
   try {
     request = mode.peek() === "in" ? await inpaint(image, wish) : await outpaint(image, wish);
   } catch (error) {
@@ -44,13 +44,13 @@ export async function repaint(image: Source, settings: Settings): Promise<void> 
   if (generation.isRefused && result.peek() === generation) show(before, index, generation.trace.peek());
 }
 
-async function inpaint(image: Source, wish: Wish): Promise<GenerateRequest> {
+async function inpaint(image: Source, wish: Wish): Promise<ImageRequest> {
   const request = inpaintRequest(image, mask.peek(), wish);
   if (!keepPixels.peek()) return request;
   return { ...request, composite: { image: image.picture, mask: await maskPng(mask.peek()) } };
 }
 
-async function outpaint(image: Source, wish: Wish): Promise<GenerateRequest> {
+async function outpaint(image: Source, wish: Wish): Promise<ImageRequest> {
   const place = placement.peek();
   const request = outpaintRequest(image, place, wish);
   if (!keepPixels.peek()) return request;

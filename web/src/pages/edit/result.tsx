@@ -1,4 +1,4 @@
-/** What became of the image: as it is drawn, then beside what it was. */
+/** The edited image: while it is sampled, then next to the original. */
 
 import { useEffect, useState } from "preact/hooks";
 import type { Size } from "../../api/types";

@@ -1,4 +1,4 @@
-/** Takes an image from outside: by file, by drop, by paste. The server checks it and tells the model's tokens of it. */
+/** Uploads an image: by file, by drop, by paste. The server checks it and returns its tokens. */
 
 import { computed, signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -106,7 +106,7 @@ export function Upload({ model }: { model: ModelInfo }) {
   );
 }
 
-/** Images dropped on the page or pasted into it; tells whether one is being dragged over it. */
+/** Images dropped on the page or pasted into it, and whether one is being dragged over it. */
 export function useDropAndPaste(model: ModelInfo | null): boolean {
   const [over, setOver] = useState(false);
   useEffect(() => () => void (uploadProblem.value = null), []);
@@ -126,7 +126,7 @@ export function useDropAndPaste(model: ModelInfo | null): boolean {
         (event) => {
           event.preventDefault();
           setOver(false);
-          if (!take((event as DragEvent).dataTransfer)) uploadProblem.value = "What was dropped is no file.";
+          if (!take((event as DragEvent).dataTransfer)) uploadProblem.value = "Only files can be dropped here.";
         },
       ],
     ];

@@ -40,7 +40,7 @@ function Fork({ trace }: { trace: Trace | null }) {
       trace: trace.id,
       image: image.value,
       step: at,
-      how: `${placeOf(trace, image.value, at)}, seed ${seed}${otherClass}`,
+      name: `${placeOf(trace, image.value, at)}, seed ${seed}${otherClass}`,
     });
     setSeed(String(randomSeed()));
     setLabel(SAME);

@@ -4,10 +4,11 @@ import { signal } from "@preact/signals";
 import type { Candidate, CellAnswer } from "../../api/types";
 import { pinRequest, placeOf } from "../../logic/continue";
 import { gridOf, type Trace } from "../../logic/trace";
+import { uncertaintyName, unitOf } from "../../logic/uncertainty";
 import { image, start } from "../../store/stage";
 import { Icon } from "../../ui/icons";
 import { PatchView } from "../../ui/patch_view";
-import { focusImage, uncertaintyName, unitOf } from "./panels";
+import { focusImage } from "./panels";
 
 /** The candidate chosen among those shown. */
 export const picked = signal<number | null>(null);
@@ -25,7 +26,7 @@ export function Answer({ trace, at, answer: found, isFresh }: Props) {
   const { uncertainty_name: name } = found;
   const isVector = found.mean !== null;
   const choice = picked.value === null ? undefined : found.candidates[picked.value];
-  const temperature = trace.request.sampling.temperature ?? trace.model.sampling["temperature"] ?? 1;
+  const temperature = trace.request.sampling.temperature ?? trace.model.sampling.temperature;
   const highest = Math.max(...found.candidates.map(({ probability }) => probability ?? 0), found.rest ?? 0, 1e-9);
 
   const pin = (event: Event) => {
@@ -37,7 +38,7 @@ export function Answer({ trace, at, answer: found, isFresh }: Props) {
       trace: trace.id,
       image: image.peek(),
       step: at,
-      how: `${placeOf(trace, image.peek(), at)}, cell ${place} pinned`,
+      name: `${placeOf(trace, image.peek(), at)}, cell ${place} pinned`,
       pinned: found.cell,
     });
     focusImage();

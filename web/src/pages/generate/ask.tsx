@@ -47,7 +47,7 @@ export function AskPanel() {
   const found = reply.value?.about === subject(shown, image.value, cell) ? reply.value : null;
   const isFresh = found?.at === step.value;
   return (
-    <section class="ask" aria-labeledby="ask-title">
+    <section class="ask" aria-labelledby="ask-title">
       <header>
         <h2 id="ask-title" ref={heading} tabIndex={-1}>
           Cell in row {Math.floor(cell / columns) + 1}, column {(cell % columns) + 1}
@@ -100,7 +100,7 @@ function useAnswer(shown: Trace | null, cell: number | null): void {
 
 function WasRead({ filledIn, isPinned }: { filledIn: number; isPinned: boolean }) {
   if (isPinned) return <p>You pinned this cell: its value was chosen by hand.</p>;
-  if (filledIn < 0) return <p>This cell was given, so there is nothing to ask: it was not drawn.</p>;
+  if (filledIn < 0) return <p>This cell was given, not sampled, so there is no prediction.</p>;
   return (
     <>
       <p>It was filled in step {filledIn + 1}. Before that step it could still have become something else.</p>

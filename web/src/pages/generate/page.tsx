@@ -1,4 +1,4 @@
-/** Generate: watch an image grow beside what the model believes of it, go back, ask, and continue otherwise. */
+/** Generate: an image step by step with the prediction of the whole grid; go back, query a cell, continue differently. */
 
 import { useEffect } from "preact/hooks";
 import type { Served } from "../../api/types";

@@ -1,9 +1,10 @@
-/** The image as it grows, and what the model believes of the rest: four maps of the same cells. */
+/** The image so far, the model's belief (its prediction of every unread cell), its uncertainty and the fill order. */
 
 import { useMemo } from "preact/hooks";
 import type { ModelInfo } from "../../api/types";
 import { HEAT_GRADIENT, heat, TIME_GRADIENT, time } from "../../logic/color";
 import { believedAt, filledAt, gridOf, highestUncertainty, pictureAt, type Trace } from "../../logic/trace";
+import { uncertaintyName, unitOf } from "../../logic/uncertainty";
 import { asked, cursor, image, step, trace } from "../../store/stage";
 import { GridView } from "../../ui/grid_view";
 import { Panel } from "../../ui/panel";
@@ -23,7 +24,7 @@ export function Panels({ model }: { model: ModelInfo }) {
   );
 }
 
-/** Before anything is drawn: what will be seen where. */
+/** The panels before the first image. */
 function Empty({ model }: { model: ModelInfo }) {
   const [rows, columns] = model.grid;
   const blank = { rows, columns, png: null, covered: () => true };
@@ -31,22 +32,22 @@ function Empty({ model }: { model: ModelInfo }) {
   return (
     <div class={model.believes ? "panels" : "panels simple"}>
       <Panel title="Read so far" aside={`0 of ${rows * columns} cells`} className="main">
-        <GridView {...blank} label="The image, not drawn yet" />
+        <GridView {...blank} label="The image, not generated yet" />
         <p class="caption-over">The image grows here, cell by cell.</p>
       </Panel>
       {model.believes && (
         <>
           <Panel title="Believed" aside="the most likely whole picture" className="main">
-            <GridView {...blank} label="The belief, not known yet" />
-            <p class="caption-over">What the model expects of every cell it has not read.</p>
+            <GridView {...blank} label="The prediction, not computed yet" />
+            <p class="caption-over">The model’s prediction of every cell it has not read.</p>
           </Panel>
           <Panel title={name}>
-            <GridView {...blank} label={`${name}, not known yet`} />
+            <GridView {...blank} label={`${name}, not computed yet`} />
           </Panel>
         </>
       )}
       <Panel title="Fill order" className={model.believes ? "" : "main"}>
-        <GridView {...blank} label="The order, not known yet" />
+        <GridView {...blank} label="The order, not computed yet" />
       </Panel>
       {!model.believes && <NoBelief model={model} />}
     </div>
@@ -124,7 +125,7 @@ function Belief({ trace, at, index, shown, unread }: BeliefProps) {
 function NoBelief({ model }: { model: ModelInfo }) {
   return (
     <p class="no-belief">
-      The {model.head.replace("_", " ")} head of this model predicts only the next cells, not the whole grid, so there is no
+      The {model.head.replace("_", " ")} head of this model predicts only the next cells, not the whole grid. There is no
       belief and no {uncertaintyName(model.uncertainty_name).toLowerCase()} to show. Models with a cross or global head have both.
     </p>
   );
@@ -153,14 +154,4 @@ function orderText(filledIn: number, rank: number, trace: Trace) {
 }
 
 const soFar = (read: number, cells: number) =>
-  `The image so far: ${read} of ${cells} cells read. Arrow keys move between cells, Enter asks about one.`;
-
-/** "Entropy" of "entropy (nats)". */
-export function uncertaintyName(name: string): string {
-  const plain = name.split(" (")[0] ?? name;
-  return plain.charAt(0).toUpperCase() + plain.slice(1);
-}
-
-/** "nats" of "entropy (nats)". */
-export const unitOf = (name: string) => /\((.*)\)/.exec(name)?.[1] ?? "";
-
+  `The image so far: ${read} of ${cells} cells read. Arrow keys move between cells, Enter queries one.`;

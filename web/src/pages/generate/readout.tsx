@@ -1,9 +1,9 @@
-/** One line under the maps: what is known of the cell pointed at. */
+/** One line under the panels about the cell under the cursor. */
 
 import type { ModelInfo } from "../../api/types";
 import { believedAt, filledAt, gridOf, isComplete, lastStep, type Trace } from "../../logic/trace";
+import { uncertaintyName, unitOf } from "../../logic/uncertainty";
 import { cursor, image, step, trace } from "../../store/stage";
-import { uncertaintyName, unitOf } from "./panels";
 
 export function Readout({ model }: { model: ModelInfo }) {
   const shown = trace.value;
@@ -18,15 +18,15 @@ export function Readout({ model }: { model: ModelInfo }) {
 
 const welcome = ({ grid, believes }: ModelInfo) =>
   `Press Generate: the model fills ${grid[0] * grid[1]} cells one by one. At each step you see what it has read${
-    believes ? ", what it believes, and where it is unsure." : "."
+    believes ? ", what it predicts, and where it is uncertain." : "."
   }`;
 
 function hint(trace: Trace): string {
   if (isComplete(trace) && step.value === lastStep(trace)) {
-    return "Finished. Move the slider back to ask about a cell, or to continue differently from there.";
+    return "Finished. Move the slider back to query a cell, or to continue differently from there.";
   }
-  const click = "Outlined cells are filled next. Click a cell that is not read yet to ask what it could become.";
-  return trace.model.believes ? `${click} Point at one to read its numbers.` : click;
+  const click = "Outlined cells are filled next. Click a cell that is not read yet to see what it could become.";
+  return trace.model.believes ? `${click} Point at a cell to see its uncertainty.` : click;
 }
 
 function describe(trace: Trace, cell: number): string {

@@ -25,8 +25,8 @@ export function SettingsPanel({ form, model, limits }: Props) {
   const settings = form.settings.value;
   const button = useRef<HTMLButtonElement>(null);
   const active = generations.value.some((generation) => generation.isActive);
-  const told = refused.value ?? trace.value;
-  const problems = problemsBySetting(told, model, settings);
+  const shown = refused.value ?? trace.value;
+  const problems = problemsBySetting(shown, model, settings);
   const set = (name: "count" | "seed") => (value: string) => form.set(name, value);
 
   useEffect(() => button.current?.focus({ preventScroll: true }), []);
@@ -71,7 +71,7 @@ export function SettingsPanel({ form, model, limits }: Props) {
             <Icon name="stop" /> Stop
           </button>
         )}
-        <Status trace={told} />
+        <Status trace={shown} />
       </div>
       <p class="keys">
         <kbd>←</kbd> <kbd>→</kbd> step, <kbd>Space</kbd> plays; in a map the arrows choose a cell and <kbd>Enter</kbd> asks it.

@@ -36,7 +36,7 @@ export function History() {
       {all.length ? (
         <Branches nodes={roots.toReversed()} />
       ) : (
-        <p class="quiet">What you draw is kept here, with its continuations, until you leave the page.</p>
+        <p class="quiet">Generated images and their continuations stay here until you leave the page.</p>
       )}
     </section>
   );
@@ -64,7 +64,7 @@ function Entry({ node }: { node: Generation }) {
   return (
     <button type="button" class="entry" {...(isShown ? { "aria-current": "true" as const } : {})} onClick={() => show(node)}>
       <Thumb trace={trace} index={isShown ? image.value : node.image} at={trace.states.length} />
-      <span>{trace.origin ? `from ${trace.origin.how}` : title(trace)}</span>
+      <span>{trace.origin ? `from ${trace.origin.name}` : title(trace)}</span>
     </button>
   );
 }

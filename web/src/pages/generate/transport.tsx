@@ -5,7 +5,7 @@ import { lastStep, type Trace } from "../../logic/trace";
 import { current, playing, showStep, step, stop, trace } from "../../store/stage";
 import { IconButton } from "../../ui/fields";
 
-/** Playing all states takes about so many milliseconds, within limits per state. */
+/** Milliseconds to play all states, within limits per state. */
 const DURATION = 4000;
 
 export function Transport() {

@@ -13,7 +13,7 @@ export function Evaluations({ evaluations, model }: { evaluations: Evaluation[];
   const cells = model.grid[0] * model.grid[1];
   const lines = useMemo(() => qualityLines(evaluations, metric, cells), [evaluations, metric, cells]);
   return (
-    <section class="evaluations" aria-labeledby="evaluations">
+    <section class="evaluations" aria-labelledby="evaluations">
       <h2 id="evaluations">Quality against steps</h2>
       {metrics.length ? (
         <>
@@ -25,7 +25,7 @@ export function Evaluations({ evaluations, model }: { evaluations: Evaluation[];
         </>
       ) : (
         <p class="quiet">
-          No evaluations were found beside this run. heptapod evaluate writes them; one for each number of steps makes a curve.
+          No evaluations were found for this run. heptapod evaluate writes them; one for each number of steps makes a curve.
         </p>
       )}
     </section>

@@ -7,7 +7,7 @@ import { type Figure, toFigures, words } from "../../logic/curves";
 import { Chart } from "../../ui/chart";
 import { CheckBox, IconButton } from "../../ui/fields";
 
-/** So many figures are shown at first. */
+/** Number of figures shown at first. */
 const FIRST = 4;
 
 export function Training({ run, model }: { run: Run; model: ModelInfo }) {
@@ -40,7 +40,7 @@ function Curves({ run }: { run: Run }) {
     if (!next.delete(name)) next.add(name);
     setShown(next);
   };
-  if (!figures.length) return <p class="quiet">No figures were written during this training.</p>;
+  if (!figures.length) return <p class="quiet">This training wrote no metrics.</p>;
   return (
     <section class="curves" aria-label="Curves">
       <fieldset class="chips">
@@ -58,7 +58,7 @@ function Curves({ run }: { run: Run }) {
           <FigureChart key={figure.name} figure={figure} log={log} />
         ))}
       </div>
-      {shown.size === 0 && <p class="quiet">Choose a figure above.</p>}
+      {shown.size === 0 && <p class="quiet">Choose a metric above.</p>}
     </section>
   );
 }
@@ -85,7 +85,7 @@ function Grids({ run, model }: { run: Run; model: ModelInfo }) {
         </figcaption>
         <div class="frame">
           {step === undefined ? (
-            <p class="caption-over">No sample grids were drawn during this training.</p>
+            <p class="caption-over">This training wrote no sample grids.</p>
           ) : (
             <img src={gridAddress(model.name, stage, step)} alt={`At step ${step}: ${what}`} />
           )}

@@ -1,0 +1,40 @@
+"""Pixels to tokens and back through a tokenizer, batch by batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from heptapod.grid import GridSpec
+from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
+from heptapod.utils.logging import Progress
+
+
+@torch.no_grad()
+def encode_pixels(
+    tokenizer: Tokenizer, images: Tensor, batch_size: int | None = None, flip: bool = False, progress: bool = False
+) -> Tensor:
+    """Tokens (M, N) int64 or (M, N, C) float32 on the CPU.
+
+    Args:
+        tokenizer: in evaluation mode.
+        images: (M, 3, h, w) uint8, sides multiples of the tokenizer's factor.
+        batch_size: images at a time; all at once if left out.
+        flip: encode the mirror images.
+        progress: show a progress bar.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
+    parts = []
+    with Progress(f"encoding {len(images):,} images", len(images), shown=progress) as bar:
+        for part in images.split(batch_size or len(images)):
+            pixels = to_float(part).to(tokenizer.device)
+            parts.append(tokenizer.encode(pixels.flip(-1) if flip else pixels).cpu())
+            bar.advance(len(part))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode_pixels(tokenizer: Tokenizer, tokens: Tensor, grid: GridSpec) -> Tensor:
+    """Images (M, 3, h, w) uint8 on the CPU of tokens (M, N) int64 or (M, N, C) float32."""
+    return to_uint8(tokenizer.decode(tokens.to(tokenizer.device), grid)).cpu()
