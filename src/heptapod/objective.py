@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.grid import TokenOrder
@@ -29,25 +30,17 @@ class ObjectiveConfig:
 
     token_order: TokenOrder = "raster"
     """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
-    prefixes_per_image: int | Literal["all"] = "all"
-    """S: prefixes supervised per image and step, drawn at random, or all of them."""
-    targets_per_prefix: int | Literal["all"] = 3
+    prefixes_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    """S: random prefixes supervised per image and step, or all of them."""
+    targets_per_prefix: Annotated[int, Field(ge=1)] | Literal["all"] = 3
     """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread."""
-    label_dropout: float = 0.1
+    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Probability of training an image without its label."""
-
-    def __post_init__(self) -> None:
-        for name in ("prefixes_per_image", "targets_per_prefix"):
-            value = getattr(self, name)
-            if value != "all" and value < 1:
-                raise ValueError(f"{name}: {value} given, must be at least 1 or 'all'")
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout: {self.label_dropout} given, must be between 0 and 1")
 
 
 @dataclass
 class Supervision:
-    """What one training step asks of the model."""
+    """The predictions that one training step supervises."""
 
     token_order: Tensor
     """(B, N) int64: σ."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import yaml
 from PIL import Image
 
 from heptapod.cli.app import COMMANDS, main
+from heptapod.data import DataConfig, load_images
 from heptapod.inference.pipeline import Heptapod
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
@@ -292,3 +296,74 @@ def test_export_gives_the_weights_of_a_checkpoint(
     )
     fails(capsys, ["export", str(tmp_path), "--out", str(tmp_path / "x")], "no checkpoints there")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import heptapod",
+        "from heptapod.cli import main; main(['--help'])",
+        "from heptapod.cli import main; main(['--version'])",
+    ],
+)
+def test_help_loads_no_torch(code: str) -> None:
+    """In a new interpreter: names and commands are imported on use."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "heptapod" in imported
+    assert not imported & {"torch", "numpy", "pydantic", "tyro", "rich"}
+
+
+def test_embedding_code_sees_no_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The library prints nothing, and a command leaves the logger as it was."""
+    logger = logging.getLogger("heptapod")
+    before = (logger.level, list(logger.handlers))
+    assert main(["train", "demo", "--print-config"]) == 0
+    assert (logger.level, list(logger.handlers)) == before
+    write_classes(tmp_path / "images", 4)
+    (tmp_path / "images" / "dark" / "broken.png").write_bytes(b"x")
+    capfd.readouterr()
+    load_images(DataConfig(str(tmp_path / "images")))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["train-tokenizer", "demo", "--train.steps", "4"],
+            "unknown setting 'train.steps'; did you mean 'tokenizer.train.steps'?",
+        ),
+        (["train-tokenizer", "demo", "--model.depth", "4"], "unknown setting 'model.depth'"),
+        (["plan", "demo", "--train.learning-rate", "1"], "unknown setting 'train.learning_rate'"),
+        (["plan", "demo", "--tokenizer.train.steps", "1"], "unknown setting 'tokenizer.train.steps'"),
+        (["bench", "training", "demo", "--sampling.steps", "1"], "unknown setting 'sampling.steps'"),
+        (["info", "x", "--verifi"], "unknown setting 'verifi'; did you mean 'verify'?"),
+        (["tokenize", "x", "--data", "y"], "out: none given; --out is required"),
+        (["tokenize", "x", "y", "--data", "y", "--out", "z"], "unexpected argument 'y'"),
+        (["train", "demo", "--train.beta1", "1"], "train.beta1: 1.0 given, must be below 1"),
+        (
+            ["train", "demo", "--objective.targets-per-prefix", "0"],
+            "objective.targets_per_prefix: 0 given, must be at least 1 or 'all'",
+        ),
+    ],
+)
+def test_arguments_without_effect_or_out_of_range(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    fails(capsys, arguments, message)
+
+
+def test_help_shows_limits_and_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "demo", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--train.batch-size INT Images per optimizer step. (at least 1; default: 64)" in text
+    assert "--train.ema-decay FLOAT" in text
+    assert "(at least 0, below 1; default: 0.995)" in text
+    assert main(["train-tokenizer", "demo", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--tokenizer.train.steps" in text
+    assert "--train.steps" not in text
+    assert "--model." not in text

@@ -56,7 +56,7 @@ def test_a_recipe_file_of_ones_own(tmp_path: Path) -> None:
         ("tokenizer:\n  model: {codebook_size: x}\n", "tokenizer.model.codebook_size: 'x' given"),
         ("objective:\n  prefixes_per_image: foo\n", "objective.prefixes_per_image: 'foo' given"),
         ("train:\n  steps: many\n", "train.steps: 'many' given; input should be a valid integer"),
-        ("train:\n  steps: 0\n", "train.steps: 0 given, must be above 0"),
+        ("train:\n  steps: 0\n", "train.steps: 0 given, must be at least 1"),
         ("model:\n  head: {kind: crss}\n", "model.head.kind: 'crss' given"),
         ("model:\n  head: {kind: cross, window: 3}\n", "model.head.window: 3 given"),
         ("model:\n  width: 30\n", "model.width: 30 given"),

@@ -16,7 +16,7 @@ from heptapod.cli.output_files import OutputFiles, output_files
 from heptapod.cli.reproduce import reproduce_file
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions, number_pair
 from heptapod.distributed import process_group
-from heptapod.distributed.collectives import barrier, gather_blocks
+from heptapod.distributed.collectives import gather_blocks
 from heptapod.distributed.device import resolve_device
 from heptapod.evaluation.samples import sample_batches
 from heptapod.inference.bundle import DEFAULT_BATCH
@@ -104,7 +104,7 @@ def generate(
     own, images = _gathered(heptapod, request)
     seconds = time.perf_counter() - started
     files.save_each(own.items())
-    barrier()
+    process_group.barrier()
     if not process_group.is_main_process():
         return
     save_png(samples_picture(images, request.labels, heptapod.class_names), files.picture)

@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.data.images import DataConfig, shuffled, split_rows
@@ -38,33 +39,26 @@ CROPS = (1, 5)
 class CacheConfig:
     """How images become the tokens of a cache."""
 
-    image_size: int = 0
+    image_size: Annotated[int, Field(ge=0)] = 0
     """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
     flip: bool = False
     """Also store every view mirrored."""
     crops: int = 1
     """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
-    crop_scale: float = 1.1
+    crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
-    shard_size: int = 4096
+    shard_size: Annotated[int, Field(ge=1)] = 4096
     """Images of the source per shard."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Field(ge=1)] = 64
     """Images encoded at a time. A part of the settings since it may show in the last bits of the tokens."""
     dtype: Literal["float16", "float32"] = "float16"
     """How continuous tokens are stored; codes are stored as the smallest integers that hold them."""
 
     def __post_init__(self) -> None:
-        for name in ("shard_size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least 1")
-        if self.image_size < 0:
-            raise ValueError(f"image_size: {self.image_size} given, must be positive, or 0 to keep the size")
         if self.crops not in CROPS:
             raise ValueError(f"crops: {self.crops} given, must be 1 (the center) or 5 (and the corners)")
         if self.crops > 1 and not self.image_size:
             raise ValueError(f"crops: {self.crops} given, which needs an image_size")
-        if not 1 <= self.crop_scale <= 4:
-            raise ValueError(f"crop_scale: {self.crop_scale} given, must be between 1 and 4")
 
     @property
     def num_views(self) -> int:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.data.on_demand import ImagesOnDemand
@@ -30,29 +32,19 @@ class DataConfig:
     """The built-in set mnist5k, a folder of images (one folder per class, or none), parquet file(s), or shards of
     WebDataset: a folder of .tar files, one of them, or a pattern such as shards/train-{000000..000146}.tar (quoted in a
     shell)."""
-    image_size: int = 0
+    image_size: Annotated[int, Field(ge=0)] = 0
     """Pixels per side after resizing the short side and cropping the center; 0 keeps the images as they are."""
     flip: bool = False
     """Mirror each training image with probability 1/2."""
     validation_path: str | None = None
     """Held-out images; if unset a fixed share of the training images is held out."""
-    validation_fraction: float = 0.02
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
-    limit: int | None = None
+    limit: Annotated[int, Field(ge=2)] | None = None
     """Use only the first images of a fixed random order (for a quick test)."""
-    memory_gib: float = 8.0
+    memory_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
     are decoded as they are read; larger parquet files are refused."""
-
-    def __post_init__(self) -> None:
-        if self.image_size < 0:
-            raise ValueError(f"image_size: {self.image_size} given, must be positive, or 0 to keep the size")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction: {self.validation_fraction} given, must lie between 0 and 1")
-        if not 0 < self.memory_gib < float("inf"):
-            raise ValueError(f"memory_gib: {self.memory_gib} given, must be above 0")
-        if self.limit is not None and self.limit < 2:
-            raise ValueError(f"limit: {self.limit} given, must be at least 2")
 
 
 @dataclass

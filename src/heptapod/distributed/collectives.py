@@ -1,8 +1,8 @@
-"""Collectives for work that is split into blocks: each rank computes its own, rank 0 collects them in order.
+"""Collectives for work that is split into blocks: each rank computes its blocks, rank 0 collects all of them in order.
 
-Tensors are sent from the CPU. If one process fails, the messages of the others fail too;
-:func:`heptapod.distributed.coordination.report_failure_once` makes sure that one of them reports the cause. In a single
-process nothing is sent.
+Tensors are sent from the CPU. If one rank fails, the messages of the others fail too;
+:func:`heptapod.distributed.coordination.report_failure_once` makes one of them report the cause. In a single process
+nothing is sent.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ T = TypeVar("T")
 
 
 def blocks_of_rank(blocks: Sequence[T]) -> Sequence[T]:
-    """The blocks of work that this process does: every W-th of W processes.
+    """The blocks of this rank: every W-th one, where W is the world size.
 
-    A block is done whole by one process, so that no number in it depends on how many processes there are.
+    One rank computes a whole block, so that its values do not depend on the world size.
     """
     return blocks[process_group.rank() :: process_group.world_size()]
 
 
 def gather_blocks(blocks: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[str, Tensor]]:
-    """What all processes make of their :func:`blocks_of_rank`, in the order of the blocks, as they are made.
+    """Gathers the results of :func:`blocks_of_rank` on rank 0, in the order of the blocks, as they are computed.
 
     Args:
-        blocks: tensors on the CPU for each of this process's own blocks, none left out.
+        blocks: CPU tensors of every block of this rank.
 
     Yields:
-        In the first process the tensors of every block. In the others nothing: they take part by exhausting it.
+        On rank 0 the tensors of every block. On other ranks nothing; they must exhaust the iterator.
     """
     if not process_group.is_distributed():
         yield from blocks
@@ -44,11 +44,11 @@ def gather_blocks(blocks: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[st
     while True:
         block = next(own, None)
         content = b"" if block is None else _packed(block)
-        sizes = _meet(len(content))
+        sizes = _gather_sizes(len(content))
         if not process_group.is_main_process():
             if content:
                 _send(content)
-        else:  # all are taken before one is handed on: who fails over a block must leave nobody waiting
+        else:  # receive all before yielding one: a consumer that fails must not leave a sender waiting
             received = [_receive(size, rank) for rank, size in enumerate(sizes) if rank and size]
             if block is not None:
                 yield block
@@ -58,39 +58,34 @@ def gather_blocks(blocks: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[st
 
 
 def broadcast_tensors(tensors: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
-    """What the first process has, in all of them.
+    """Broadcasts the tensors of rank 0.
 
     Args:
-        tensors: on the CPU; None in the others.
+        tensors: CPU tensors; None on other ranks.
     """
     if not process_group.is_distributed():
         assert tensors is not None
         return tensors
     content = b"" if tensors is None else _packed(tensors)
-    (size, *_) = _meet(len(content))
+    (size, *_) = _gather_sizes(len(content))
     buffer = _buffer(content) if process_group.is_main_process() else torch.empty(size, dtype=torch.uint8)
     dist.broadcast(buffer, src=0)
     return tensors if tensors is not None else safetensors.torch.load(buffer.numpy().tobytes())
 
 
 def main_process_first(work: Callable[[], T]) -> T:
-    """Does something in the first process, and then in the others, which find what it has fetched."""
+    """Calls a function on rank 0 and then on the others, which find what it has downloaded."""
     if not process_group.is_main_process():
-        _meet()
+        process_group.barrier()
     result = work()
     if process_group.is_main_process():
-        _meet()
+        process_group.barrier()
     return result
 
 
-def barrier() -> None:
-    """Waits for all processes."""
-    _meet()
-
-
-def _meet(size: int = 0) -> list[int]:
-    """All processes meet and say how much they have to send."""
-    return [int(one) for one in process_group.all_gather(torch.tensor(size))]
+def _gather_sizes(size: int) -> list[int]:
+    """The number of bytes that every rank sends."""
+    return [int(number) for number in process_group.all_gather(torch.tensor(size))]
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:

@@ -1,8 +1,8 @@
-"""Independent work that processes share: who has done how much, and which of them says what went wrong.
+"""Coordination of independent work: shared progress, published values, and one report of a failure.
 
-All of it goes through the key-value store of the process group. Nothing here is a collective that all must enter at
-about the same time, so shares that take longer than others run into no timeout; and whoever looks at the store also
-sees that another process has failed. In a single process every function does the plain thing.
+Everything goes through the key-value store of the process group. Nothing here is a collective that all ranks must enter
+at about the same time, so a slow rank causes no timeout; and every access also shows whether another rank has failed.
+In a single process every function does the obvious.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 REPORT_SECONDS = 3.0
 STALL_SECONDS = 1800.0
-"""Seconds without any work done after which processes that have not finished are given up."""
+"""Seconds without progress after which unfinished ranks are given up."""
 
 T = TypeVar("T")
 
 
 @contextmanager
 def report_failure_once() -> Iterator[None]:
-    """Of processes that fail together, or because of each other, one says why; others exit without a word.
+    """Reports a failure on one rank if several fail together or because of each other; the others exit silently.
 
     Raises:
-        SystemExit: in the others, after a while: torchrun ends all when one has ended, and the first is to speak.
-        LostProcessError: if another process is gone.
+        SystemExit: on silent ranks, after a delay: torchrun ends all ranks when one ends, and the report comes first.
+        LostProcessError: if another rank is gone.
     """
     try:
         yield
@@ -53,93 +53,91 @@ def report_failure_once() -> Iterator[None]:
         if isinstance(error, OtherProcessFailedError) or not _is_reporter(error):
             time.sleep(REPORT_SECONDS)
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
-        if (
-            process_group.is_distributed() and process_group.is_main_process()
-        ):  # it may keep the store, which the others still look at
-            time.sleep(2 * POLL_SECONDS)
+        if process_group.is_distributed() and process_group.is_main_process():
+            time.sleep(2 * POLL_SECONDS)  # rank 0 may host the store, which the others still read
         elif process_group.is_distributed() and isinstance(error, REPORTED_ERRORS):
             who = f"in process {process_group.rank()} of {process_group.world_size()}"
             print(f"heptapod: error {who}: {one_line(error)}", file=sys.stderr)
             raise SystemExit(2) from None
         raise error from (None if error is raised else raised)
-    except SystemExit as stop:  # the first process tells what is wrong with the arguments
+    except SystemExit as stop:  # rank 0 reports the error
         if stop.code and not process_group.is_main_process():
             time.sleep(REPORT_SECONDS)
         raise
 
 
 def publish(name: str, value: Any) -> None:
-    """Lets the other processes know a value (of what JSON can hold)."""
+    """Publishes a JSON value for the other ranks."""
     if process_group.is_distributed():
         _store().set(_key(name), json.dumps(value))
 
 
 def wait_for_value(name: str) -> Any:
-    """A value that another process tells; waits for it.
+    """Waits for a value that another rank publishes.
 
     Raises:
-        OtherProcessFailedError: if a process fails meanwhile.
+        OtherProcessFailedError: if a rank fails meanwhile.
     """
-    while not _asked(lambda store: store.check([_key(name)])):
+    while not _query(lambda store: store.check([_key(name)])):
         raise_if_other_failed()
         time.sleep(POLL_SECONDS / 5)
-    return json.loads(_asked(lambda store: store.get(_key(name))))
+    return json.loads(_query(lambda store: store.get(_key(name))))
 
 
 def raise_if_other_failed() -> None:
-    """Stops where another process has failed.
+    """Raises an error if another rank has failed.
 
     Raises:
         OtherProcessFailedError: if one has.
     """
-    if process_group.is_distributed() and _asked(lambda store: store.add(_key("failed"), 0)):
+    if process_group.is_distributed() and _query(lambda store: store.add(_key("failed"), 0)):
         raise OtherProcessFailedError("another process has failed")
 
 
 class ProgressBar(Protocol):
-    """What shows progress."""
+    """A progress bar."""
 
     def advance(self, count: int) -> None:
         """Counts work done."""
 
 
 class SharedProgress:
-    """Counts work on the progress bar of the first process, whichever process does it.
+    """Counts the work of all ranks on the progress bar of rank 0.
 
     Args:
-        name: what is counted, the same for all processes.
-        progress: where it is shown.
+        name: of the counter, the same on all ranks.
+        progress: the bar.
     """
 
     def __init__(self, name: str, progress: ProgressBar) -> None:
         self.progress = progress
         self._name = name
-        self._own = self._shown = 0  # not yet known to the others; of all, shown
-        self._looked = time.monotonic()
+        self._own = self._shown = 0  # work of this rank not yet in the store; work of all ranks shown
+        self._synced = time.monotonic()
 
     def advance(self, count: int) -> None:
-        """Counts work done by this process.
+        """Counts work of this rank.
 
         Raises:
-            OtherProcessFailedError: if another process has failed.
+            OtherProcessFailedError: if another rank has failed.
         """
         if not process_group.is_distributed():
             self.progress.advance(count)
             return
         self._own += count
-        if time.monotonic() - self._looked > POLL_SECONDS:
-            self._look()
+        if time.monotonic() - self._synced > POLL_SECONDS:
+            self._sync()
 
     def finish(self) -> None:
-        """Says that this process has done its share. The first process waits for the others, the others go on.
+        """Marks the share of this rank as done. Rank 0 waits for the others; the others continue.
 
         Raises:
-            OtherProcessFailedError: if another process fails meanwhile.
-            ValueError: if nothing is done for too long, as when a process was killed and nobody stopped the others.
+            OtherProcessFailedError: if another rank fails meanwhile.
+            ValueError: if there is no progress for too long, as when a rank was killed and the others were not.
         """
         if not process_group.is_distributed():
             return
-        self._look()
+        self._sync()
         _add(f"{self._name}/finished", 1)
         since, before = time.monotonic(), self._shown
         while (
@@ -147,7 +145,7 @@ class SharedProgress:
             and (finished := _add(f"{self._name}/finished", 0)) < process_group.world_size()
         ):
             time.sleep(POLL_SECONDS)
-            self._look()
+            self._sync()
             if self._shown != before:
                 since, before = time.monotonic(), self._shown
             elif time.monotonic() - since > STALL_SECONDS:
@@ -155,56 +153,56 @@ class SharedProgress:
                     f"{process_group.world_size() - finished} of {process_group.world_size()} processes have made no "
                     f"progress for {STALL_SECONDS / 60:.0f} minutes; run the same command again to resume"
                 )
-        self._look()
+        self._sync()
 
-    def _look(self) -> None:
-        """Tells the others of the work done here, and shows that of all."""
+    def _sync(self) -> None:
+        """Adds the work of this rank to the store, and shows the work of all ranks."""
         raise_if_other_failed()
         self._own, own = 0, self._own
         total = _add(self._name, own)
         self.progress.advance(total - self._shown)
-        self._shown, self._looked = total, time.monotonic()
+        self._shown, self._synced = total, time.monotonic()
 
 
 def _is_reporter(error: BaseException) -> bool:
-    """Counts this process among those that have failed; whether it is the one to say why.
+    """Registers the failure of this rank; returns whether this rank reports it.
 
-    That is the first process where it fails by itself, else the first to fail. Where the network is gone the store does
-    not answer, nor keep a time limit: it is asked in a thread.
+    Rank 0 reports its own failure; otherwise the first rank that failed does. If the network is gone the store neither
+    answers nor keeps a time limit, so a thread reads it.
     """
     if not process_group.is_distributed():
         return True
     answers: list[bool] = []
 
-    def ask() -> None:
+    def register() -> None:
         with suppress(OtherProcessFailedError):
             is_first = _add("failed", 1) == 1
             if process_group.is_main_process():
-                by_itself = not isinstance(error, LostProcessError)
-                _add("failed/main", int(by_itself))
-                answers.append(is_first or by_itself)
+                is_own = not isinstance(error, LostProcessError)
+                _add("failed/main", int(is_own))
+                answers.append(is_first or is_own)
                 return
-            for _ in range(10):  # the same mistake may be met by the first process a moment later
+            for _ in range(10):  # rank 0 may fail in the same way a moment later
                 if _add("failed/main", 0):
                     answers.append(False)
                     return
                 time.sleep(POLL_SECONDS / 5)
             answers.append(is_first)
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(REPORT_SECONDS + 4 * POLL_SECONDS)
+    thread = threading.Thread(target=register, daemon=True)
+    thread.start()
+    thread.join(REPORT_SECONDS + 4 * POLL_SECONDS)
     return answers == [True] or (not answers and isinstance(error, LostProcessError))
 
 
 def _add(name: str, count: int) -> int:
-    return int(_asked(lambda store: store.add(_key(name), count)))
+    return int(_query(lambda store: store.add(_key(name), count)))
 
 
-def _asked(question: Callable[[Store], T]) -> T:
-    """What the store answers; it is gone only if the process that kept it has failed."""
+def _query(request: Callable[[Store], T]) -> T:
+    """The result of a request to the store, which is gone only if the rank that hosts it has failed."""
     try:
-        return question(_store())
+        return request(_store())
     except RuntimeError:  # torch's own errors of the network and the store among them
         raise OtherProcessFailedError("the store of the processes is gone") from None
 

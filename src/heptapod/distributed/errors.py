@@ -1,4 +1,4 @@
-"""Errors that end a run, and how an error is told in a line."""
+"""Errors that end a run, and their one-line messages."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ class NonFiniteLossError(RuntimeError):
 
 
 class LostProcessError(RuntimeError):
-    """Another process cannot be reached any more, or did not answer in time."""
+    """Another rank is gone, or did not answer in time."""
 
 
 class TerminatedError(RuntimeError):
-    """SIGTERM came; what was done so far is saved."""
+    """SIGTERM was received; the run is saved."""
 
 
 class OtherProcessFailedError(RuntimeError):
-    """Another process has failed, and says why."""
+    """Another rank has failed, and reports the cause."""
 
 
 REPORTED_ERRORS = (ValueError, OSError, NonFiniteLossError, LostProcessError)
-"""Errors that are told in a line: a user's mistake, or a limit of the machine. Others are ours, with a traceback."""
+"""Errors with a one-line message: a user's mistake or a limit of the machine. Others are bugs and show a traceback."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     message = str(error)
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
         message = f"{error.filename or 'file'}: {error.strerror or error}"
         if error.errno == errno.ENOSPC:
-            message = f"disk full while writing {error.filename or 'a file'}; what was saved before is intact"
+            message = f"disk full while writing {error.filename or 'a file'}; everything saved before is intact"
     return " ".join(message.split())
 
 
 def as_lost_process_error(error: Exception) -> Exception:
-    """An error, or if it is what PyTorch's backends report when a process is gone, a :class:`LostProcessError`."""
+    """Converts errors of PyTorch's backends for a lost process to :class:`LostProcessError`; returns other errors."""
     text = str(error)
     if not isinstance(error, RuntimeError) or isinstance(error, REPORTED_ERRORS):
         return error
     if not isinstance(error, dist.DistError) and "gloo" not in text and "NCCL" not in text:
         return error
     return LostProcessError(
-        f"another process is gone, or did not answer in time (train.timeout): {text.splitlines()[0]}; what was saved "
-        "before is intact, and the same command goes on from there"
+        f"another process is gone, or did not answer in time (train.timeout): {text.splitlines()[0]}; everything "
+        "saved before is intact; run the same command again to resume"
     )

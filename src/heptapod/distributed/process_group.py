@@ -1,4 +1,4 @@
-"""What processes started by torchrun share. In a single process every function does nothing."""
+"""The process group of the ranks started by torchrun. In a single process every function is trivial."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from heptapod.distributed.errors import REPORTED_ERRORS, as_lost_process_error
 T = TypeVar("T")
 
 TIMEOUT = 600.0
-"""Seconds after which a process that waits in vain for the others gives up, where no setting says it."""
+"""Seconds a rank waits for the others before it gives up, unless a setting changes it."""
 
 
 def is_distributed() -> bool:
-    """Whether several processes work together."""
+    """Whether there are several ranks."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    """Number of this process."""
+    """The rank of this process."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """The number of ranks."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this is rank 0, which writes files."""
     return rank() == 0
 
 
 def launched_rank_and_world_size() -> tuple[int, int]:
-    """Number of this process and of all, as torchrun started them, whether they have joined or not."""
+    """Rank and world size as torchrun set them, before or after the process group is initialized."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def init_process_group(timeout: float = TIMEOUT) -> Iterator[None]:
-    """Joins the other processes where torchrun started several; leaves them at the end.
+    """Initializes the process group if torchrun started several ranks; destroys it at the end.
 
     Args:
-        timeout: seconds to wait for the other processes before giving up.
+        timeout: seconds to wait for other ranks.
 
     Raises:
-        ValueError: for more processes than GPUs, on a machine that has some.
-        LostProcessError: if the others do not come.
+        ValueError: if a machine with GPUs has more ranks than GPUs.
+        LostProcessError: if the other ranks do not join.
     """
     if launched_rank_and_world_size()[1] == 1:
         yield
@@ -76,7 +76,7 @@ def _check_gpus() -> None:
     here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if torch.cuda.is_available() and here > gpus:
         raise ValueError(
-            f"{here} processes on this machine, but each takes a GPU and it has {gpus}: start {gpus} at most, or hide "
+            f"{here} processes on this machine, but each needs a GPU and it has {gpus}: start at most {gpus}, or hide "
             "the GPUs (CUDA_VISIBLE_DEVICES=) to work on the CPU"
         )
 
@@ -110,26 +110,26 @@ def _join(timeout: timedelta) -> None:
 
 
 def require_single_process(command: str) -> None:
-    """Refuses several processes where one does the work.
+    """Raises an error if torchrun started several processes for a command of one.
 
     Raises:
         ValueError: if torchrun started several.
     """
     if launched_rank_and_world_size()[1] > 1:
-        raise ValueError(f"{command} is the work of one process; start it without torchrun")
+        raise ValueError(f"{command} runs in one process; start it without torchrun")
 
 
 def barrier() -> None:
-    """Waits for all processes."""
+    """Waits until all ranks reach it."""
     if is_distributed():
         dist.barrier()
 
 
 def broadcast_result(decide: Callable[[], T]) -> T:
-    """What the first process decides, for all; an error of it is one of all of them.
+    """Calls a function on rank 0 and broadcasts its result; an error on rank 0 is raised on all ranks.
 
     Args:
-        decide: gives something that can be pickled.
+        decide: returns a value that can be pickled.
     """
     if not is_distributed():
         return decide()
@@ -147,12 +147,12 @@ def broadcast_result(decide: Callable[[], T]) -> T:
 
 
 def new_gloo_group(timeout: float) -> dist.ProcessGroup | None:
-    """A second group of all processes, for what goes on beside training; None in a single process."""
+    """A second group of all ranks, for communication during training; None in a single process."""
     return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if is_distributed() else None
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, which must have one shape, in the order of their ranks."""
+    """The tensors of all ranks, which must have equal shapes, by rank."""
     if not is_distributed():
         return [tensor]
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -161,7 +161,7 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
 
 
 def all_reduce_sum(tensors: Iterable[Tensor]) -> None:
-    """Replaces tensors by their sums over all processes, in one message per dtype."""
+    """Replaces tensors by their sums over all ranks, in one message per dtype."""
     if not is_distributed():
         return
     by_dtype: dict[torch.dtype, list[Tensor]] = {}

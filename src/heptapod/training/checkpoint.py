@@ -43,31 +43,31 @@ Tensors = dict[str, dict[str, Tensor]]
 
 
 class CheckpointWriter:
-    """Saves checkpoints while training goes on; every process takes part.
+    """Saves checkpoints while training continues; every rank takes part.
 
     Args:
         folder: holds the checkpoints of a run.
         keep_last: checkpoints to keep; one that cannot be removed is left for the next time.
-        timeout: seconds after which a process that waits in vain for the others gives up.
+        timeout: seconds a rank waits for the others before it gives up.
     """
 
     def __init__(self, folder: Path, keep_last: int, timeout: float = process_group.TIMEOUT) -> None:
         self.folder = folder
         self.keep_last = keep_last
-        self._group = process_group.new_gloo_group(timeout)  # not that of training, whose messages go on meanwhile
+        self._group = process_group.new_gloo_group(timeout)  # not the group of training, which is in use meanwhile
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
 
     def save(self, step: int, tensors: Tensors, state: Mapping[str, Any]) -> None:
-        """Copies the tensors and begins to write them, once the checkpoint before is written.
+        """Copies the tensors and begins to write them, after the previous checkpoint is written.
 
         Args:
             step: optimizer steps done.
-            tensors: what is saved.
-            state: anything JSON can hold.
+            tensors: the tensors to save.
+            state: JSON values.
 
         Raises:
-            OSError: if the checkpoint before could not be written; those before it stay as they are.
+            OSError: if the previous checkpoint could not be written; earlier ones are intact.
         """
         self.wait()
         path = self.folder / f"step-{step:08d}"
@@ -77,7 +77,7 @@ class CheckpointWriter:
             temporary.mkdir(parents=True)
         process_group.barrier()
         storage = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-        storage.per_thread_copy_ahead = 0  # the copies lie on the CPU already
+        storage.per_thread_copy_ahead = 0  # the copies are on the CPU already
         writing = async_save(flat(tensors), storage_writer=storage, process_group=self._group)
         self._saving = self._pool.submit(self._finish, writing, temporary, path, {"step": step, **state})
 
@@ -93,18 +93,18 @@ class CheckpointWriter:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last checkpoint could not be written; :meth:`wait` then says why."""
+        """Whether the last checkpoint could not be written; :meth:`wait` then raises the error."""
         saving = self._saving
         return saving is not None and saving.done() and saving.exception() is not None
 
     def close(self) -> None:
-        """Gives up whatever is not written."""
+        """Abandons what is not written yet."""
         with suppress(Exception):
             self.wait()
         self._pool.shutdown()
 
     def _finish(self, writing: Any, temporary: Path, path: Path, state: dict[str, Any]) -> None:
-        """Makes a checkpoint of what all processes have written."""
+        """Completes a checkpoint from the files of all ranks."""
         try:
             writing.result()
             if not process_group.is_main_process():
@@ -130,8 +130,8 @@ def checkpoints(folder: Path) -> list[Path]:
 def find_checkpoint(folder: Path, resume: int | Literal["latest"] = "latest") -> Path | None:
     """The newest complete checkpoint of a run, or that of a step; None where there is none at all.
 
-    Incomplete or damaged ones are set aside with a warning. Where a step was asked for before, what was trained from
-    there is gone on with: a restart by torchrun repeats the arguments.
+    Incomplete or damaged ones are renamed with a warning. If the run already resumed from the requested step, the
+    newest checkpoint since then is returned: a restart by torchrun repeats the arguments.
 
     Raises:
         ValueError: if the step has none, or none of the checkpoints is complete: that is never a fresh start.
@@ -141,7 +141,7 @@ def find_checkpoint(folder: Path, resume: int | Literal["latest"] = "latest") ->
     for path in found:
         if problem := problem_of(path):
             aside = set_aside(path, "damaged")
-            logger.warning(f"checkpoint {problem}; it is passed over, and now called {aside.name}")
+            logger.warning(f"checkpoint {problem}; it is skipped and renamed to {aside.name}")
         else:
             complete.append(path)
     if resume != "latest":
@@ -180,7 +180,7 @@ def step_of(path: Path) -> int:
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint: a file missing, of another size or content; None if nothing.
+    """The problem of a checkpoint: a file that is missing or has another size or content; None if there is none.
 
     Raises:
         ValueError: if it was made by another version.
@@ -219,7 +219,7 @@ def _entries(path: Path) -> dict[str, TensorStorageMetadata]:
 
 
 def load_checkpoint(path: Path, tensors: Tensors) -> dict[str, Any]:
-    """Reads a checkpoint into tensors, whichever share of them each process holds.
+    """Reads a checkpoint into tensors, of which each rank may hold any share.
 
     Args:
         path: the checkpoint.
@@ -241,7 +241,7 @@ def load_checkpoint(path: Path, tensors: Tensors) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, parts: Iterable[str] = ("model", "ema", "optimizer")) -> Tensors:
-    """The whole tensors of a checkpoint, in this process alone."""
+    """The whole tensors of a checkpoint, on this rank only."""
     wanted = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in _entries(path).items()
@@ -261,7 +261,7 @@ def flat(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _cause(error: BaseException, path: Path) -> BaseException:
-    """The failure of the disk behind an error of the checkpoint library, if that is what it was."""
+    """The disk error behind an error of the checkpoint library, if there is one."""
     causes = [error]
     if isinstance(error, CheckpointException):
         causes = [wrapped[0] for wrapped in error.failures.values()]

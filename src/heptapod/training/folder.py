@@ -1,9 +1,9 @@
-"""Run folders: what a run starts from, and whether it is done. The same command again goes on where it stopped.
+"""Run folders: the start of a run, and whether it is done. The same command again resumes a run.
 
 ```text
 OUT/config.yaml     the resolved recipe
 OUT/data.json       images used, held out, and unreadable ones by name
-OUT/tokenizer/      a run of its own, if the tokenizer is trained here
+OUT/tokenizer/      a separate run, if the tokenizer is trained here
 OUT/metrics.jsonl   figures during training; OUT/training.json the final ones
 OUT/samples/        sample grids
 OUT/checkpoints/    for resuming
@@ -65,7 +65,7 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
 
 
 def _relevant(values: dict[str, Any], tokenizer: bool) -> dict[str, Any]:
-    """The settings that decide what a run gives, as dotted keys."""
+    """The settings that determine the result of a run, by dotted key."""
     flat = _flatten(values)
     groups: tuple[str, ...] = ("data.", "tokenizer.", "seed")
     if not tokenizer:
@@ -91,7 +91,7 @@ Items = ImageSet | TokenSet
 
 
 def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
-    """Writes what a run starts from.
+    """Writes the recipe and the facts of the data of a run.
 
     Raises:
         ValueError: if the run was begun with other images.
@@ -118,7 +118,7 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
                 f"{before['train_images']:,} and {before['held_out_images']:,}) the run in {folder} began with; choose "
                 "another --out"
             )
-    process_group.barrier()  # all have looked before one writes
+    process_group.barrier()  # all ranks have read the folder before one writes
     if process_group.is_main_process():
         text = to_yaml(recipe)
         write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
@@ -126,7 +126,7 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
 
 
 def report(folder: Path, items: tuple[Items, Items]) -> None:
-    """Tells what images there are, and which could not be read."""
+    """Logs the number of images, and the unreadable ones."""
     train, validation = items
     unreadable = [*train.unreadable, *validation.unreadable]
     logger.info(

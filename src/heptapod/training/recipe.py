@@ -8,6 +8,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from heptapod.data import DataConfig
 from heptapod.distributions.config import DISTRIBUTIONS
 from heptapod.models import ModelConfig, head_class
@@ -29,14 +31,14 @@ class TokenizerStage:
     model: Annotated[TokenizerConfig, TOKENIZERS] = field(default_factory=VQConfig)
     """Kind and size."""
     losses: LossesConfig = field(default_factory=LossesConfig)
-    """What its reconstructions are judged by."""
+    """Losses of its reconstructions."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How it is trained."""
 
 
 @settings
 class Recipe:
-    """A run: data, tokenizer, model, objective, training, and how its samples are drawn."""
+    """A run: data, tokenizer, model, objective, training and sampling."""
 
     description: str = ""
     """What the recipe is for, with expected time, hardware and score."""
@@ -45,7 +47,7 @@ class Recipe:
     read."""
     out: str = ""
     """Run folder; empty means runs/<recipe>."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Keys all randomness."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, cuda:1, …"""
@@ -60,13 +62,11 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     """How the model is trained."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """What is measured of its hidden states meanwhile."""
+    """Probes of its hidden states during training."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How sample grids are drawn during training, and the defaults of `heptapod sample`."""
+    """Sampling config of the sample grids during training, and the default of `heptapod sample`."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: {self.seed} given, must be between 0 and 2^63 - 1")
         if not head_class(self.model.head.kind).predicts_grid and self.objective.targets_per_prefix != 1:
             raise ValueError(
                 f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a "

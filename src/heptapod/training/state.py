@@ -1,4 +1,4 @@
-"""What changes while a run trains, and how it goes into checkpoints and comes back."""
+"""The state of training, and its way into checkpoints and back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OPTIMIZER = "optimizer"
 
 @dataclass
 class TrainState:
-    """Weights, their average, the optimizer, and how far training is; each process may hold a share of the tensors.
+    """Weights, their average, the optimizer and the step; each rank may hold a share of the tensors.
 
-    Randomness has no state of its own: it is keyed by (seed, epoch, image), and the place in the data follows from the
+    Randomness has no state: it is keyed by (seed, epoch, image), and the place in the data follows from the
     step.
     """
 
     module: nn.Module
-    """What is trained."""
+    """The trained module."""
     ema: EMA
     """The average of its weights."""
     optimizer: torch.optim.Optimizer
@@ -36,16 +36,16 @@ class TrainState:
     figures: dict[str, float] = field(default_factory=dict)
     """The last held-out figures."""
     seconds: float = 0.0
-    """Spent training."""
+    """Seconds of training."""
     resumed_from: int | None = None
-    """The step that was gone back to, if that was asked for."""
+    """The step that train.resume named, if it named one."""
 
     def tensors(self) -> Tensors:
-        """The tensors of a checkpoint, in place: what is read into them is gone on with."""
+        """The tensors of a checkpoint, in place: reading a checkpoint into them restores the state."""
         return {**self._weights(), OPTIMIZER: optimizer_tensors(self.module, self.optimizer)}
 
     def facts(self) -> dict[str, Any]:
-        """What else a checkpoint holds."""
+        """The values of a checkpoint besides tensors."""
         return {
             "resumed_from": self.resumed_from,
             "best_val_loss": self.best if self.best < float("inf") else None,
@@ -54,10 +54,10 @@ class TrainState:
         }
 
     def restore(self, path: Path, resume: int | Literal["latest"]) -> bool:
-        """Goes on from a checkpoint.
+        """Restores a checkpoint.
 
         Returns:
-            Whether it is that of the step asked for, and not one of what was trained from there.
+            Whether it is the checkpoint of the requested step, not a later one of a run resumed from there.
 
         Raises:
             ValueError: if it is of another architecture.

@@ -1,4 +1,4 @@
-"""What the trainer asks of the thing it trains."""
+"""The interface between the trainer and what it trains."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from heptapod.data.loader import Batch, ItemSet
 
 @dataclass
 class LossOutput:
-    """What one micro-batch gives."""
+    """The loss of one micro-batch."""
 
     loss: Tensor
     """(B,) float32: the loss of every image."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
     """(B,) values of every image, averaged for the log."""
     statistics: Any = None
-    """Anything that adds up over micro-batches and is handed to ``after_step``."""
+    """A value that is summed over micro-batches and passed to ``after_step``."""
 
 
 class TrainTask(Protocol):
@@ -32,12 +32,12 @@ class TrainTask(Protocol):
 
     @property
     def selects_best(self) -> bool:
-        """Whether the weights with the lowest ``val_loss`` are the best; if not, the newest are."""
+        """Whether the weights with the lowest ``val_loss`` are the best; otherwise the newest are."""
         ...
 
     @property
     def module(self) -> nn.Module:
-        """What has the weights."""
+        """The trained module."""
         ...
 
     @property
@@ -47,12 +47,12 @@ class TrainTask(Protocol):
 
     @property
     def parts(self) -> list[nn.Module]:
-        """Parts of it whose gradients are clipped apart."""
+        """Parts whose gradients are clipped separately."""
         ...
 
     @property
     def train_items(self) -> ItemSet:
-        """What it is trained on."""
+        """The training set."""
         ...
 
     def losses(self, batch: Batch, step: int) -> LossOutput:

@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send to a job that has to go: noted when it comes, heeded at the end of a step."""
+"""SIGTERM, which schedulers send to stop a job: noted when it arrives, obeyed at the end of a step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Termination:
     """Notes SIGTERM while it is entered; only in the main thread, where Python delivers signals."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: signal._HANDLER = None
         self._listens = False
 
@@ -28,4 +28,4 @@ class Termination:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True

@@ -108,7 +108,7 @@ class Trainer:
         try:
             with Progress(title, self.config.steps, "images", self.step) as progress, Termination() as termination:
                 if self.step:
-                    logger.info(f"{title}: going on from step {self.step:,}")
+                    logger.info(f"{title}: resuming from step {self.step:,}")
                 self._loop(log, progress, termination)
                 self.writer.wait()
         finally:
@@ -126,7 +126,7 @@ class Trainer:
     def _loop(self, log: MetricsLog | None, progress: Progress, termination: Termination) -> None:
         config, started = self.config, time.monotonic() - self.state.seconds
         while self.step < config.steps:
-            values, terminated = self._train_step(termination.asked)
+            values, terminated = self._train_step(termination.requested)
             self.state.step += 1
             self.state.seconds = time.monotonic() - started
             final = self.step == config.steps
@@ -149,8 +149,8 @@ class Trainer:
             if final or self.step % config.save_every == 0:
                 self._save()
 
-    def _train_step(self, asked_to_stop: bool = False) -> tuple[dict[str, Any], bool]:
-        """One optimizer step on the next batch of the stream; figures, and whether any process is asked to stop."""
+    def _train_step(self, stop_requested: bool = False) -> tuple[dict[str, Any], bool]:
+        """One optimizer step on the next batch of the stream; figures, and whether a stop is requested on any rank."""
         config = self.config
         self.module.train()
         batch = self.stream.at(self.step)
@@ -159,7 +159,7 @@ class Trainer:
             group["lr"] = lr
         self.state.optimizer.zero_grad(set_to_none=True)
         loss, metrics, statistics = self._accumulate(batch)
-        stop, failed = torch.full_like(loss, asked_to_stop), torch.full_like(loss, self.writer.has_failed)
+        stop, failed = torch.full_like(loss, stop_requested), torch.full_like(loss, self.writer.has_failed)
         process_group.all_reduce_sum([loss, stop, failed, *metrics.values()])
         limit = config.grad_clip or float("inf")
         trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
@@ -168,7 +168,7 @@ class Trainer:
         loss_value, norm_value, stops, failures = torch.stack([loss, norm, stop, failed]).tolist()  # the one wait
         if failures:
             self.writer.wait()
-            raise OtherProcessFailedError("another process could not write its share of a checkpoint")
+            raise OtherProcessFailedError("another rank could not write its share of a checkpoint")
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
                 f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update. "
@@ -227,14 +227,14 @@ class Trainer:
             remove_temporary(self.folder / "checkpoints")
         process_group.barrier()
         if not self.folder.is_dir():
-            raise ValueError(f"out: {self.folder} is not seen by all hosts; processes need one shared folder")
+            raise ValueError(f"out: {self.folder} is not visible on all hosts; all ranks need one shared folder")
 
     def _terminate(self) -> None:
         self._save()
         self.writer.wait()
         process_group.barrier()
         raise TerminatedError(
-            f"stopped by SIGTERM after step {self.step:,}, which is saved; the same command goes on from there"
+            f"stopped by SIGTERM after step {self.step:,}, which is saved; run the same command again to resume"
         )
 
     def _save(self) -> None:

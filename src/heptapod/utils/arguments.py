@@ -5,8 +5,8 @@ An option is a field of a settings class (or a parameter of a function) by its d
 without a value (``--data.flip``), off with ``--data.no-flip``, and takes ``true`` or ``false``; ``null`` unsets an
 optional value.
 
-tyro sees a class that is derived from the settings: each option keeps its text, so that defaults which depend on other settings (a named
-size, say) stay open, and every error is one line.
+tyro parses a class derived from the settings, in which every option keeps its text. Defaults that depend on other
+settings (a named size, say) therefore stay open, and every error is one line.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -194,27 +194,28 @@ def check_folder(path: Path, setting: str = "out") -> None:
 
 
 class LockedError(ValueError):
-    """Another process is at work in a folder."""
+    """Another process has locked a folder."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Makes sure that one process at a time works in a folder, which is made if absent; a kill frees the lock.
+    """Locks a folder, which is created if absent, for this process; a kill releases the lock.
 
     Raises:
-        LockedError: if another process is at it.
+        LockedError: if another process has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{TEMPORARY}lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(f"{folder}: another process is writing there") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    lock = filelock.FileLock(path, blocking=False, thread_local=False, is_singleton=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise LockedError(f"{folder}: another process is writing there") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        path.unlink(missing_ok=True)
 
 
 def remove_temporary(folder: Path) -> None:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from heptapod.distributions import distribution_class
 from heptapod.grid import TokenOrder
@@ -60,7 +62,7 @@ class Budget:
 
     equal: Literal["time", "steps"] = "time"
     """time: the time of the first arm's steps; steps: the same number of steps."""
-    steps: int = 1000
+    steps: Annotated[int, Field(ge=10)] = 1000
     """Steps of the first arm."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds of the recipe: initial weights, order of the images, supervision."""
@@ -68,8 +70,6 @@ class Budget:
     """Names of the arms that take part; * and ? stand for anything."""
 
     def __post_init__(self) -> None:
-        if self.steps < 10:
-            raise ValueError(f"steps: {self.steps} given, must be at least 10")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} given, must be at least one, and all different")
 
@@ -78,33 +78,28 @@ class Budget:
 class Measures:
     """Measures of every trained model."""
 
-    nll_images: int = 1000
+    nll_images: Annotated[int, Field(ge=2)] = 1000
     """Held-out images for the likelihood (of a diffusion model: its loss)."""
     samples: int = 500
     """Sampled images per number of sampling steps, balanced over the classes; 0 for none."""
     sampling_steps: list[int] = field(default_factory=lambda: [0, 8])
     """Numbers of steps; 0 stands for one cell per step, the only one that a next_token head is measured at."""
-    temperature: float | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """The recipe's if unset."""
     reference: str | None = None
     """Real images that samples are compared with: a folder, parquet file(s), .tar shards or a built-in set. Needed for
     samples."""
-    reference_images: int = 2000
+    reference_images: Annotated[int, Field(ge=100)] = 2000
     """Number of real images, chosen at random."""
     probe_images: int = 2000
     """Training images for the linear probe of every layer, and half as many held-out ones; 0 for none."""
 
     def __post_init__(self) -> None:
-        for name, least in (("nll_images", 2), ("reference_images", 100)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} given, must be at least {least}")
         for name in ("samples", "probe_images"):
             if getattr(self, name) < 0 or 0 < getattr(self, name) < 20:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be 0 (not measured) or at least 20")
         if not self.sampling_steps or min(self.sampling_steps) < 0:
             raise ValueError(f"sampling_steps: {self.sampling_steps} given, must be numbers of at least 0, one or more")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature: {self.temperature} given, must be at least 0")
         if self.samples and self.reference is None:
             raise ValueError("reference: none given, but samples are compared with real images; or set samples to 0")
 

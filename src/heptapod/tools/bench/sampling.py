@@ -8,8 +8,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from heptapod.distributed.device import resolve_device
 from heptapod.models.config import SIZES
@@ -28,6 +30,7 @@ from heptapod.tools.bench.cases import (
 )
 from heptapod.tools.bench.memory import cpu_peaks, cuda_peak
 from heptapod.tools.bench.timing import in_turns, num_threads, wall_seconds
+from heptapod.utils.config import settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ ALL = "all"
 """As many steps as cells."""
 
 
-@dataclass
+@settings
 class SamplingBench:
     """Settings of the sampling benchmark."""
 
@@ -44,19 +47,19 @@ class SamplingBench:
     """Named sizes: tiny, B, L, H. All models of one size are in memory at once (B: 0.7 GB each, L: 1.6 GB)."""
     models: tuple[str, ...] = tuple(MODELS)
     """cross, global, global_approximate (Heptapod's heads), next_token and masked (the baselines)."""
-    grids: tuple[int, ...] = (8, 16, 32)
+    grids: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
     """Cells per side: 8, 16 and 32 are N = 64, 256 and 1,024."""
-    batches: tuple[int, ...] = (1, 8)
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
     """Images at a time."""
     steps: tuple[str, ...] = ("16", "64", ALL)
     """Numbers of sampling steps; all is one cell per step. next_token always has one cell per step."""
-    repeats: int = 2
+    repeats: Annotated[int, Field(ge=1)] = 2
     """Runs of each row, fewer if they would take longer than max_seconds; the fastest counts."""
-    max_seconds: float = 40.0
+    max_seconds: Annotated[float, Field(gt=0)] = 40.0
     """Skip, and list, a row if one run is predicted to take longer."""
-    vocabulary: int = 16384
+    vocabulary: Annotated[int, Field(ge=1)] = 16384
     """Codes per cell."""
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; torch's default if unset."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
@@ -77,14 +80,6 @@ class SamplingBench:
         for name in ("sizes", "models", "grids", "batches", "steps"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: none given, must be at least one")
-        numbers = [("grids", value) for value in self.grids] + [("batches", value) for value in self.batches]
-        numbers += [("repeats", self.repeats), ("vocabulary", self.vocabulary)]
-        numbers += [] if self.threads is None else [("threads", self.threads)]
-        for name, number in numbers:
-            if number < 1:
-                raise ValueError(f"{name}: {number} given, must be at least 1")
-        if not self.max_seconds > 0:
-            raise ValueError(f"max_seconds: {self.max_seconds} given, must be above 0")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ import dataclasses
 import logging
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from heptapod.distributed.device import resolve_device
 from heptapod.tools.bench.timing import num_threads, uses_process_time
@@ -27,24 +29,25 @@ from heptapod.tools.planning.flops import training_flops
 from heptapod.tools.planning.gpus import gpu_of_device
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.recipe import Recipe
+from heptapod.utils.config import settings
 from heptapod.utils.logging import Progress
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@settings
 class TrainingBench:
     """Settings of the training benchmark."""
 
     models: tuple[str, ...] = (OWN, "next_token", "cross:all/3", "global:1/all", "global:4/4", "global:4/all")
     """Heads and supervision densities: own (the recipe's), next_token, or HEAD:PREFIXES/TARGETS such as global:4/all.
     All models are in memory at once."""
-    rounds: int = 10
+    rounds: Annotated[int, Field(ge=1)] = 10
     """Training steps of each model, in turns; the fastest counts. One more warms up."""
-    max_seconds: float = 60.0
+    max_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Stop after the round in which this time is over. Skip, and list, a model whose first two steps would surely take
     longer."""
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; torch's default if unset. With one thread the CPU time of the process counts, not wall time."""
     memory: bool = True
     """Also measure peak memory (on a CPU in a separate process)."""
@@ -57,12 +60,6 @@ class TrainingBench:
         """
         if not self.models:
             raise ValueError("models: none given, must be at least one")
-        for name in ("rounds", "threads"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ValueError(f"{name}: {number} given, must be at least 1")
-        if not self.max_seconds > 0:
-            raise ValueError(f"max_seconds: {self.max_seconds} given, must be above 0")
         return list(dict.fromkeys(parse_variant(text, recipe) for text in self.models))
 
 

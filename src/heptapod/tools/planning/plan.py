@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from heptapod.data.cache_writer import stored_dtype
 from heptapod.models.heptapod import parameters_by_part
@@ -14,29 +16,22 @@ from heptapod.tools.planning.flops import TrainingFlops, training_flops
 from heptapod.tools.planning.gpus import GIB, GPU
 from heptapod.tools.planning.sampling import SamplingFlops, sampling_flops
 from heptapod.tools.planning.training_setup import TrainingSetup
+from heptapod.utils.config import settings
 from heptapod.utils.logging import Progress
 
 SAMPLED_IMAGES = 50_000
 SECONDS_PER_DAY = 86_400
 
 
-@dataclass(frozen=True)
+@settings
 class Hardware:
     """The GPUs that train a recipe."""
 
     gpu: GPU
-    gpus: int = 1
-    utilization: float = 0.4
+    gpus: Annotated[int, Field(ge=1)] = 1
+    utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPUs' peak that the matrix products reach."""
-    dollars_per_gpu_hour: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.gpus < 1:
-            raise ValueError(f"gpus: {self.gpus} given, must be at least 1")
-        if not 0 < self.utilization <= 1:
-            raise ValueError(f"utilization: {self.utilization} given, must be above 0 and at most 1")
-        if self.dollars_per_gpu_hour is not None and not self.dollars_per_gpu_hour >= 0:
-            raise ValueError(f"dollars_per_gpu_hour: {self.dollars_per_gpu_hour} given, must be at least 0")
+    dollars_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True)
