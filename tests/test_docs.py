@@ -48,9 +48,11 @@ PAGES = [
 ]
 COMMAND_LINE = ("heptapod.cli", "heptapod.cli", "heptapod.tools.bench")
 """Not in the reference: it explains itself (``--help``)."""
-SMALL = [
+SMALL_TOKENIZER = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
-    "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
+]  # fmt: skip
+SMALL = [
+    *SMALL_TOKENIZER, "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
     "--train.steps", "4", "--train.batch_size", "4", "--train.eval_images", "4",
 ]  # fmt: skip
 
@@ -122,8 +124,8 @@ def after_commands(place: Path) -> Path:
             seen.append(arguments)
             if arguments[0] == "studio":  # on a free port, and ended as soon as it would serve
                 arguments += ["--port", "0"]
-            trains = arguments[0] in ("train", "train-tokenizer", "demo") and "--help" not in arguments
-            assert main([*arguments, *(SMALL if trains else [])]) == 0, command
+            small = {"train": SMALL, "demo": SMALL, "train-tokenizer": SMALL_TOKENIZER}.get(arguments[0], [])
+            assert main([*arguments, *(small if "--help" not in arguments else [])]) == 0, command
     return place
 
 

@@ -319,7 +319,7 @@ def test_belief_picture(heptapod: Heptapod) -> None:
         ({"labels": [0, 1], "seed": [1]}, "seed: 1 seeds given for 2 images"),
         ({"labels": [0], "stepz": 3}, "unknown setting 'stepz'; did you mean 'steps'"),
         ({"count": 0}, "count: 0 given"),
-        ({"labels": [0], "count": 2}, "count: 2 given beside 1 labels"),
+        ({"labels": [0], "count": 2}, "count: 2 given together with 1 labels"),
         ({"labels": [0], "batch_size": 0}, "batch_size: 0 given"),
         ({"labels": ["²"]}, "label: '²' is no class"),
         ({"labels": [0], "steps": 3, "schedule": [10, 10]}, "steps: 3 given, but the schedule has 2 steps"),

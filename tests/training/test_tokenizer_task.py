@@ -17,7 +17,7 @@ from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig, VQConfig, lo
 from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from heptapod.tokenizers.losses import adaptive_weight, pixel_loss
-from heptapod.tokenizers.store import AnyTrainableConfig, build_trainable
+from heptapod.tokenizers.store import build_trainable
 from heptapod.tokenizers.trainable import Reconstruction
 from heptapod.training import TrainConfig, Trainer
 from heptapod.training.checkpoint import flat, read_checkpoint
@@ -40,7 +40,9 @@ def images_of(count: int, size: int = 16) -> ImageSet:
     return ImageSet(pixels.to(torch.uint8), torch.zeros(count, dtype=torch.long), names, ["one"])
 
 
-def task_of(model: AnyTrainableConfig = VQ, size: int = 16, count: int = 64, **losses: Any) -> TokenizerTask:
+def task_of(
+    model: VQConfig | FSQConfig | VAEConfig = VQ, size: int = 16, count: int = 64, **losses: Any
+) -> TokenizerTask:
     images = images_of(count, size)
     return TokenizerTask(build_trainable(model, 0), LossesConfig(**losses), images, images_of(16, size), 0)
 
@@ -52,7 +54,7 @@ def batch_of(task: TokenizerTask, count: int = 4) -> Batch:
 
 
 @pytest.mark.parametrize("model", [VQ, FSQ, VAE], ids=["vq", "fsq", "vae"])
-def test_every_kind_learns_to_reconstruct(tmp_path: Path, model: AnyTrainableConfig) -> None:
+def test_every_kind_learns_to_reconstruct(tmp_path: Path, model: VQConfig | FSQConfig | VAEConfig) -> None:
     task = task_of(model, count=256)
     config = TrainConfig(
         steps=150, batch_size=16, learning_rate=3e-3, warmup_steps=10, precision="float32", ema_decay=0.9,

@@ -92,7 +92,7 @@ def evaluate_generation(
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
     if samples is not None and (options or labels or label_policy):
         named = next(iter(options), "labels" if labels else "label_policy")
-        raise ValueError(f"{named}: given beside --samples, which are sampled already")
+        raise ValueError(f"{named}: given together with --samples, which are sampled already")
     started = time.perf_counter()
     place = resolve_device(device)
     evaluated: ModelSamples | ImageStream
@@ -130,6 +130,6 @@ def _check(model: str | None, samples: str | None, npz: str | None, batch_size: 
     if npz is not None and Path(npz).suffix != ".npz":
         raise ValueError(f"npz: {npz} given, must end in .npz")
     if npz is not None and samples is not None:
-        raise ValueError(f"npz: {npz} given beside --samples, which are in a file already")
+        raise ValueError(f"npz: {npz} given together with --samples, which are in a file already")
     check_at_least(1, batch_size=batch_size)
     check_at_least(0, seed=seed)

@@ -79,7 +79,7 @@ def generate(
         fixed = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
         fixed |= {"count": count != COUNT, "seed": seed, "compile": compile}
         if given := [*(name for name, value in fixed.items() if value), *sampling.given()]:
-            raise ValueError(f"{given[0]}: given beside --from {from_}, which decides it")
+            raise ValueError(f"{given[0]}: given together with --from {from_}, which decides it")
         reproduce_file(from_, model, device, output_files(out, "samples.png"))
         return
     if model is None:

@@ -63,7 +63,7 @@ def write_cache(
     """Encodes a whole set of images once, so that training reads tokens instead of images.
 
     The cache holds the tokens in shards, labels and class names, the tokenizer, an index with counts and checksums, and
-    a contact sheet of decoded images. The same command again goes on where it was stopped. Several processes share the
+    a contact sheet of decoded images. Run the same command again to resume. Several processes share the
     work: `torchrun --nproc_per_node 8 -m heptapod tokenize ...`. Train from the cache with
     `heptapod train RECIPE --data CACHE`.
 
@@ -78,7 +78,7 @@ def write_cache(
         dtype: How continuous tokens are stored; codes are stored as small integers.
         batch_size: Images encoded at a time.
         shard_size: Images per shard.
-        device: auto, cpu, cuda, ...; of several processes each takes a GPU of its own.
+        device: auto, cpu, cuda, ...; each of several processes uses a separate GPU.
     """
     values = {
         "image_size": image_size,
@@ -118,7 +118,7 @@ def import_published(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Brings a tokenizer that others published into a folder that every command takes.
+    """Converts a published tokenizer into a tokenizer folder for every command.
 
     Its weights must fit to the last tensor. A continuous tokenizer is measured on images (mean and standard deviation
     of every latent channel), so that its tokens are normalized.

@@ -115,7 +115,7 @@ def probe_layers(
 
 
 def probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, seed: int = 0) -> Accuracy:
-    """Tells classes from features: multinomial logistic regression, and the nearest neighbors by cosine.
+    """Classifies features: multinomial logistic regression, and the nearest neighbors by cosine.
 
     Both see features brought to mean 0 and variance 1 over the training images. The strength of the regularization is
     chosen on a fifth of the training images, of every class alike.

@@ -66,7 +66,7 @@ class ModelSamples:
     def __post_init__(self) -> None:
         check_at_least(1, count=self.count)
         if self.policy is not None and self.labels:
-            raise ValueError(f"label_policy: {self.policy} given beside labels; leave one of them out")
+            raise ValueError(f"label_policy: {self.policy} given together with labels; leave one of them out")
         if self.policy is None and not self.labels:
             self.policy = "balanced" if self.heptapod.class_names else "none"
         # The classes of the policy "reference" are known only with the reference; until then every class occurs once.

@@ -301,7 +301,7 @@ class Heptapod(ModelBundle):
         if not labels:
             raise ValueError("labels: none given; name at least one class")
         if count is not None and count != len(labels):
-            raise ValueError(f"count: {count} given beside {len(labels)} labels; leave one of them out")
+            raise ValueError(f"count: {count} given together with {len(labels)} labels; leave one of them out")
         return [self._label_index(label) for label in labels]
 
     def _label_index(self, label: int | str) -> int:

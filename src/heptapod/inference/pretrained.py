@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class PretrainedConfig:
     """Hash of the tokenizer the model was trained with."""
     label_dropout: float | None = None
     """Probability of training without the label; None if it is not known."""
+    imports: list[str] = field(default_factory=list)
+    """Files, modules or packages that register the custom parts of the model; never imported by loading it."""
     format: str = FORMAT
     """Version of this file."""
 

@@ -77,7 +77,7 @@ class Record:
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.labels) != len(self.seeds):
-            raise ValueError(f"seeds: {len(self.seeds)} given beside {len(self.labels)} labels")
+            raise ValueError(f"seeds: {len(self.seeds)} given together with {len(self.labels)} labels")
         if min(self.labels) < 0 and set(self.labels) != {-1}:
             raise ValueError(f"labels: {self.labels} given, must be all -1 (no label) or all classes")
 

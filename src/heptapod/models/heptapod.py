@@ -37,7 +37,7 @@ class ReadCache:
     backbone: KVCache
     head: KVCache | None
     hidden: Tensor
-    """(B, 1 + N, D): h_0, h_1, … as far as read."""
+    """(B, 1 + N, D): h_0, h_1, … of the tokens read so far."""
     cells: Tensor
     """(B, 1 + N) int64: the cell of each token read."""
 

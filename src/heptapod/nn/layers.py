@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises (..., D)."""
+        """Normalizes (..., D)."""
         # The cast keeps bf16 activations on the fused kernel, which wants one dtype.
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
 

@@ -13,7 +13,7 @@ from heptapod.utils.random import Stream, numpy_generator
 
 @dataclass
 class CodebookStatistics:
-    """What a batch tells the codebook; statistics of several micro-batches add up."""
+    """Codebook statistics of a batch; those of several micro-batches add up."""
 
     counts: Tensor
     """(V,): vectors assigned to each code."""

@@ -56,7 +56,7 @@ class FiniteScalarQuantizer(nn.Module):
         self.register_buffer("place", torch.tensor(place), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Quantised values (…, C) in [-1, 1] of x (…, C); gradients pass the rounding as if it were not there."""
+        """Quantized values (…, C) in [-1, 1] of x (…, C); straight-through gradients."""
         half_levels = (self.levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0).to(x.dtype)
         shift = (offset / half_levels).atanh()
@@ -71,7 +71,7 @@ class FiniteScalarQuantizer(nn.Module):
         return (digits * self.place).sum(-1)
 
     def values(self, codes: Tensor) -> Tensor:
-        """Quantised values (…, C) float32 of codes (…)."""
+        """Quantized values (…, C) float32 of codes (…)."""
         digits = codes.unsqueeze(-1) // self.place % self.levels
         half = self.levels // 2
         return (digits - half) / half

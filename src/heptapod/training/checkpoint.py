@@ -1,4 +1,4 @@
-"""Checkpoints, written by torch.distributed.checkpoint beside training: folders that are whole or absent.
+"""Checkpoints, written by torch.distributed.checkpoint while training continues: folders that are whole or absent.
 
 ```text
 checkpoints/step-00000250/  shard-….safetensors: model, ema, optimizer, each process its share

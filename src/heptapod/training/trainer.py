@@ -45,10 +45,10 @@ def check_processes(config: TrainConfig) -> None:
 
 
 class Trainer:
-    """Trains a task in a run folder, going on from its last checkpoint if it has one.
+    """Trains a task in a run folder, resuming from its last checkpoint if it has one.
 
     Several processes (torchrun) share every batch; the weights are those of one process with the whole batch, and the
-    first process writes the files.
+    files are written by rank 0.
 
     Args:
         task: what is trained.

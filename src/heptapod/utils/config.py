@@ -142,7 +142,7 @@ def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
 
 
 def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
-    """The first problem of a validation error in one line."""
+    """A one-line message about the first problem of a validation error."""
     first, *others = error.errors(include_url=False)
     if first["loc"] and isinstance(first["loc"][0], int):  # by position
         first["loc"] = (dataclasses.fields(cls)[first["loc"][0]].name, *first["loc"][1:])  # type: ignore[arg-type]

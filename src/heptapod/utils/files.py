@@ -98,8 +98,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """
     header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
     data = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    # In a folder of its own, for save_file writes under a random name first: what is left of a process that is killed
-    # meanwhile goes with the folder, when the file is written anew.
+    # In a separate folder, because save_file first writes under a random name: leftovers of a killed process are
+    # removed with the folder when the file is written again.
     temporary = path.parent / f"{TEMPORARY}{path.name}"
     _remove(temporary)
     temporary.mkdir(parents=True)

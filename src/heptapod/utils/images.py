@@ -16,7 +16,7 @@ from heptapod.utils.files import write_atomically
 
 GAP = 2
 LONGEST = 2048
-"""Nothing is enlarged beyond so many pixels."""
+"""Images are not enlarged beyond this number of pixels."""
 BACKGROUND = (255, 255, 255)
 INK = (40, 40, 40)
 

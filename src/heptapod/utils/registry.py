@@ -49,7 +49,7 @@ class Registry:
             kind: name in recipes and in saved models.
             cls: the class.
             config: its config class, a dataclass made with :func:`heptapod.utils.config.settings`, with a field
-                ``kind`` whose default is this kind; None for no settings of its own.
+                ``kind`` whose default is this kind; None for no extra settings.
 
         Raises:
             ValueError: if another class is registered under that name, or the config class is not as described.
