@@ -196,7 +196,7 @@ def test_a_cache_is_whole_and_is_finished_where_it_was_not(here: Path) -> None:
 def test_a_run_goes_on_to_the_same_weights(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("train", "recipe.yaml", "--out", "run")
     told = capsys.readouterr()
-    assert f"going on from step {EXPECTED['run']['stopped_after']}" in told.out + told.err
+    assert f"resuming from step {EXPECTED['run']['stopped_after']}" in told.out + told.err
     assert_same_weights(load_file("run/last/model.safetensors"), load_file("expected/run.safetensors"), "average")
     run("export", "run", "--weights", "model", "--out", "exported")
     trained = load_file("exported/model.safetensors")
@@ -226,7 +226,7 @@ def test_a_tokenizer_run_goes_on_to_the_same_weights(here: Path, capsys: pytest.
     expected = EXPECTED["tokenizer_run"]
     run("train-tokenizer", "tokenizer.yaml", "--out", "tokenizer_run")
     told = capsys.readouterr()
-    assert f"going on from step {expected['stopped_after']}" in told.out + told.err
+    assert f"resuming from step {expected['stopped_after']}" in told.out + told.err
     weights = load_file("tokenizer_run/tokenizer/last/model.safetensors")
     parts = {name: tensor.flatten()[:: expected["every_nth"]] for name, tensor in weights.items()}
     assert_same_weights(parts, load_file("expected/tokenizer_run.safetensors"), "tokenizer")

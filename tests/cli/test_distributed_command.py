@@ -196,7 +196,7 @@ def errors(task: dict[str, Any]) -> list[str]:
         ("steps", "heptapod: error: steps: 99 given"),
         (
             "device",
-            "heptapod: error: device: cpu:0 given, but each of several processes takes a GPU",
+            "heptapod: error: device: cpu:0 given, but every process has its own GPU",
         ),
         ("first", "heptapod: error: colors: cannot see"),
         ("second", "heptapod: error in process 1 of 2: colors: cannot see"),
@@ -223,7 +223,7 @@ def test_the_parser_is_heard_once(together: Any) -> None:
 
 def test_work_of_one_process_says_so(together: Any) -> None:
     assert [task["one only"]["code"] for task in together] == [2, 2]
-    told = "heptapod: error: edit is the work of one process; start it without torchrun\n"
+    told = "heptapod: error: edit runs in one process; start it without torchrun\n"
     assert [task["one only"]["err"] for task in together] == [told, ""]
 
 

@@ -170,5 +170,5 @@ def test_processes_that_see_images_of_different_sizes(
 
 def test_each_process_takes_its_own_device(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_group, "is_distributed", lambda: True)
-    with pytest.raises(ValueError, match=r"device: cuda:1 given, but each of several processes takes a GPU of its own"):
+    with pytest.raises(ValueError, match=r"device: cuda:1 given, but every process has its own GPU"):
         write_cache(str(place / "vq"), data=str(place / "images"), out=str(tmp_path / "c"), device="cuda:1")

@@ -71,7 +71,7 @@ def test_a_killed_worker_and_a_terminated_job(recipe: str, tmp_path: Path) -> No
     began = time.monotonic()
     _, errors = broken.communicate(timeout=60)
     assert time.monotonic() - began < 10
-    assert "going on from step" in errors
+    assert "resuming from step" in errors
     assert "stopped by SIGTERM after step" in errors
     last = checkpoints(tmp_path / "broken" / "checkpoints")[-1]
     assert problem_of(last) is None

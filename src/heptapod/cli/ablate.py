@@ -8,8 +8,9 @@ import logging
 from heptapod.tools.ablation.report import write_report
 from heptapod.tools.ablation.run import check_same, collect, run_study
 from heptapod.tools.ablation.study import Study, all_runs, build_study, read_study, study_names
-from heptapod.utils.arguments import HELP, Group, parse_arguments
+from heptapod.utils.arguments import HELP, parse_arguments
 from heptapod.utils.config import from_dict, settings, to_yaml
+from heptapod.utils.options import Group
 
 logger = logging.getLogger(__name__)
 ABOUT = (

@@ -11,8 +11,9 @@ from pydantic import Field
 from heptapod.tools.planning.training_setup import SetupOverrides
 from heptapod.training.config import TrainConfig
 from heptapod.training.recipe import Recipe, build_recipe, read_recipe, recipe_names, recipe_options
-from heptapod.utils.arguments import HELP, Group, parse_arguments
+from heptapod.utils.arguments import HELP, parse_arguments
 from heptapod.utils.config import from_dict, settings
+from heptapod.utils.options import Group
 
 O = TypeVar("O")  # noqa: E741 - options
 

@@ -15,90 +15,17 @@ import dataclasses
 import inspect
 import keyword
 import re
-import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field
+from typing import Annotated, Any, TypeVar
 
-import yaml
-
-from heptapod.utils.config import from_dict, nearest, settings, to_dict
+from heptapod.utils.config import from_dict, nearest, settings
+from heptapod.utils.options import NOTHING, Group, Option, Tree, leaves, members_of, option_tree
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
-WORDS = {"true": True, "false": False, "none": None, "null": None}
-NOTHING = object()
-"""Default of a required option."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a command."""
-
-    key: str
-    """Dotted name with underscores."""
-    types: tuple[Any, ...]
-    """The members of its type, without annotations."""
-    default: Any
-    """Shown by ``--help``; NOTHING if the option is required."""
-    help: str = ""
-    limits: str = ""
-    metavar: str | None = None
-    is_positional: bool = False
-    path: str = ""
-    """Dotted name of the field, where it is not the key."""
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether it needs no value."""
-        return bool in self.types
-
-    @property
-    def is_list(self) -> bool:
-        """Whether it takes several values."""
-        return any(typing.get_origin(member) in (list, tuple) for member in self.types)
-
-    @property
-    def hint(self) -> str:
-        """Limits and default, for ``--help``."""
-        default = "required" if self.default is NOTHING else f"default: {_text(self.default)}"
-        return f"({self.limits}; {default})" if self.limits else f"({default})"
-
-    def parse(self, tokens: Sequence[str]) -> Any:
-        """The value of the words after the option."""
-        if self.is_list:
-            if len(tokens) != 1:
-                return [self._element(token) for token in tokens]
-            if tokens[0].startswith("["):
-                return _yaml(tokens[0])
-            choices = [choice for member in self.types for choice in typing.get_args(member)]
-            if tokens[0] in choices or (tokens[0].lower() in ("none", "null") and type(None) in self.types):
-                return _scalar(tokens[0], self.types)
-            separator = "," if self._elements() == (int,) else None
-            return [self._element(token) for token in (tokens[0].split(separator) if separator else tokens)]
-        if self.is_positional:  # the name of a file, say, which may be "none"
-            return _scalar(tokens[0], tuple(member for member in self.types if member is not type(None)))
-        return _scalar(tokens[0], self.types)
-
-    def _elements(self) -> tuple[Any, ...]:
-        sequence = next(member for member in self.types if typing.get_origin(member) in (list, tuple))
-        return _members(typing.get_args(sequence)[0])
-
-    def _element(self, token: str) -> Any:
-        return _scalar(token, self._elements())
-
-
-@dataclass(frozen=True)
-class Group:
-    """A settings class whose fields are options, with the values that a file gives them."""
-
-    cls: type[Any]
-    values: Mapping[str, Any] = field(default_factory=dict)
-    without: Collection[str] = ()
-    """Dotted names of settings and groups that are no options of this command."""
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    """Short names of settings."""
+FLAG_VALUES = ("true", "false", "none", "null")
 
 
 def parse_function(function: Callable[..., T], command: str, arguments: Sequence[str], **text: str) -> Callable[[], T]:
@@ -150,8 +77,8 @@ def parse_arguments(
         SystemExit: once the help is printed.
     """
     is_help = any(word in HELP for word in arguments)
-    trees = [_tree(group, _Kinds(group, arguments)) for group in groups]
-    options = {option.key: option for tree in trees for option in _leaves(tree)}
+    trees = [option_tree(group, arguments) for group in groups]
+    options = {option.key: option for tree in trees for option in leaves(tree)}
     aliases = {short: key for group in groups for short, key in group.aliases.items()}
     words = ["--help"] if is_help else _normalized(arguments, options, aliases)
     given, unknown = _tyro(trees, command, words, about)
@@ -160,7 +87,7 @@ def parse_arguments(
     results: list[dict[str, Any]] = []
     for tree in trees:
         values: dict[str, Any] = {}
-        for option in _leaves(tree):
+        for option in leaves(tree):
             if option.key in given:
                 _set(values, option.path or option.key, option.parse(given[option.key]))
             elif option.default is NOTHING:
@@ -168,77 +95,6 @@ def parse_arguments(
                 raise ValueError(f"{option.key}: none given; {name} is required (heptapod {command} --help)")
         results.append(values)
     return results
-
-
-class _Kinds:
-    """The config class of a setting that has several kinds: the one that arguments or values choose."""
-
-    def __init__(self, group: Group, arguments: Sequence[str]) -> None:
-        self._arguments = [word.replace("-", "_") if word.startswith("--") else word for word in arguments]
-        self._values = group.values
-
-    def choose(self, key: str, registry: Any) -> tuple[str, type[Any]]:
-        """The kind of ``key`` and its config class."""
-        values: Any = self._values
-        for part in key.split("."):
-            values = values.get(part, {}) if isinstance(values, Mapping) else {}
-        kind = values.get("kind", registry.default) if isinstance(values, Mapping) else registry.default
-        option = f"__{key}.kind"
-        for number, word in enumerate(self._arguments):
-            name, equals, value = word.partition("=")
-            if name == option:
-                kind = value if equals else "".join(self._arguments[number + 1 : number + 2])
-        try:
-            return kind, registry.config_type(kind)
-        except ValueError as error:
-            raise ValueError(f"{key}.{error}") from None
-
-
-Tree = dict[str, "Option | tuple[str, Tree]"]
-"""Options by name; a group of them has its help and its own tree."""
-
-
-def _tree(group: Group, kinds: _Kinds) -> Tree:
-    return _tree_of(group.cls, group.values, ("", ""), frozenset(group.without), kinds)
-
-
-def _tree_of(cls: type[Any], values: Any, prefixes: tuple[str, str], without: frozenset[str], kinds: _Kinds) -> Tree:
-    """The options of a settings class; ``prefixes`` are those of their names and of their fields."""
-    import tyro
-
-    tree: Tree = {}
-    plain, annotated = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
-    fields = getattr(cls, "__pydantic_fields__", {})
-    values = values if isinstance(values, Mapping) else {}
-    for entry in dataclasses.fields(cls):
-        notes = typing.get_args(annotated[entry.name])[1:] if hasattr(annotated[entry.name], "__metadata__") else ()
-        named = next((note for note in notes if hasattr(note, "metavar") and hasattr(note, "prefix_name")), None)
-        name = (named and named.name) or entry.name
-        key, path = prefixes[0] + name, prefixes[1] + entry.name
-        if key in without:
-            continue
-        text = _help_of(cls, entry) or next(filter(None, (getattr(note, "help", None) for note in notes)), "")
-        registry = next((note for note in notes if hasattr(note, "config_type")), None)
-        members = _members(plain[entry.name])
-        inner: Any = next(filter(dataclasses.is_dataclass, members), None)
-        default = values.get(entry.name, _default_of(entry))
-        within = default if isinstance(default, Mapping) else _as_values(default)
-        if registry is not None:
-            kind, inner = kinds.choose(key, registry)
-            within = within if within.get("kind", registry.default) == kind else {"kind": kind}
-        if inner is not None:
-            is_flat = tyro.conf.OmitArgPrefixes in notes
-            branch = _tree_of(inner, within, (prefixes[0] if is_flat else f"{key}.", f"{path}."), without, kinds)
-            if registry is not None and isinstance(option := branch.get("kind"), Option):
-                branch["kind"] = dataclasses.replace(option, metavar=_choices(registry.kinds()))
-            tree |= branch if is_flat else {name: (text, branch)}
-            continue
-        metavar = (named and named.metavar) or _metavar(members)
-        tree[name] = Option(
-            key, members, default, text, _limits(annotated[entry.name], fields.get(entry.name)), metavar,
-            tyro.conf.Positional in notes, path,
-        )  # fmt: skip
-    return tree
 
 
 def _tyro(trees: list[Tree], command: str, words: list[str], about: str) -> tuple[dict[str, list[str]], list[str]]:
@@ -308,21 +164,18 @@ def _normalized(arguments: Sequence[str], options: Mapping[str, Option], aliases
         name, equals, text = word[2:].partition("=")
         key = name.replace("-", "_")
         key = aliases.get(key, key)
-        following = (
-            arguments[position] if position < len(arguments) and not arguments[position].startswith("--") else None
-        )
+        following = next((text for text in arguments[position : position + 1] if not text.startswith("--")), None)
         if (switch := _switched_off(key, options)) and not equals:
             words.append(f"--{_dashed(switch)}=false")
             continue
         if key not in options:
             if below := [other for other in options if other.startswith(f"{key}.")]:
                 given = text if equals else following
-                raise ValueError(
-                    f"{key}: {given!r} given, but this is a group of settings; write --{_dashed(below[0])}"
-                )
+                inner = f"{key}.kind" if f"{key}.kind" in below else below[0]
+                raise ValueError(f"{key}: {given!r} given, but it is a group of settings, such as --{_dashed(inner)}")
             raise ValueError(f"unknown setting {key!r}{nearest(key, list(options))}")
         option = options[key]
-        if not equals and option.is_flag and (following is None or following.lower() not in WORDS):
+        if not equals and option.is_flag and (following is None or following.lower() not in FLAG_VALUES):
             equals, text = "=", "true"
         elif not equals and following is None and not option.is_list:
             raise ValueError(f"{key}: no value given; write --{_dashed(key)} VALUE")
@@ -355,8 +208,8 @@ def _options_of(function: Callable[..., object]) -> type[Any]:
         required = parameter.default is inspect.Parameter.empty
         metadata = {"help": text.get(name, "")}
         default = field(metadata=metadata) if required else field(default=parameter.default, metadata=metadata)
-        if required and dataclasses.is_dataclass(_members(typing.get_type_hints(function)[name])[0]):
-            default = field(default_factory=_members(typing.get_type_hints(function)[name])[0], metadata=metadata)
+        if required and dataclasses.is_dataclass(members_of(typing.get_type_hints(function)[name])[0]):
+            default = field(default_factory=members_of(typing.get_type_hints(function)[name])[0], metadata=metadata)
         fields.append((name, hints[name], default))
     return settings(dataclasses.make_dataclass(function.__name__, fields, kw_only=True))
 
@@ -366,119 +219,6 @@ def _parameter_help(doc: str) -> Iterator[tuple[str, str]]:
     section = re.split(r"\n\w+:\n", doc.partition("\nArgs:\n")[2])[0]
     for match in re.finditer(r"^    (\w+): (.*(?:\n     .*)*)", section, flags=re.M):
         yield match[1], " ".join(match[2].split())
-
-
-def _help_of(cls: type[Any], entry: dataclasses.Field[Any]) -> str:
-    described = (getattr(base, "__pydantic_fields__", {}).get(entry.name) for base in cls.__mro__)
-    texts = [entry.metadata.get("help"), *(getattr(known, "description", None) for known in described)]
-    return " ".join(next(filter(None, texts), "").split())
-
-
-def _default_of(entry: dataclasses.Field[Any]) -> Any:
-    if entry.default_factory is not dataclasses.MISSING:
-        return entry.default_factory()
-    default = entry.default
-    if default is dataclasses.MISSING:
-        return NOTHING
-    return getattr(default, "default", default) if type(default).__name__ == "FieldInfo" else default
-
-
-def _as_values(default: Any) -> dict[str, Any]:
-    return (
-        {entry.name: getattr(default, entry.name) for entry in dataclasses.fields(default)}
-        if (dataclasses.is_dataclass(default))
-        else {}
-    )
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
-
-
-def _limits(*sources: Any) -> str:
-    """The limits in an annotation, in words."""
-    found: dict[str, str] = {}
-    for source in sources:
-        for note in _notes(source):
-            for limit in ("ge", "gt", "le", "lt", "multiple_of"):
-                if (bound := getattr(note, limit, None)) is not None:
-                    found.setdefault(limit, {"ge": "at least", "gt": "above", "le": "at most", "lt": "below",
-                                             "multiple_of": "a multiple of"}[limit] + f" {bound:,}")  # fmt: skip
-    return ", ".join(found.values())
-
-
-def _notes(source: Any) -> Iterator[Any]:
-    for note in [*getattr(source, "__metadata__", ()), *getattr(source, "metadata", ())]:
-        yield note
-        yield from getattr(note, "metadata", ())
-    for argument in typing.get_args(source):
-        if not isinstance(argument, str):
-            yield from _notes(argument)
-
-
-def _scalar(text: str, members: tuple[Any, ...]) -> Any:
-    """One word as YAML, or as it stands where the setting is a string."""
-    if any(text in typing.get_args(member) for member in members):
-        return text
-    if type(None) in members and text in (("None", "null") if str in members else ("None", "none", "null")):
-        return None
-    if str in members:
-        return text
-    return _yaml(text)
-
-
-def _yaml(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _metavar(members: tuple[Any, ...]) -> str:
-    names: list[str] = []
-    for member in members:
-        if typing.get_origin(member) is Literal:
-            names.append(_choices(map(str, typing.get_args(member))))
-        elif typing.get_origin(member) in (list, tuple):
-            names.append(f"{_metavar(_members(typing.get_args(member)[0]))} ...")
-        elif member is bool:
-            names.append("[true|false]")
-        elif member is type(None):
-            names.append("null")
-        else:
-            names.append(getattr(member, "__name__", "value").upper().replace("ANY", "VALUE"))
-    return "|".join(names)
-
-
-def _choices(names: Any) -> str:
-    return "{" + ",".join(names) + "}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(_text, value)) or "none"
-    if dataclasses.is_dataclass(value):
-        return str(to_dict(value))
-    return str(value) or "none"
-
-
-def _leaves(tree: Tree) -> Iterator[Option]:
-    for entry in tree.values():
-        if isinstance(entry, Option):
-            yield entry
-        else:
-            yield from _leaves(entry[1])
 
 
 def _dashed(key: str) -> str:
