@@ -57,6 +57,20 @@ def commands(folder: Path, *lines: str) -> list[tuple[int, str]]:
     return [(int(code), out + error) for (out, code), error in zip(printed, errors, strict=False)]
 
 
+def test_forty_lines_are_enough(tmp_path: Path) -> None:
+    short = ROOT / "docs" / "examples" / "short.py"
+    assert len([line for line in short.read_text().splitlines() if line.strip()]) <= 40
+    assert f"```py\n{short.read_text()}```" in (ROOT / "docs" / "extending.md").read_text()
+    done = run(tmp_path, str(short), "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("kept cells identical: True\n")
+    done = run(
+        tmp_path, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import short, heptapod; "
+        "print(len(heptapod.Heptapod.from_pretrained('out/model').generate(['dark', 'light'])))", str(short.parent),
+    )  # fmt: skip
+    assert done.stdout == "2\n", done.stderr
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the example has run."""
