@@ -229,7 +229,7 @@ def test_gpus_by_the_name_of_their_device(device: str, name: str | None) -> None
     ("change", "message"),
     [
         ({"gpus": 0}, "gpus: 0 given"),
-        ({"utilization": 0.0}, "utilization: 0.0 given, must be above 0 and at most 1"),
+        ({"utilization": 0.0}, "utilization: 0.0 given, must be above 0"),
         ({"utilization": 1.5}, "utilization: 1.5 given"),
         ({"dollars_per_gpu_hour": -1.0}, "dollars_per_gpu_hour: -1.0 given"),
     ],
