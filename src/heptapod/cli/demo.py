@@ -1,4 +1,4 @@
-"""``heptapod demo``: real digits from nothing to judged pictures."""
+"""``heptapod demo``: trains on real digits, samples and scores the samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHOWN_PER_CLASS = 12
 
 
 def demo(arguments: list[str]) -> None:
-    """Trains on mnist5k, samples 1,000 digits, has them judged; writes samples.png, belief.png, metrics.json."""
+    """Trains on mnist5k, samples and classifies 1,000 digits; writes samples.png, belief.png, metrics.json."""
     recipe, options = parse_recipe("demo", ["demo", *arguments], PrintConfig, ABOUT)
     if printed(recipe, options):
         return
@@ -77,7 +77,7 @@ def demo(arguments: list[str]) -> None:
 
 
 def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]:
-    """Samples in equal numbers of every class, and how many the judge recognizes."""
+    """Samples the same number of digits per class, and measures how many the classifier recognizes."""
     classes = len(heptapod.class_names)
     labels = [i % classes for i in range(IMAGES)]
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Probes of a model while it is trained."""
+"""Probes of a model during training."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class ModelProbe:
     """Probes of every layer, on the same training and held-out images at each evaluation.
 
     Args:
-        config: how many images.
-        train: tokens to learn the classes from; the unaugmented view is read.
+        config: numbers of images.
+        train: labeled training tokens; the unaugmented view is used.
         validation: held-out tokens to test on.
         token_order: the order(s) the model is trained on.
-        seed: which training images are drawn.
+        seed: seed of the choice of training images.
     """
 
     def __init__(
         self, config: ProbeConfig, train: TokenSet, validation: TokenSet, token_order: TokenOrder, seed: int
     ) -> None:
-        drawn = train.subset(drawn_rows(len(train), config.images, seed))
+        subset = train.subset(drawn_rows(len(train), config.images, seed))
         self.token_order = token_order
         self.seed = seed
-        self.train, self.train_labels = drawn.head(len(drawn)), drawn.labels
+        self.train, self.train_labels = subset.head(len(subset)), subset.labels
         self.test, self.test_labels = validation.head(config.test_images), validation.labels[: config.test_images]
 
     def __call__(self, model: HeptapodModel) -> dict[str, float]:
-        """Accuracies on held-out images of the layer that is best on held-out training images, and its number."""
+        """Held-out accuracies of the layer that is best on held-out training images, and the index of that layer."""
         train, test = (layer_features(model, tokens, self.token_order) for tokens in (self.train, self.test))
         results = probe_layers(train, self.train_labels, test, self.test_labels, self.seed)
         best = best_layer(results)
@@ -50,7 +50,7 @@ class ModelProbe:
 def check_probe(
     config: ProbeConfig, label_dropout: float, train: ImageSet | TokenSet, validation: ImageSet | TokenSet, seed: int
 ) -> None:
-    """Refuses probes that a run cannot have.
+    """Checks that a run can have probes.
 
     Raises:
         ValueError: if the model is always given the label, the data has no labels or too few images of a class, or
@@ -59,11 +59,11 @@ def check_probe(
     if not config.images:
         return
     check_unlabeled(len(train.class_names), label_dropout)
-    drawn = torch.from_numpy(drawn_rows(len(train), config.images, seed))
+    rows = torch.from_numpy(drawn_rows(len(train), config.images, seed))
     held_out: Tensor = validation.labels[: config.test_images]
-    check_probe_labels(train.labels[drawn], held_out, train.class_names, "probe.images")
+    check_probe_labels(train.labels[rows], held_out, train.class_names, "probe.images")
 
 
 def drawn_rows(total: int, count: int, seed: int) -> np.ndarray:
-    """Which training images a probe learns from, ascending."""
+    """Indices of the training images of a probe, ascending."""
     return random_rows(numpy_generator(Stream.EVALUATION, seed, 3), total, count)

@@ -29,9 +29,9 @@ class ModelTask:
         train: tokens to train on.
         validation: held-out tokens.
         objective: token order and supervision density.
-        preview: draws a picture of samples.
+        preview: renders a picture of samples.
         export: writes the weights for use.
-        probe: further figures of a model at every evaluation.
+        probe: additional figures of the model at every evaluation.
     """
 
     name = "model"
@@ -77,13 +77,13 @@ class ModelTask:
         return LossOutput(objective_loss(self.module, batch.items, labels, supervision, generator))
 
     def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
-        """Nothing to do."""
+        """Does nothing."""
         return {}
 
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
-        """Held-out loss of the next cells (``val_loss``): of codes, the negative log-likelihood in nats per token.
+        """Held-out loss of the next cells (``val_loss``), for codes the negative log-likelihood in nats per token.
 
-        And what the probe finds, if there is one. Several processes share the images.
+        The figures of the probe, if there is one, are added. Several ranks share the images.
         """
         assert isinstance(module, HeptapodModel)
         tokens = self.validation.head(max_images)

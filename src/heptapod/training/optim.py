@@ -52,11 +52,11 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
 def empty_optimizer_tensors(
     module: nn.Module, optimizer: torch.optim.Optimizer, shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
-    """Makes the state that :func:`optimizer_tensors` once named, for a checkpoint to be read into.
+    """Allocates the state that :func:`optimizer_tensors` describes, to load a checkpoint into it.
 
     Args:
-        module: what the optimizer trains.
-        optimizer: without state.
+        module: the trained module.
+        optimizer: an optimizer without state.
         shapes: name and shape of every entry.
 
     Raises:
@@ -68,7 +68,7 @@ def empty_optimizer_tensors(
         if name not in parameters:
             raise ValueError(f"weights of another architecture: the optimizer's state has unknown {name}")
         parameter = parameters[name].detach()
-        # Laid out in memory (and over processes) like the parameter, as the fused optimizer needs it.
+        # Same memory layout (and sharding) as the parameter, which the fused optimizer requires.
         like = torch.zeros_like(parameter) if shape == parameter.shape else torch.zeros(shape, device=parameter.device)
         optimizer.state[parameters[name]][entry] = like
     return optimizer_tensors(module, optimizer)
@@ -78,9 +78,9 @@ class EMA:
     """Exponential moving average of weights and buffers.
 
     Args:
-        module: what is averaged, whole.
-        decay: of the average, warmed up as (1 + n) / (10 + n) after n updates; 0 means no average at all.
-        sharded: the module is about to be spread over processes: :meth:`shard` follows.
+        module: the unsharded module to average.
+        decay: decay of the average, warmed up as (1 + n) / (10 + n) after n updates; 0 disables the average.
+        sharded: the module will be sharded; call :meth:`shard` afterwards.
     """
 
     def __init__(self, module: nn.Module, decay: float, sharded: bool = False) -> None:
@@ -90,14 +90,14 @@ class EMA:
         self.tensors: dict[str, Tensor] = self._whole.state_dict()
 
     def shard(self, module: nn.Module) -> None:
-        """Keeps the share of the average that this process now has of the module's weights."""
+        """Shards the average like the weights of the module."""
         self._whole.to("meta")
         state = module.state_dict()
         self.tensors = {name: tensor.clone() for name, tensor in state.items()} if self.decay else state
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
-        """The averaged module, gathered from all processes for as long as it is used; all must enter."""
+        """The averaged module, gathered while the context is open; a collective, which all ranks must enter."""
         if not self._is_sharded:
             yield self._whole
             return
@@ -114,15 +114,15 @@ class EMA:
         if not self.decay:
             return
         decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
-        theirs, own = module.state_dict(), self.tensors
-        floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        lerp_all_([own[n] for n in floating], [theirs[n] for n in floating], 1 - decay)
-        for name in own.keys() - set(floating):
-            own[name].copy_(theirs[name])
+        weights, averages = module.state_dict(), self.tensors
+        floating = [name for name, tensor in averages.items() if tensor.is_floating_point()]
+        lerp_all_([averages[n] for n in floating], [weights[n] for n in floating], 1 - decay)
+        for name in averages.keys() - set(floating):
+            averages[name].copy_(weights[name])
 
 
 def lerp_all_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
-    """Moves tensors in place towards others; in one call where torch has its (private) operator for lists."""
+    """Interpolates tensors in place; in one call if torch has its (private) operator for lists."""
     if hasattr(torch, "_foreach_lerp_"):
         torch._foreach_lerp_(tensors, ends, weight)
         return

@@ -1,8 +1,8 @@
-"""How a task is spread over processes and devices. The models know nothing of it.
+"""Distributes a task over ranks and devices. The models do not depend on it.
 
-Every process computes the losses of its share of a batch; PyTorch's engines average the gradients. With ``ddp``
-(DistributedDataParallel) each holds all weights. With ``fsdp`` (FSDP2) each holds a share of them, and of gradients,
-optimizer and moving average; a block is gathered when it is computed.
+Every rank computes the losses of its part of a batch; PyTorch averages the gradients. With ``ddp``
+(DistributedDataParallel) each rank holds all weights. With ``fsdp`` (FSDP2) weights, gradients, optimizer state and
+moving average are sharded, and a block is gathered when it is computed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from heptapod.training.task import LossOutput, TrainTask
 
 
 def shards(config: TrainConfig) -> bool:
-    """Whether weights are spread over several processes."""
+    """Whether weights are sharded over several ranks."""
     return process_group.is_distributed() and config.strategy == "fsdp"
 
 
@@ -45,13 +45,13 @@ class Losses(nn.Module):
 
 
 class Parallel:
-    """A task whose losses are computed by several processes, or by one.
+    """A task whose losses are computed by one or several ranks.
 
     Args:
-        task: its module is changed in place: parameters may become shares of themselves, blocks are compiled or
-            computed twice as the configuration says.
-        config: strategy, activation checkpointing, compiling.
-        device: where the module is.
+        task: its module is changed in place: parameters may become shards, and blocks are compiled or recomputed in
+            the backward pass as the config says.
+        config: strategy, activation checkpointing, compilation.
+        device: the device of the module.
 
     Raises:
         ValueError: for a task that cannot be sharded.
@@ -70,14 +70,14 @@ class Parallel:
         if shards(config):
             shard(module, config, init_device_mesh(device.type, (process_group.world_size(),)))
         elif process_group.is_distributed():
-            # Of two adversaries one may have no part in a step.
+            # With a discriminator, one of the two modules may be unused in a step.
             unused = len(task.parts) > 1
             self.losses = DistributedDataParallel(self.losses, find_unused_parameters=unused)
 
     def gradients(self, last: bool) -> AbstractContextManager[Any]:
-        """The context of a micro-batch: with ddp the gradients of several are averaged at the last one.
+        """The context of a micro-batch: ddp averages gradients at the last micro-batch of a step only.
 
-        With fsdp at each: to keep them apart would take a gradient of the whole model in every process.
+        fsdp averages them at each, because unaveraged gradients would need the size of the whole model on every rank.
         """
         if isinstance(self.losses, DistributedDataParallel) and not last:
             return self.losses.no_sync()
@@ -87,7 +87,7 @@ class Parallel:
 def _blocks(module: nn.Module, setting: str) -> list[Block]:
     blocks = [part for part in module.modules() if isinstance(part, Block)]
     if not blocks:
-        raise ValueError(f"{setting} is for models, which are made of blocks; a tokenizer is small and does without")
+        raise ValueError(f"{setting}: given for a tokenizer, but it applies to the blocks of a model only")
     return blocks
 
 
@@ -95,19 +95,19 @@ def _recompute(block: Block) -> None:
     """Keeps only the input of a block for the backward pass, and computes the block again there."""
     forward = block.forward
 
-    def twice(*inputs: Any, **options: Any) -> Any:
+    def recomputed(*inputs: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs, **options)
         return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 
-    block.forward = twice
+    block.forward = recomputed
 
 
 def shard(module: nn.Module, config: TrainConfig, mesh: DeviceMesh) -> None:
-    """Spreads the parameters over the processes, block by block and the rest together.
+    """Shards the parameters over the ranks: each block separately, all other parameters together.
 
-    Under bfloat16 autocast the products of a block are computed in bfloat16 whatever its weights, so they are gathered
-    as such (the gains of its norms too, which rounds them): half the traffic and memory. Gradients are averaged in
+    Under bfloat16 autocast the matrix products of a block are computed in bfloat16, so its parameters are gathered in
+    bfloat16 (also the gains of its norms, which rounds them): half the traffic and memory. Gradients are averaged in
     float32.
     """
     half = config.precision == "bfloat16"

@@ -33,7 +33,7 @@ BATCH = 64
 
 
 class TokenizerTraining(nn.Module):
-    """What is trained together: a tokenizer and, for an adversarial loss, its discriminator."""
+    """The modules trained together: a tokenizer and, for an adversarial loss, its discriminator."""
 
     def __init__(self, tokenizer: TrainableTokenizer, discriminator: PatchDiscriminator | None) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TokenizerTraining(nn.Module):
         self.discriminator = discriminator
 
     def compile(self, *args: object, **kwargs: object) -> None:
-        """Compiles the parts, since they are called one by one."""
+        """Compiles each child module, because they are called separately."""
         for part in self.children():
             part.compile(*args, **kwargs)
 
@@ -51,13 +51,13 @@ class TokenizerTask:
 
     Args:
         tokenizer: the tokenizer.
-        losses: what its reconstructions are judged by.
+        losses: the reconstruction losses.
         train: images to train on.
         validation: held-out images.
         seed: keys the restarts of unused codes.
 
     Raises:
-        ValueError: if the images do not fit the tokenizer or the discriminator, or LPIPS has no weights here.
+        ValueError: if the images do not fit the tokenizer or the discriminator, or the LPIPS weights are missing.
     """
 
     name = "tokenizer"
@@ -65,13 +65,13 @@ class TokenizerTask:
     def __init__(
         self, tokenizer: TrainableTokenizer, losses: LossesConfig, train: ImageSet, validation: ImageSet, seed: int
     ) -> None:
-        tokenizer.grid(*train.size)  # refuses a size that does not fit
+        tokenizer.grid(*train.size)  # raises an error if the size does not fit
         self.module = TokenizerTraining(tokenizer, build_discriminator(losses, min(train.size), seed))
         self.config = losses
         self.train_items = train
         self.validation = validation
         self.seed = seed
-        # Frozen, so not a part of the module: neither averaged nor saved.
+        # Frozen and not part of the module, so it is neither averaged nor saved.
         self.lpips = load_lpips(losses.perceptual_network) if losses.perceptual_weight else None
         if self.lpips is not None and min(train.size) < self.lpips.architecture.smallest_side:
             raise ValueError(
@@ -87,16 +87,16 @@ class TokenizerTask:
 
     @property
     def parts(self) -> list[nn.Module]:
-        """The two adversaries, whose gradients have nothing to do with each other."""
+        """Tokenizer and discriminator, whose gradients are independent."""
         return list(self.module.children())
 
     @property
     def selects_best(self) -> bool:
-        """An adversary trades error for sharpness: with one the newest weights count."""
+        """Whether the best weights are selected by validation loss; with an adversarial loss the newest are used."""
         return not self.config.adversarial_weight
 
     def losses(self, batch: Batch, step: int) -> LossOutput:
-        """Reconstruction loss of a micro-batch and, from its start on, the losses of the two adversaries."""
+        """Reconstruction loss of a micro-batch and, from ``adversarial_start``, generator and discriminator loss."""
         tokenizer, config = self.module.tokenizer, self.config
         originals = to_float(batch.items).to(tokenizer.last_weight.dtype)
         output: Reconstruction = tokenizer(originals, KeyedGenerator(Stream.LOSS, batch.keys))
@@ -123,12 +123,16 @@ class TokenizerTask:
         weight = torch.ones((), device=loss.device)
         if self.config.adaptive_weight:
             weight = adaptive_weight(loss.mean(), generated.mean(), self.module.tokenizer.last_weight)
-        judged = discriminator_loss(discriminator(originals), discriminator(images.detach()))
-        metrics = {"generator": generated, "discriminator": judged, "adaptive_weight": weight.expand_as(judged)}
-        return self.config.adversarial_weight * weight * generated, judged, metrics
+        discriminated = discriminator_loss(discriminator(originals), discriminator(images.detach()))
+        metrics = {
+            "generator": generated,
+            "discriminator": discriminated,
+            "adaptive_weight": weight.expand_as(discriminated),
+        }
+        return self.config.adversarial_weight * weight * generated, discriminated, metrics
 
     def after_step(self, statistics: CodebookStatistics | None, step: int) -> dict[str, Tensor]:
-        """Moves the codebook, if there is one, by the statistics of all processes."""
+        """Updates the codebook, if there is one, with the statistics of all ranks."""
         tokenizer = self.module.tokenizer
         if statistics is None or not isinstance(tokenizer, VQTokenizer):
             return {}
@@ -136,7 +140,7 @@ class TokenizerTask:
         return {"codes_restarted": restarted, "codebook_perplexity": tokenizer.codebook.perplexity()}
 
     def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
-        """Held-out loss without its adversarial part (``val_loss``), PSNR in dB, codebook usage and perplexity."""
+        """Held-out loss without the adversarial loss (``val_loss``), PSNR in dB, codebook usage and perplexity."""
         tokenizer = _tokenizer(module)
         losses, quality, codes = [], [], []
         for images in _batches(self.validation.images[:max_images], tokenizer):
@@ -155,7 +159,7 @@ class TokenizerTask:
         return figures
 
     def preview(self, module: nn.Module) -> Image.Image:
-        """Held-out images over their reconstructions."""
+        """Held-out images above their reconstructions."""
         tokenizer = _tokenizer(module)
         originals = self.validation.images[:: max(1, len(self.validation) // 16)][:16]
         tokens = tokenizer.encode(to_float(originals).to(tokenizer.last_weight))
@@ -163,7 +167,7 @@ class TokenizerTask:
         return image_grid(torch.cat([originals, decoded]), columns=len(originals))
 
     def export(self, module: nn.Module, folder: Path, metadata: dict[str, str]) -> None:
-        """Writes a folder that ``load_tokenizer`` reads; a continuous tokenizer's latents are measured first."""
+        """Writes a folder for ``load_tokenizer``, after measuring the latent statistics of a continuous tokenizer."""
         tokenizer = _tokenizer(module)
         if isinstance(tokenizer, ContinuousTokenizer):
             stride = max(1, len(self.train_items) // MEASURED_IMAGES)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_processes(config: TrainConfig) -> None:
-    """Refuses a batch that cannot be shared among the processes.
+    """Rejects a batch that cannot be shared among the processes.
 
     Raises:
         ValueError: saying by what it must be divisible.

@@ -40,7 +40,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def finish_folder(temporary: Path, path: Path) -> None:
-    """Flushes a temporary folder to disk and gives it its name."""
+    """Flushes a temporary folder to disk and renames it."""
     for file in temporary.rglob("*"):
         if file.is_file():
             _sync(file)
@@ -126,7 +126,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What :func:`write_tensors` was given as metadata; raises as :func:`read_tensors` does."""
+    """The metadata that :func:`write_tensors` stored; raises like :func:`read_tensors`."""
     with open_tensors(path) as file:
         text = (file.metadata() or {}).get(METADATA_KEY, "{}")
     try:
@@ -137,7 +137,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def open_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
-    """Opens a safetensors file; raises as :func:`read_tensors` does."""
+    """Opens a safetensors file; raises like :func:`read_tensors`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -158,7 +158,7 @@ def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
 
 
 def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Refuses tensors whose names or shapes are not those needed.
+    """Checks that tensors have the expected names and shapes.
 
     Raises:
         ValueError: naming the first tensors that do not fit.
@@ -167,7 +167,7 @@ def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor
 
 
 def check_shapes(needed: Mapping[str, torch.Size], found: Mapping[str, torch.Size], source: Path | str) -> None:
-    """The same of shapes alone."""
+    """Checks names and shapes, like :func:`check_tensors`."""
     missing = sorted(needed.keys() - found.keys())
     extra = sorted(found.keys() - needed.keys())
     wrong = [
@@ -183,7 +183,7 @@ def check_shapes(needed: Mapping[str, torch.Size], found: Mapping[str, torch.Siz
 
 
 def check_folder(path: Path, setting: str = "out") -> None:
-    """Refuses a folder that could not be made, before there is anything to write into it.
+    """Checks that a folder can be created, before anything is written.
 
     Raises:
         ValueError: if the path, or one above it, is a file.
@@ -219,7 +219,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Removes what a killed process was writing in a folder."""
+    """Removes the unfinished files of a killed process from a folder."""
     if folder.is_dir():
         for path in folder.glob(f"{TEMPORARY}*"):
             _remove(path)

@@ -1,4 +1,4 @@
-"""Pictures one would rather look at than read: grids of images, and what a model believes."""
+"""Pictures for reports: grids of images, heat maps and predictions of a model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def image_grid(images: Tensor, columns: int, row_names: Sequence[str] | None = N
 
 
 def samples_picture(images: Tensor, labels: Sequence[int], class_names: Sequence[str]) -> Image.Image:
-    """Images (M, 3, h, w) uint8, a row for each class where all have as many; a single one as it is.
+    """Images (M, 3, h, w) uint8, one row per class if all classes have the same count; a single image unchanged.
 
     Args:
         images: those of a class one after another.
@@ -97,7 +97,7 @@ def cell_maps(values: Tensor, highest: float, factor: int) -> Tensor:
 
 
 def confusion_picture(confusion: Tensor, names: Sequence[str], side: int = 480) -> Image.Image:
-    """Counts (K, K) of each true class (row) by the answer (column) as a heat map of shares of the row.
+    """Counts (K, K) of each true class (row) by predicted class (column) as a heat map, normalized by row.
 
     Args:
         confusion: counts, (K, K).
@@ -135,7 +135,7 @@ def belief_picture(
     titles: Sequence[str],
     uncertainty_name: str,
 ) -> Image.Image:
-    """Three rows over the steps: what was read, the most likely or mean whole picture, the uncertainty of every cell.
+    """Three rows over the steps: the cells read so far, the predicted image, the uncertainty of every cell.
 
     Args:
         read: (T, 3, h, w) uint8.
@@ -168,6 +168,6 @@ def belief_picture(
 
 
 def _margin(row_names: Sequence[str]) -> int:
-    """Pixels that the names of rows need before the images."""
+    """Width in pixels of the row names."""
     font = ImageFont.load_default(14)
     return max((int(font.getlength(name)) + 12 for name in row_names), default=0)

@@ -1,4 +1,4 @@
-"""Randomness keyed by what it is for: one independent stream per image, whatever the batch or the process.
+"""Random numbers keyed by purpose: one independent stream per image, for any batch size and number of ranks.
 
 No global generator is read or seeded anywhere in the library.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Stream(IntEnum):
-    """What a stream of random numbers is for; streams with the same key and another purpose are independent."""
+    """The purpose of a stream of random numbers; streams with the same key and different purposes are independent."""
 
     SHUFFLE = 0
     AUGMENT = 1
@@ -103,7 +103,7 @@ def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
 
 @contextmanager
 def seeded_initialization(*key: int) -> Iterator[None]:
-    """Weights that are initialized in this block on the CPU depend on the key only; torch's own state is put back."""
+    """Weights initialized in this block on the CPU depend on the key only; torch's global state is restored."""
     seed = int(numpy_generator(Stream.INIT, *key).integers(2**63 - 1))
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed every GPU as well.
