@@ -375,7 +375,7 @@ def test_sigterm_saves_and_ends(tmp_path: Path) -> None:
 
 
 def test_activation_checkpointing_and_fsdp_are_for_models(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="activation_checkpointing is for models"):
+    with pytest.raises(ValueError, match="activation_checkpointing: given for a tokenizer"):
         run(tmp_path, TrainConfig(**{**vars_of(CONFIG), "activation_checkpointing": True}))
 
 
