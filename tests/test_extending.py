@@ -242,3 +242,39 @@ def test_a_custom_distribution_and_its_settings() -> None:
     done = run(ROOT, "-c", code)
     assert done.returncode == 0, done.stderr
     assert "model.distribution.kind: sharp given, but the tokenizer's tokens are continuous" in done.stdout
+
+
+def test_subclasses_of_flow_and_local_head_receive_their_settings() -> None:
+    """In a fresh interpreter, since a registered name stays."""
+    code = (
+        "import heptapod\n"
+        "from heptapod.distributions.flow import FlowDistribution\n"
+        "from heptapod.models.config import HeadConfig\n"
+        "from heptapod.models.heads import LocalHead\n"
+        "from heptapod.models.heptapod import build_model\n"
+        "@heptapod.settings\n"
+        "class FlowConfig(heptapod.DistributionConfig):\n"
+        "    kind: str = 'scaled_flow'\n"
+        "    factor: float = 2.0\n"
+        "@heptapod.register_distribution('scaled_flow', FlowConfig)\n"
+        "class ScaledFlow(FlowDistribution):\n"
+        "    def __init__(self, mlp, channels, noise_levels, factor=2.0):\n"
+        "        super().__init__(mlp, channels, noise_levels)\n"
+        "        self.factor = factor\n"
+        "@heptapod.settings\n"
+        "class WideConfig(HeadConfig):\n"
+        "    kind: str = 'wide_local'\n"
+        "    factor: float = 2.0\n"
+        "@heptapod.register_head('wide_local', WideConfig)\n"
+        "class WideLocal(LocalHead):\n"
+        "    def __init__(self, width, depth, num_heads, rotary_base, window, factor=2.0):\n"
+        "        super().__init__(width, depth, num_heads, rotary_base, window)\n"
+        "        self.factor = factor\n"
+        "config = heptapod.ModelConfig(\n"
+        "    head={'kind': 'wide_local', 'factor': 3.0}, distribution={'kind': 'scaled_flow', 'factor': 5.0}\n"
+        ")\n"
+        "model = build_model(config, heptapod.GridSpec(2, 2, channels=4), 0, 0)\n"
+        "assert (model.head.factor, model.distribution.factor) == (3.0, 5.0)\n"
+    )
+    done = run(ROOT, "-c", code)
+    assert done.returncode == 0, done.stderr

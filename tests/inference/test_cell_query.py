@@ -101,10 +101,11 @@ def test_vectors_have_a_mean_and_a_spread(make_model: Make) -> None:
         (7, CELLS, VALUES, "cell: 7 given, but it is read already"),
         (0, [1, 1], VALUES[:2], "cells: one is named twice"),
         (0, CELLS, VALUES[:2], "values: .* given for 3 cells"),
+        (0, CELLS, None, "values: none given for 3 cells"),
         (0, CELLS, VALUES.float(), "values: .* of torch.float32 given"),
     ],
 )
-def test_mistakes(make_model: Make, cell: int, cells: list[int], values: torch.Tensor, message: str) -> None:
+def test_mistakes(make_model: Make, cell: int, cells: list[int], values: torch.Tensor | None, message: str) -> None:
     heptapod = bundle(make_model("cross"))
     with pytest.raises(ValueError, match=message):
         ask_cell(heptapod, cell, 0, cells, values)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -249,3 +250,15 @@ DOTS[::4, ::4] = True
 def test_refuses(make_model: Make, call: Callable[[Heptapod], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(bundle(make_model, CODES))
+
+
+def test_the_picture_of_results_without_a_label_has_no_names(heptapod: Heptapod) -> None:
+    result = edit(heptapod, picture(), half(), count=2)
+    assert result.labels == [-1, -1]
+    assert result.picture(heptapod.class_names).size == result.picture().size
+
+
+def test_labels_may_be_an_array(heptapod: Heptapod) -> None:
+    images = heptapod.generate([0, 1], seed=1, steps=2, output="tensor")
+    nats = [heptapod.negative_log_likelihood(images, labels) for labels in ([0, 1], np.array([0, 1]))]
+    assert torch.equal(*nats)

@@ -17,6 +17,7 @@ from heptapod.distributions.base import CellDistribution, CellSampling, S, Solve
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.config import DistributionConfig
 from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.registry import further_settings
 
 BELIEF_DRAWS = 16
 """Samples per cell for the mean and the spread of its distribution."""
@@ -66,7 +67,7 @@ class ContinuousDistribution(CellDistribution):
         assert config.modulation is not None
         outputs = size * cls.outputs_per_channel
         mlp = CellMLP(size, outputs, width, config.mlp_depth, config.mlp_width, config.modulation)
-        return cls(mlp, size, config.noise_levels)
+        return cls(mlp, size, config.noise_levels, **further_settings(config, DistributionConfig))
 
     def loss(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Mean over noise levels and channels, see :meth:`CellDistribution.loss`."""

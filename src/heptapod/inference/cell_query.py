@@ -82,7 +82,9 @@ def ask_cell(
     check_question(cell, cells, grid)
     check_at_least(1, top=top)
     read = torch.tensor(list(cells), dtype=torch.int64).view(1, -1)
-    read_tokens = grid.empty_tokens(1)[:, : len(cells)] if values is None else values.unsqueeze(0).cpu()
+    if values is None and len(cells):
+        raise ValueError(f"values: none given for {len(cells)} cells; give their tokens")
+    read_tokens = grid.empty_tokens(1)[:, :0] if values is None else values.unsqueeze(0).cpu()
     if read_tokens.shape[:2] != read.shape or read_tokens.is_floating_point() == grid.is_discrete:
         raise ValueError(f"values: {tuple(read_tokens.shape[1:])} of {read_tokens.dtype} given for {len(cells)} cells")
     sampling = heptapod.sampling_config(**settings)

@@ -74,11 +74,12 @@ class Edit:
         """A row per label: the original with the part to repaint hatched, then the results.
 
         Args:
-            class_names: names of the model's classes, written before the rows; none are written if empty.
+            class_names: names of the model's classes, written before the rows; none if empty or without labels.
         """
         first = hatched(self.original, self.mask)[None]
         rows = [part for images in self.images.split(self.count) for part in (first, images)]
-        names = [class_names[label] for label in self.labels[:: self.count]] if class_names else None
+        labels = self.labels[:: self.count]
+        names = [class_names[label] for label in labels] if class_names and min(labels) >= 0 else None
         return image_grid(torch.cat(rows), self.count + 1, names)
 
     def record(self, heptapod: Heptapod, composite: bool, batch_size: int | None) -> dict[str, Any]:

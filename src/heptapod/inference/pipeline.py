@@ -283,7 +283,7 @@ class Heptapod(ModelBundle):
         pixels = image_batch(images)
         if labels is not None and len(labels) != len(pixels):
             raise ValueError(f"labels: {len(labels)} given for {len(pixels)} images")
-        indices = torch.tensor(self.label_indices(labels, None if labels else len(pixels)))
+        indices = torch.tensor(self.label_indices(labels, len(pixels) if labels is None else None))
         tokens = self.encode(pixels, batch_size, progress)
         nats = negative_log_likelihood(self.model, tokens, indices, order, batch_size, progress=progress)
         return nats + log_scale(self.tokenizer)

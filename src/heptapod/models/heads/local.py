@@ -7,10 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.config import ModelConfig
+from heptapod.models.config import HeadConfig, ModelConfig
 from heptapod.models.heads.base import Head, ReadStates, prefix_mask, register_head
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import CrossBlock, RMSNorm, SelfBlock
+from heptapod.utils.registry import further_settings
 
 DEFAULT_WINDOW = 5
 """Window of a local head where none is set."""
@@ -62,7 +63,8 @@ class LocalHead(Head):
     def from_config(cls, config: ModelConfig) -> Self:
         """See :meth:`Head.from_config`."""
         window = config.head.window or DEFAULT_WINDOW
-        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base, window)
+        further = further_settings(config.head, HeadConfig)
+        return cls(config.width, config.head.depth, config.num_heads, config.rotary_base, window, **further)
 
     def forward(
         self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig
-from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
+from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantizedTokenizer
 from heptapod.tokenizers.pretrained.diffusers_ import (
     DiffusersKLConfig,
     DiffusersKLTokenizer,
@@ -36,7 +36,7 @@ __all__ = [
     "MaskGITVQConfig",
     "MaskGITVQTokenizer",
     "PretrainedTokenizer",
-    "QuantisedTokenizer",
+    "QuantizedTokenizer",
     "Taef2Config",
     "Taef2Tokenizer",
     "build_pretrained",

@@ -38,7 +38,7 @@ class PretrainedTokenizer(Tokenizer):
         """
 
 
-class QuantisedTokenizer(PretrainedTokenizer):
+class QuantizedTokenizer(PretrainedTokenizer):
     """A pretrained tokenizer whose cells are the nearest codes of a fixed codebook."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
-from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantisedTokenizer
+from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantizedTokenizer
 from heptapod.utils.config import settings
 from heptapod.utils.files import load_strictly, read_json, read_tensors
 
@@ -80,7 +80,7 @@ class KLTokenizer(ContinuousTokenizer, PretrainedTokenizer):
         return images
 
 
-class VQModelTokenizer(QuantisedTokenizer):
+class VQModelTokenizer(QuantizedTokenizer):
     """A VQModel of a given architecture.
 
     Args:
@@ -94,17 +94,17 @@ class VQModelTokenizer(QuantisedTokenizer):
         self.vocabulary_size = self.model.config.num_vq_embeddings
 
     def codebook(self) -> Tensor:
-        """See :meth:`QuantisedTokenizer.codebook`."""
+        """See :meth:`QuantizedTokenizer.codebook`."""
         vectors: Tensor = self.model.quantize.embedding.weight
         return vectors
 
     def encode_vectors(self, images: Tensor) -> Tensor:
-        """See :meth:`QuantisedTokenizer.encode_vectors`."""
+        """See :meth:`QuantizedTokenizer.encode_vectors`."""
         vectors: Tensor = self.model.encode(images).latents
         return vectors
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """See :meth:`QuantisedTokenizer.decode_vectors`."""
+        """See :meth:`QuantizedTokenizer.decode_vectors`."""
         # Not model.decode: with lookup_from_codebook it expects codes in place of vectors.
         condition = vectors if self.model.config.norm_type == "spatial" else None  # MoVQ, 2209.09002
         images: Tensor = self.model.decoder(self.model.post_quant_conv(vectors), condition)

@@ -134,11 +134,11 @@ class LlamaGenVQTokenizer(VQModelTokenizer):
         self.config = config
 
     def codebook(self) -> Tensor:
-        """See :meth:`QuantisedTokenizer.codebook`; every vector has length 1."""
+        """See :meth:`QuantizedTokenizer.codebook`; every vector has length 1."""
         return F.normalize(super().codebook(), dim=-1)
 
     def encode_vectors(self, images: Tensor) -> Tensor:
-        """See :meth:`QuantisedTokenizer.encode_vectors`; every vector has length 1."""
+        """See :meth:`QuantizedTokenizer.encode_vectors`; every vector has length 1."""
         return F.normalize(super().encode_vectors(images).float(), dim=1)
 
     def load_published(self, path: Path) -> None:

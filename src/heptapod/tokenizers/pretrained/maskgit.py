@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
-from heptapod.tokenizers.pretrained.base import QuantisedTokenizer, read_published
+from heptapod.tokenizers.pretrained.base import QuantizedTokenizer, read_published
 from heptapod.utils.config import settings
 from heptapod.utils.files import load_strictly
 
@@ -36,7 +36,7 @@ class MaskGITVQConfig(TokenizerConfig):
 
 
 @register_tokenizer("maskgit_vq", MaskGITVQConfig, PUBLISHED_TOKENIZERS)
-class MaskGITVQTokenizer(QuantisedTokenizer):
+class MaskGITVQTokenizer(QuantizedTokenizer):
     """Convolutional encoder, nearest code, convolutional decoder."""
 
     def __init__(self, config: MaskGITVQConfig) -> None:
@@ -49,16 +49,16 @@ class MaskGITVQTokenizer(QuantisedTokenizer):
         self.quantize = Quantizer()
 
     def codebook(self) -> Tensor:
-        """See :meth:`QuantisedTokenizer.codebook`."""
+        """See :meth:`QuantizedTokenizer.codebook`."""
         return self.quantize.embedding.weight
 
     def encode_vectors(self, images: Tensor) -> Tensor:
-        """See :meth:`QuantisedTokenizer.encode_vectors`."""
+        """See :meth:`QuantizedTokenizer.encode_vectors`."""
         vectors: Tensor = self.encoder((images + 1) / 2)
         return vectors
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """See :meth:`QuantisedTokenizer.decode_vectors`."""
+        """See :meth:`QuantizedTokenizer.decode_vectors`."""
         images: Tensor = self.decoder(vectors)
         return images * 2 - 1
 
