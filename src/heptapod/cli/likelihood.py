@@ -71,7 +71,7 @@ def measure(
         count: Number of images, chosen at random; all if left out.
         classes: Only images of these classes of the model, by name or index; zero-shot chooses among them only, which
             is cheaper than among all.
-        labels: Condition on each image's class, matched by its name in the data; --no_labels conditions on none.
+        labels: Condition on each image's class, matched by its name in the data; --no-labels conditions on none.
         zero_shot: Also classify every image, at the cost of one likelihood per class.
         token_order: Read in this order (raster, random; mixed draws one of them per image); as in training if left out.
         orders: Number of random orders per image to average p over; the cost grows with it.

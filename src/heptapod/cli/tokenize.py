@@ -130,9 +130,9 @@ def import_published(
         data: Images to measure the latents of a continuous tokenizer on: a folder, parquet file(s), .tar shards or
             a built-in set.
         image_size: Pixels per side of these images.
-        count: How many of them, drawn at random.
+        count: How many of them, chosen at random.
         patch: Latent positions per side that make one token (continuous tokenizers; 2 halves the grid).
-        seed: Which images are drawn.
+        seed: Seed of the choice of images.
         device: auto, cpu, cuda, ...
     """
     if count < 1:
@@ -150,7 +150,7 @@ def import_published(
         raise ValueError(f"data: {data} given, but {kind} has codes; there is nothing to measure")
     with atomic_folder(Path(out)) as folder:
         save_tokenizer(tokenizer, folder, {"imported_from": Path(source).name})
-    what = f"{tokenizer.vocabulary_size:,} codes" if tokenizer.is_discrete else f"{tokenizer.channels} numbers"
+    what = f"{tokenizer.vocabulary_size:,} codes" if tokenizer.is_discrete else f"{tokenizer.channels} channels"
     print(f"{out}: {kind}, {tokenizer.factor} pixels per cell side, {what} per cell, hash {tokenizer_hash(tokenizer)}")
 
 
