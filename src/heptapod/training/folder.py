@@ -22,8 +22,9 @@ from heptapod.data.loader import names_sha256
 from heptapod.distributed import process_group
 from heptapod.training.config import CHANGEABLE_ON_RESUME
 from heptapod.training.recipe import Recipe
-from heptapod.utils.config import read_yaml, to_dict, to_yaml
+from heptapod.utils.config import to_dict, to_yaml
 from heptapod.utils.files import read_json, write_atomically, write_json
+from heptapod.utils.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 
