@@ -28,7 +28,7 @@ from heptapod.training.folder import find_tokenizer
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Seed, Side
 from heptapod.utils.config import from_dict
-from heptapod.utils.files import atomic_folder
+from heptapod.utils.files import atomic_folder, check_folder
 from heptapod.utils.images import save_png
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import Stream
@@ -96,6 +96,7 @@ def write_cache(
     config = from_dict(CacheConfig, values, "tokenize")
     encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
     source = open_source(data, "data")
+    check_folder(Path(out))
     folder = Path(out)
     started = time.perf_counter()
     index = CacheWriter(folder, source, encoder, config).run()
@@ -139,6 +140,7 @@ def import_published(
         seed: Seed of the choice of images.
         device: auto, cpu, cuda, ...
     """
+    check_folder(Path(out))
     if Path(out).exists():
         raise ValueError(f"out: {out} exists; choose another --out, or remove it")
     tokenizer = import_pretrained(kind, Path(source), patch).to(resolve_device(device))
