@@ -43,7 +43,7 @@ class CacheConfig:
     """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
     flip: bool = False
     """Also store every view mirrored."""
-    crops: int = 1
+    crops: Annotated[int, Field(ge=1, le=5)] = 1
     """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
@@ -57,6 +57,8 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
             raise ValueError(f"crops: {self.crops} given, must be 1 (the center) or 5 (and the corners)")
+        if self.crops == 1 and self.crop_scale != 1.1:
+            raise ValueError(f"crop_scale: {self.crop_scale} given, but with crops: 1 there is no larger copy")
         if self.crops > 1 and not self.image_size:
             raise ValueError(f"crops: {self.crops} given, which needs an image_size")
 

@@ -13,7 +13,7 @@ from heptapod.grid import MAX_CELLS
 from heptapod.sampling.order import SamplingOrder
 from heptapod.utils.config import settings
 
-CellCounts = Annotated[list[int], Field(max_length=MAX_CELLS, fail_fast=True)]
+CellCounts = Annotated[list[Annotated[int, Field(ge=1, le=MAX_CELLS)]], Field(max_length=MAX_CELLS, fail_fast=True)]
 
 
 @settings

@@ -129,9 +129,25 @@ def build_recipe(name: str, values: Mapping[str, Any], changes: Mapping[str, Any
     merged = merge(_for_kinds(values, changes), changes)
     _name_kinds(merged)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
+    _check_effect(recipe, changes)
     recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
     recipe.out = recipe.out or f"runs/{Path(name).stem}"
     return recipe
+
+
+def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
+    """Refuses changes of a tokenizer that is trained already.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    trained = recipe.tokenizer.path or (recipe.data.path if (Path(recipe.data.path) / "cache.json").is_file() else None)
+    for part in ("model", "losses", "train"):
+        if trained and (changed := _part(changes, "tokenizer", part)):
+            raise ValueError(
+                f"tokenizer.{part}.{next(iter(changed))}: given, but the tokenizer of {trained} is used, which is "
+                "trained already"
+            )
 
 
 PARTS = (("tokenizer", "model", TOKENIZERS), ("model", "distribution", DISTRIBUTIONS))

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from heptapod.distributed.device import resolve_device
+from heptapod.grid import MAX_CODES
 from heptapod.models.config import SIZES
 from heptapod.tools.bench.cases import (
     MODELS,
@@ -30,6 +31,7 @@ from heptapod.tools.bench.cases import (
 )
 from heptapod.tools.bench.memory import cpu_peaks, cuda_peak
 from heptapod.tools.bench.timing import in_turns, num_threads, wall_seconds
+from heptapod.utils.checks import BatchSize
 from heptapod.utils.config import settings
 
 logger = logging.getLogger(__name__)
@@ -47,19 +49,19 @@ class SamplingBench:
     """Named sizes: tiny, B, L, H. All models of one size are in memory at once (B: 0.7 GB each, L: 1.6 GB)."""
     models: tuple[str, ...] = tuple(MODELS)
     """cross, global, global_approximate (Heptapod's heads), next_token and masked (the baselines)."""
-    grids: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
+    grids: tuple[Annotated[int, Field(ge=1, le=256)], ...] = (8, 16, 32)
     """Cells per side: 8, 16 and 32 are N = 64, 256 and 1,024."""
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
+    batches: tuple[BatchSize, ...] = (1, 8)
     """Images at a time."""
     steps: tuple[str, ...] = ("16", "64", ALL)
     """Numbers of sampling steps; all is one cell per step. next_token always has one cell per step."""
-    repeats: Annotated[int, Field(ge=1)] = 2
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 2
     """Runs of each row, fewer if they would take longer than max_seconds; the fastest counts."""
-    max_seconds: Annotated[float, Field(gt=0)] = 40.0
+    max_seconds: Annotated[float, Field(gt=0, le=1e7)] = 40.0
     """Skip, and list, a row if one run is predicted to take longer."""
-    vocabulary: Annotated[int, Field(ge=1)] = 16384
+    vocabulary: Annotated[int, Field(ge=1, le=MAX_CODES)] = 16384
     """Codes per cell."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads; torch's default if unset."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""

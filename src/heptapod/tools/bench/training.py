@@ -42,12 +42,12 @@ class TrainingBench:
     models: tuple[str, ...] = (OWN, "next_token", "cross:all/3", "global:1/all", "global:4/4", "global:4/all")
     """Heads and supervision densities: own (the recipe's), next_token, or HEAD:PREFIXES/TARGETS such as global:4/all.
     All models are in memory at once."""
-    rounds: Annotated[int, Field(ge=1)] = 10
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Training steps of each model, in turns; the fastest counts. One more warms up."""
-    max_seconds: Annotated[float, Field(gt=0)] = 60.0
+    max_seconds: Annotated[float, Field(gt=0, le=1e7)] = 60.0
     """Stop after the round in which this time is over. Skip, and list, a model whose first two steps would surely take
     longer."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads; torch's default if unset. With one thread the CPU time of the process counts, not wall time."""
     memory: bool = True
     """Also measure peak memory (on a CPU in a separate process)."""
