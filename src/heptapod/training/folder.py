@@ -27,8 +27,9 @@ from heptapod.data.loader import names_sha256
 from heptapod.distributed import process_group
 from heptapod.training.config import CHANGEABLE_ON_RESUME
 from heptapod.training.recipe import Recipe
-from heptapod.utils.config import from_dict, read_yaml, settings, to_dict, to_yaml
+from heptapod.utils.config import from_dict, settings, to_dict, to_yaml
 from heptapod.utils.files import locked, read_json, write_atomically, write_json
+from heptapod.utils.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +113,9 @@ def read_figures(folder: Path) -> dict[str, float]:
     """
     file = folder / "training.json"
     try:
-        return pydantic.TypeAdapter(dict[str, float]).validate_python(read_json(file))
-    except pydantic.ValidationError:
+        figures = pydantic.TypeAdapter(dict[str, float]).validate_python(read_json(file))
+        return {name: figures.pop(name) for name in ("best_val_loss", "seconds", "step")} | figures
+    except (pydantic.ValidationError, KeyError):
         raise ValueError(f"{file}: damaged, must hold numbers; remove it, and run the same command again") from None
 
 
