@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from heptapod import __version__
+from heptapod.utils.interrupts import INTERRUPTED, end_quietly_during_imports, interrupt_command
 from heptapod.utils.messages import nearest, quoted
 
 COMMANDS = {
@@ -42,8 +43,10 @@ NO_TORCH = (
     "PyTorch is not installed: pip install torch --index-url https://download.pytorch.org/whl/cpu for the CPU, or pip "
     "install torch (on Linux with several gigabytes of CUDA)"
 )
+RESUMES = {"demo", "train", "train-tokenizer", "tokenize", "ablate"}
+"""Commands that continue their work when they are run again."""
+
 USAGE_ERROR = 2
-INTERRUPTED = 130
 TERMINATED = 143
 
 
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 for a user's mistake or a limit of the machine; 130 or 143 if the command was stopped from outside.
     """
+    if arguments is None:
+        end_quietly_during_imports()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -82,16 +87,16 @@ def _run(command: str, arguments: list[str]) -> int:
             if command not in DISTRIBUTED:
                 process_group.require_single_process(command)
             module, _, function = COMMANDS[command][0].partition(":")
-            getattr(importlib.import_module(f"heptapod.cli.{module}"), function)(take_imports(arguments))
+            run = getattr(importlib.import_module(f"heptapod.cli.{module}"), function)
+            interrupt_command()
+            run(take_imports(arguments))
         except SystemExit as stop:  # the help is printed, or another rank reports the error
             return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        except KeyboardInterrupt:
-            logger.info("interrupted (run the same command again to resume training from its last checkpoint)")
-            return INTERRUPTED
-        except TerminatedError as stop:
+        except (KeyboardInterrupt, TerminatedError) as stop:
             if process_group.launched_rank_and_world_size()[0] == 0:
-                logger.info(str(stop))
-            return TERMINATED
+                again = "; run the same command again to resume" if command in RESUMES else ""
+                logger.info(str(stop) or f"interrupted{again}")
+            return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         except REPORTED_ERRORS as error:
             return _fail(one_line(error))
         except (MemoryError, RuntimeError) as error:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from heptapod.distributed import process_group
 from heptapod.distributed.errors import (
     REPORTED_ERRORS,
+    InterruptedRunError,
     LostProcessError,
     OtherProcessFailedError,
     TerminatedError,
@@ -46,7 +47,7 @@ def report_failure_once() -> Iterator[None]:
     """
     try:
         yield
-    except TerminatedError:
+    except (TerminatedError, InterruptedRunError):
         raise
     except (Exception, KeyboardInterrupt) as raised:
         error = as_lost_process_error(raised) if isinstance(raised, Exception) else raised

@@ -18,7 +18,11 @@ class LostProcessError(RuntimeError):
 
 
 class TerminatedError(RuntimeError):
-    """SIGTERM was received; the run is saved."""
+    """SIGTERM or SIGHUP was received; the run is saved."""
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """Ctrl+C was pressed; the run is saved."""
 
 
 class OtherProcessFailedError(RuntimeError):

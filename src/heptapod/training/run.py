@@ -30,13 +30,13 @@ from heptapod.tokenizers import (
     tokenizer_class,
     tokenizer_hash,
 )
-from heptapod.training.folder import find_tokenizer, is_finished, report, start
+from heptapod.training.folder import find_tokenizer, is_finished, locked_run, read_figures, report, start
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
 from heptapod.training.recipe import Recipe
 from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
-from heptapod.utils.files import check_folder, read_json, write_json
+from heptapod.utils.files import check_folder, write_json
 from heptapod.utils.images import image_grid
 from heptapod.utils.machine import check_fits
 
@@ -65,6 +65,7 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     """Trains the tokenizer of a recipe in OUT/tokenizer, or loads it if that is done.
 
     Raises:
+        LockedError: if another process is training in the folder.
         ValueError, FileNotFoundError: for settings or data that do not fit; nothing is written then.
     """
     folder = Path(recipe.out) / "tokenizer"
@@ -75,6 +76,13 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     if is_finished(folder, recipe, tokenizer=True):
         logger.info(f"tokenizer: already trained, {folder / 'best'}")
         return load_tokenizer(folder / "best")
+    with locked_run(folder):
+        return _train_tokenizer(recipe, folder, device, images)
+
+
+def _train_tokenizer(
+    recipe: Recipe, folder: Path, device: torch.device, images: tuple[ImageSet, ImageSet] | None
+) -> Tokenizer:
     alone = images is None
     images = images or load_images(recipe.data)
     config = recipe.tokenizer.model
@@ -126,6 +134,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         The final held-out figures.
 
     Raises:
+        LockedError: if another process is training in the folder.
         ValueError, FileNotFoundError: for settings or data that do not fit; nothing is written then.
     """
     out = Path(recipe.out)
@@ -133,8 +142,13 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     device = resolve_device(recipe.device)
     if is_finished(out, recipe):
         logger.info(f"model: already trained, {out / 'best'}")
-        return {name: float(value) for name, value in read_json(out / "training.json").items()}
+        return read_figures(out)
     check_processes(recipe.train)
+    with locked_run(out):
+        return _train_model(recipe, out, device)
+
+
+def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, float]:
     prepare = _from_cache if is_cache(Path(recipe.data.path)) else _from_images
     tokenizer, reference, train, validation = prepare(recipe, out, device)
     class_names, grid = train.class_names, train.grid

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from heptapod.utils.messages import shown
 
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not finished."""
+LOCK = ".lock"
+"""Name of the file that locks a folder; who has the lock is in a file next to it."""
 METADATA_KEY = "heptapod"
 """The one metadata key of our safetensors files; its value is JSON."""
 
@@ -118,9 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError(f"{path}: damaged, JSON of too many levels") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also not UTF-8, a number of too many digits, too deep
         raise ValueError(f"{path}: damaged, not JSON ({shown(str(error))})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: damaged, a JSON object was expected")
@@ -249,21 +250,38 @@ class LockedError(ValueError):
 def locked(folder: Path) -> Iterator[None]:
     """Locks a folder, which is created if absent, for this process; a kill releases the lock.
 
+    A folder that was created and stays empty is removed at the end.
+
     Raises:
-        LockedError: if another process has the lock.
+        LockedError: if another process has the lock; names it.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{TEMPORARY}lock"
+    path, owner = folder / LOCK, folder / f"{LOCK}-owner"
     lock = filelock.FileLock(path, blocking=False, thread_local=False, is_singleton=False)
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise LockedError(f"{folder}: another process is writing there") from None
+        raise LockedError(f"{folder}: another process is writing there{_named(owner)}") from None
     try:
+        with suppress(OSError):  # a full disk is reported by what is written next
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         lock.release()
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            for one in created:
+                one.rmdir()
+
+
+def _named(owner: Path) -> str:
+    try:
+        return f" ({owner.read_text(encoding='utf-8')[:100]})"
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def remove_temporary(folder: Path) -> None:
