@@ -30,8 +30,7 @@ from heptapod.models import HEADS
 from heptapod.sampling import SamplingConfig
 from heptapod.tokenizers import TOKENIZERS
 from heptapod.tools.ablation.study import Study
-from heptapod.tools.bench.sampling import SamplingBench
-from heptapod.tools.bench.training import TrainingBench
+from heptapod.tools.bench.config import SamplingBench, TrainingBench
 from heptapod.training.recipe import Recipe
 from heptapod.utils.arguments import _options_of
 from heptapod.utils.config import Known, from_dict, known_settings

@@ -8,22 +8,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import rich.table
 import tyro
-from rich.console import Console
 
-from heptapod.data.cache import is_cache, open_cache, verify_cache
-from heptapod.data.cache_picture import contact_sheet, token_statistics
-from heptapod.evaluation.reconstruction import rate
-from heptapod.inference.pipeline import Heptapod
-from heptapod.models.heptapod import parameters_by_part
-from heptapod.tokenizers import load_tokenizer, tokenizer_hash
-from heptapod.tokenizers.store import config_of
-from heptapod.training.checkpoint import checkpoints, read_state, tensor_shapes
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import open_tensors, read_json, read_metadata
-from heptapod.utils.images import save_png
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +35,11 @@ def show(
         sheet: Where to write the contact sheet of a cache, a .png file; contact_sheet.png in the cache if left out.
         verify: Compare every shard of a cache with its checksum.
     """
+    import rich.table
+    from rich.console import Console
+
+    from heptapod.data.cache import is_cache, verify_cache
+
     if (sheet is not None or verify) and not is_cache(Path(path)):
         raise ValueError(f"{'verify' if verify else 'sheet'}: given, but {path} is no cache")
     if sheet is not None and Path(sheet).suffix != ".png":
@@ -67,6 +60,9 @@ def show(
 
 def _write_sheet(cache: Path, sheet: str | None) -> str:
     """Path of the contact sheet; empty if the cache is read-only."""
+    from heptapod.data.cache_picture import contact_sheet
+    from heptapod.utils.images import save_png
+
     picture = Path(sheet) if sheet else cache / "contact_sheet.png"
     try:
         save_png(contact_sheet(cache), picture)
@@ -87,6 +83,9 @@ def describe(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is nothing.
         ValueError: if it is damaged or not a file of heptapod.
     """
+    from heptapod.data.cache import is_cache
+    from heptapod.utils.files import read_json
+
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
@@ -106,6 +105,11 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.models.heptapod import parameters_by_part
+    from heptapod.tokenizers.store import config_of
+    from heptapod.utils.files import read_json
+
     heptapod = Heptapod.from_pretrained(path)
     model = heptapod.model
     return {
@@ -122,6 +126,11 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _cache(path: Path) -> dict[str, Any]:
+    from heptapod.data.cache import open_cache
+    from heptapod.data.cache_picture import token_statistics
+    from heptapod.tokenizers import load_tokenizer
+    from heptapod.tokenizers.store import config_of
+
     cache = open_cache(path)
     index = {name: value for name, value in to_dict(cache.index).items() if name not in ("shards", "images_per_class")}
     counts = cache.index.images_per_class
@@ -141,6 +150,12 @@ def _cache(path: Path) -> dict[str, Any]:
 
 
 def _tokenizer(path: Path) -> dict[str, Any]:
+    from heptapod.evaluation.reconstruction import rate
+    from heptapod.models.heptapod import parameters_by_part
+    from heptapod.tokenizers import load_tokenizer, tokenizer_hash
+    from heptapod.tokenizers.store import config_of
+    from heptapod.utils.files import read_metadata
+
     tokenizer = load_tokenizer(path)
     return {
         "kind": "tokenizer",
@@ -154,6 +169,8 @@ def _tokenizer(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    from heptapod.training.checkpoint import read_state, tensor_shapes
+
     numbers: dict[str, int] = {}
     for name, shape in tensor_shapes(path).items():
         part = name.partition("/")[0]
@@ -162,6 +179,9 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
+    from heptapod.training.checkpoint import checkpoints
+    from heptapod.utils.files import read_json
+
     facts: dict[str, Any] = {
         "kind": "run",
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(path / "checkpoints")],
@@ -178,6 +198,8 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _tensor_file(path: Path) -> dict[str, Any]:
+    from heptapod.utils.files import open_tensors
+
     with open_tensors(path) as file:
         shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}

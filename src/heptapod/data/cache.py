@@ -24,9 +24,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.data.images import MAX_SIDE, DataConfig, shuffled, split_rows
+from heptapod.configs.data import MAX_SIDE, DataConfig
+from heptapod.configs.grid import MAX_CELLS
+from heptapod.data.images import shuffled, split_rows
 from heptapod.data.tokens import TokenSet
-from heptapod.grid import MAX_CELLS, GridSpec
+from heptapod.grid import GridSpec
 from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
 from heptapod.utils.logging import Progress

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from heptapod.configs.data import Split
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import Source, open_source
 from heptapod.utils.config import from_dict
 from heptapod.utils.random import Stream, numpy_generator, random_rows
-
-Split = Literal["held_out", "train", "all"]
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.configs.evaluation import FEATURES_KEPT, SUFFIX
 from heptapod.distributed.collectives import broadcast_tensors
 from heptapod.evaluation.collect import Collected, collect_features
 from heptapod.evaluation.distances import FeatureStatistics
@@ -23,9 +24,6 @@ from heptapod.utils.files import read_metadata, read_tensors, sha256, write_tens
 from heptapod.utils.random import Stream, numpy_generator
 
 FORMAT = "heptapod-reference-1"
-SUFFIX = ".safetensors"
-FEATURES_KEPT = 10_000
-"""Features kept by default for the metrics that need more than moments."""
 
 
 @dataclass

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.configs.grid import TokenOrder
+from heptapod.configs.sampling import DEFAULT_BATCH
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.models import HeptapodModel
 from heptapod.sampling import SamplingConfig
@@ -15,9 +16,6 @@ from heptapod.tokenizers import Tokenizer
 from heptapod.tokenizers.base import to_uint8
 from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.checks import check_at_least
-
-DEFAULT_BATCH = 64
-"""Images at a time where no batch size is given."""
 
 
 class ModelBundle:

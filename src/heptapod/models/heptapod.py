@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.models import ModelConfig
 from heptapod.distributions.build import build_distribution
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.backbone import Backbone
-from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head, head_without_weights
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.kv_cache import KVCache

@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from typing_extensions import TypeAliasType
 
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.distributions import CellSampling
-from heptapod.grid import MAX_CELLS
 from heptapod.sampling import SamplingConfig
 from heptapod.utils.config import GUIDANCE
 from heptapod.utils.optional import optional_fields

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from heptapod.distributions import distribution_class
-from heptapod.distributions.config import MAX_DEPTH
-from heptapod.grid import MAX_CELLS, TokenOrder
-from heptapod.models import head_class
-from heptapod.tokenizers.losses import MAX_STEPS
+from heptapod.configs.distributions import DISTRIBUTIONS, MAX_DEPTH
+from heptapod.configs.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.models import HEADS
+from heptapod.configs.tokenizers import MAX_STEPS
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.arguments import parse_arguments
 from heptapod.utils.checks import Seed
@@ -44,13 +43,13 @@ class HeadArm:
 
     def __post_init__(self) -> None:
         if not self.densities:
-            if head_class(self.kind).predicts_grid:
+            if HEADS.fact(self.kind, "predicts_grid"):
                 raise ValueError(f"densities: none given for the {self.kind} head; name at least one, such as all/3")
             self.densities = ["all/1"]
         for density in self.densities:
             if not re.fullmatch(r"(all|[1-9]\d*)/(all|[1-9]\d*)", density):
                 raise ValueError(f"densities: {density} given, must be S/L such as 8/4, all/3 or 4/all")
-            if not head_class(self.kind).predicts_grid and not density.endswith("/1"):
+            if not HEADS.fact(self.kind, "predicts_grid") and not density.endswith("/1"):
                 raise ValueError(f"densities: {density} given, but a {self.kind} head predicts one cell: S/1")
 
     @property
@@ -143,7 +142,7 @@ class Study:
             if not getattr(self, name):
                 raise ValueError(f"{name}: none given, at least one is needed")
         for kind in self.distributions:
-            needed = "codes" if distribution_class(kind).is_discrete else "vectors"
+            needed = "codes" if DISTRIBUTIONS.fact(kind, "is_discrete") else "vectors"
             if getattr(self, needed) is None:
                 raise ValueError(f"{needed}: no cache given, but distributions has {kind}; see heptapod tokenize")
         names = [arm.name for arm in self.arms()]
@@ -254,7 +253,7 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     order = {"token_order": arm.token_order, "prefixes_per_image": prefixes, "targets_per_prefix": targets}
     values["objective"] |= order
     values["sampling"]["token_order"] = None
-    values["data"]["path"] = study.codes if distribution_class(arm.distribution).is_discrete else study.vectors
+    values["data"]["path"] = study.codes if DISTRIBUTIONS.fact(arm.distribution, "is_discrete") else study.vectors
     values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
     if steps is not None:

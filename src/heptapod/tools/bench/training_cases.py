@@ -17,6 +17,7 @@ from heptapod.models import HEADS, HeadConfig, head_class
 from heptapod.models.heads import head_without_weights
 from heptapod.models.heptapod import build_model
 from heptapod.objective import draw_supervision
+from heptapod.tools.bench.config import OWN
 from heptapod.tools.bench.timing import clock
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.model_task import ModelTask
@@ -24,8 +25,6 @@ from heptapod.training.optim import EMA, build_optimizer
 from heptapod.training.parallelize import Parallel
 from heptapod.training.recipe import Recipe
 
-OWN = "own"
-"""The recipe as it is."""
 PHASES = ("data", "forward", "backward", "optimizer", "EMA")
 IMAGES = 4096
 """Images of random tokens in place of data."""

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from heptapod.configs.data import DataConfig
 from heptapod.data.cache import is_cache, read_description, read_index
-from heptapod.data.images import DataConfig, decode_one, to_rgb
+from heptapod.data.images import decode_one, to_rgb
 from heptapod.data.sources import Source, open_source
 from heptapod.grid import GridSpec
 from heptapod.tokenizers import build_tokenizer, load_tokenizer
