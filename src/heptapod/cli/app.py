@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from heptapod import __version__
 from heptapod.utils.interrupts import INTERRUPTED, end_quietly_during_imports, interrupt_command
+from heptapod.utils.messages import nearest, quoted
 
 COMMANDS = {
     "demo": ("demo:demo", "train on real digits, sample 1,000 and score them: from nothing to pictures in minutes"),
@@ -40,6 +42,10 @@ DISTRIBUTED = {"train", "train-tokenizer", "tokenize", "evaluate", "reference", 
 RESUMES = {"demo", "train", "train-tokenizer", "tokenize", "ablate"}
 """Commands that continue their work when they are run again."""
 
+NO_TORCH = (
+    "PyTorch is not installed: pip install torch --index-url https://download.pytorch.org/whl/cpu for the CPU, or pip "
+    "install torch (on Linux with several gigabytes of CUDA)"
+)
 USAGE_ERROR = 2
 TERMINATED = 143
 
@@ -60,14 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"heptapod {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"heptapod: error: unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
-        return USAGE_ERROR
+        hint = nearest(arguments[0], list(COMMANDS)) or f"; commands: {', '.join(COMMANDS)}"
+        return _print_error(f"unknown command {quoted(arguments[0])}{hint}")
     return _run(arguments[0], arguments[1:])
 
 
 def _run(command: str, arguments: list[str]) -> int:
+    if importlib.util.find_spec("torch") is None:
+        return _print_error(NO_TORCH)
     from heptapod.distributed import process_group
-    from heptapod.distributed.errors import REPORTED_ERRORS, TerminatedError, one_line
+    from heptapod.distributed.errors import REPORTED_ERRORS, TerminatedError, one_line, out_of_memory
     from heptapod.utils.extensions import take_imports
     from heptapod.utils.logging import command_output, logger
 
@@ -91,6 +99,10 @@ def _run(command: str, arguments: list[str]) -> int:
             return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         except REPORTED_ERRORS as error:
             return _fail(one_line(error))
+        except (MemoryError, RuntimeError) as error:
+            if (message := out_of_memory(error)) is None:
+                raise
+            return _fail(message)
     return 0
 
 
@@ -102,9 +114,13 @@ def _fail(message: str) -> int:
     if os.environ.get("HEPTAPOD_TRACEBACK"):
         raise
     if process_group.launched_rank_and_world_size()[0] == 0:
-        print(f"heptapod: error: {message}", file=sys.stderr)
-    else:
-        time.sleep(REPORT_SECONDS)
+        return _print_error(message)
+    time.sleep(REPORT_SECONDS)
+    return USAGE_ERROR
+
+
+def _print_error(message: str) -> int:
+    print(f"heptapod: error: {message}", file=sys.stderr)
     return USAGE_ERROR
 
 

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.data.images import DataConfig, shuffled, split_rows
+from heptapod.data.images import MAX_SIDE, DataConfig, shuffled, split_rows
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import MAX_CELLS, GridSpec
 from heptapod.utils.config import from_dict, settings
@@ -42,7 +42,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 class CacheConfig:
     """How images become the tokens of a cache."""
 
-    image_size: Annotated[int, Field(ge=0)] = 0
+    image_size: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
     """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
     flip: bool = False
     """Also store every view mirrored."""
@@ -50,9 +50,9 @@ class CacheConfig:
     """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
-    shard_size: Annotated[int, Field(ge=1)] = 4096
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Images of the source per shard."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Images encoded at a time. A part of the settings since it may show in the last bits of the tokens."""
     dtype: Literal["float16", "float32"] = "float16"
     """How continuous tokens are stored; codes are stored as the smallest integers that hold them."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
+from heptapod.grid import MAX_CODES
 from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
 from heptapod.utils.registry import further_settings
@@ -25,10 +26,10 @@ Solver = Literal["ancestral", "ddim", "euler", "heun"]
 class CellSampling:
     """How the token of a cell is sampled from its distribution."""
 
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code)
     and scales the noise from which continuous tokens are sampled."""
-    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_CODES)] | None = None
     """Keep only the k most likely codes of each cell."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Keep only the smallest set of most likely codes with at least this total probability."""
@@ -37,7 +38,7 @@ class CellSampling:
     that we could measure; fast takes no longer than the transformer (with the separable modulation)."""
     cell_solver: Solver | None = None
     """Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's."""
-    cell_steps: Annotated[int, Field(ge=1)] | None = None
+    cell_steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps per continuous token; unset takes the preset's."""
 
 

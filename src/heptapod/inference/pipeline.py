@@ -26,6 +26,7 @@ from heptapod.sampling import Known, SamplingConfig, SamplingStep, plan_sampling
 from heptapod.tokenizers import save_tokenizer, tokenizer_hash
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import from_dict, to_dict
+from heptapod.utils.files import removed_on_failure
 from heptapod.utils.images import to_pil
 from heptapod.utils.random import image_seeds
 
@@ -62,8 +63,6 @@ class Heptapod(ModelBundle):
                 "(heptapod.register_head) and name it there"
             )
         folder = Path(folder)
-        if tokenizer is None:
-            save_tokenizer(self.tokenizer, folder / "tokenizer")
         config = PretrainedConfig(
             model=self.model.config,
             grid=self.model.trained_grid,
@@ -74,7 +73,10 @@ class Heptapod(ModelBundle):
             tokenizer_sha256=tokenizer_hash(self.tokenizer),
             label_dropout=self.label_dropout,
         )
-        write_pretrained(folder, self.model, config, self.metadata)
+        with removed_on_failure(folder, contents=True):
+            if tokenizer is None:
+                save_tokenizer(self.tokenizer, folder / "tokenizer")
+            write_pretrained(folder, self.model, config, self.metadata)
 
     def at_size(self, height: int, width: int) -> Heptapod:
         """The same model (weights are shared) for images of another size, by its 2D rotary positions.

@@ -158,7 +158,7 @@ def known_settings(cls: Any, prefix: str = "", kinds: tuple[str, ...] = ()) -> d
     for field in dataclasses.fields(cls):
         key = prefix + field.name
         known[key] = Known(annotated[field.name], kinds)
-        groups = {group: kinds for group in (hints[field.name], *typing.get_args(hints[field.name]))}
+        groups = dict.fromkeys((hints[field.name], *typing.get_args(hints[field.name])), kinds)
         for registry in (note for note in typing.get_args(annotated[field.name]) if hasattr(note, "config_types")):
             groups = {group: tuple(registry.kinds_of(group)) for group in registry.config_types()}
         for group, names in groups.items():

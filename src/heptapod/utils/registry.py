@@ -122,8 +122,8 @@ class Registry:
             return
         names = ", ".join(map(str, imports))
         raise ValueError(
-            f"{source}: {self.noun} {quoted(kind)} is not registered; first import {names} (on the command line: --imports "
-            f"{','.join(map(str, imports))})"
+            f"{source}: {self.noun} {quoted(kind)} is not registered; first import {shown(names)} (on the command "
+            f"line: --imports {shown(','.join(map(str, imports)))})"
         )
 
     def validate(self, value: Any) -> Any:

@@ -109,7 +109,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: if it is not YAML as this module takes it; the message is one line.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
