@@ -6,6 +6,7 @@ writable. A shard is indexed again if its size or modification time changes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
+from heptapod.data.listing import COMPRESSED_TARS, is_junk
+from heptapod.data.tar_shard import OpenShard, ShardIndex, check_not_compressed, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
 from heptapod.utils.logging import Progress
 
@@ -31,34 +33,60 @@ logger = logging.getLogger(__name__)
 
 INDEX = "heptapod-index.safetensors"
 LOCK = f"{TEMPORARY}heptapod-index.lock"
-FORMAT = "heptapod-tar-index-1"
+FORMAT = "heptapod-tar-index-2"
+FORMAT_1 = "heptapod-tar-index-1"
+"""An earlier format, in which images with several dots in their names are missing."""
 OPEN_SHARDS = 128
 """Open shards at a time, well below the limit of open files."""
 INDEXING_THREADS = 8
 """Indexing waits for storage far more than it computes."""
+MAX_SHARDS = 250_000
+"""Shards that a pattern may name."""
+MAX_DIGITS = 18
+"""Digits of a number in a pattern."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+def has_braces(path: str) -> bool:
+    """Whether a path is a pattern of several."""
+    return BRACES.search(path) is not None
 
 
 def expand_braces(pattern: str) -> list[str]:
     """Expands braces as in a shell: ``{000..146}`` counts and keeps leading zeros, ``{a,b}`` lists.
 
     Raises:
-        ValueError: if it counts down.
+        ValueError: if it counts down, or to more than MAX_SHARDS names.
     """
-    match = BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    first, last, words = match.groups()
+    groups = list(BRACES.finditer(pattern))
+    count = 1
+    for group in groups:
+        first, last, words = group.groups()
+        if words is None and (max(len(first), len(last)) > MAX_DIGITS or int(first) > int(last)):
+            problem = f"counts from {first} down to {last}" if len(first) <= MAX_DIGITS >= len(last) else "is too large"
+            raise ValueError(f"{_short(pattern)} {problem}")
+        count *= words.count(",") + 1 if words is not None else int(last) - int(first) + 1
+        if count > MAX_SHARDS:
+            raise ValueError(f"{_short(pattern)} names more than {MAX_SHARDS:,} shards; give their folder instead")
+    ends = [0, *(group.end() for group in groups)]
+    texts = [pattern[start : group.start()] for start, group in zip(ends, groups, strict=False)]
+    choices = itertools.product(*(_alternatives(*group.groups()) for group in groups))
+    return [
+        "".join(itertools.chain.from_iterable(zip(texts, chosen, strict=True))) + pattern[ends[-1] :]
+        for chosen in choices
+    ]
+
+
+def _alternatives(first: str, last: str, words: str | None) -> list[str]:
     if words is not None:
-        parts = words.split(",")
-    elif int(first) > int(last):
-        raise ValueError(f"{pattern} counts from {first} down to {last}")
-    else:
-        padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
-        width = max(len(first), len(last)) if padded else 1
-        parts = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-    before, after = pattern[: match.start()], expand_braces(pattern[match.end() :])
-    return [f"{before}{part}{rest}" for part in parts for rest in after]
+        return words.split(",")
+    padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
+    width = max(len(first), len(last)) if padded else 1
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -75,6 +103,8 @@ def find_shards(pattern: str) -> list[Path]:
             f"{missing[0]} is missing; {len(shards) - len(missing):,} of the {len(shards):,} shards of {pattern} exist"
         )
     if other := [shard for shard in shards if shard.suffix != ".tar"]:
+        if other[0].name.lower().endswith(COMPRESSED_TARS):
+            check_not_compressed(other[0])
         raise ValueError(f"{pattern} expands to {other[0]}; a pattern can only name .tar shards")
     return shards
 
@@ -187,12 +217,14 @@ def _read_index(folder: Path) -> dict[str, ShardIndex]:
     try:
         facts = json.loads(read_metadata(path)["index"])
         tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-        if facts["format"] != FORMAT:
+        if facts["format"] not in (FORMAT, FORMAT_1):
             return {}
         names = tensors["names"].tobytes().decode("utf-8").split("\0")
         known, start = {}, 0
         for shard in facts["shards"]:
             here = slice(start, start := start + shard["images"])
+            if facts["format"] == FORMAT_1 and (shard["without_image"] or any(map(is_junk, names[here]))):
+                continue
             offsets, sizes, labels = (tensors[key][here] for key in ("offsets", "sizes", "labels"))
             known[shard["name"]] = ShardIndex(
                 shard["bytes"], shard["mtime_ns"], names[here], offsets, sizes, labels, shard["without_image"]
