@@ -8,6 +8,7 @@ from torch import Tensor
 from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
 from heptapod.utils.logging import Progress
+from heptapod.utils.weights import non_finite
 
 
 @torch.no_grad()
@@ -22,19 +23,39 @@ def encode_pixels(
         batch_size: images at a time; all at once if left out.
         flip: encode the mirror images.
         progress: show a progress bar.
+
+    Raises:
+        ValueError: if latents are not finite.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
     parts = []
     with Progress(f"encoding {len(images):,} images", len(images), shown=progress) as bar:
         for part in images.split(batch_size or len(images)):
-            pixels = to_float(part).to(tokenizer.device)
+            pixels = to_float(part).to(tokenizer.device, tokenizer.dtype)
             parts.append(tokenizer.encode(pixels.flip(-1) if flip else pixels).cpu())
             bar.advance(len(part))
-    return torch.cat(parts)
+    tokens = torch.cat(parts)
+    if not (tokens.isfinite().all() if tokens.is_floating_point() else (tokens >= 0).all()):
+        raise ValueError(f"tokenizer: latents are not finite; {_cause(tokenizer)}")
+    return tokens
 
 
 @torch.no_grad()
 def decode_pixels(tokenizer: Tokenizer, tokens: Tensor, grid: GridSpec) -> Tensor:
-    """Images (M, 3, h, w) uint8 on the CPU of tokens (M, N) int64 or (M, N, C) float32."""
-    return to_uint8(tokenizer.decode(tokens.to(tokenizer.device), grid)).cpu()
+    """Images (M, 3, h, w) uint8 on the CPU of tokens (M, N) int64 or (M, N, C) float32.
+
+    Raises:
+        ValueError: if a decoded pixel is not a number.
+    """
+    images = tokenizer.decode(tokens.to(tokenizer.device), grid)
+    pixels, is_broken = to_uint8(images).cpu(), bool(images.isnan().any())
+    if is_broken:
+        raise ValueError(f"tokenizer: decoded pixels are not a number (NaN); {_cause(tokenizer)}")
+    return pixels
+
+
+def _cause(tokenizer: Tokenizer) -> str:
+    if name := non_finite(tokenizer.state_dict()):
+        return f"its weights are spoiled: {name} holds values that are infinite or not a number"
+    return f"its numbers are too large for {str(tokenizer.dtype).removeprefix('torch.')}, or the tokens are"
