@@ -56,19 +56,20 @@ class Categorical(CellDistribution):
     def sample(
         self, features: Tensor, generator: KeyedGenerator, sampling: CellSampling, schedule: list[Tensor] | None = None
     ) -> Tensor:
-        """Inverts the cumulative distribution at one uniform number per cell."""
+        """Inverts the cumulative distribution at one uniform number per cell; -1 where the logits are not finite."""
         probabilities = self.probabilities(features, sampling)
         uniform = to_device(generator.uniform(probabilities.shape[1]), probabilities.device).unsqueeze(-1)
         cumulative = probabilities.cumsum(-1)
         # The first code with a cumulative probability above u · total; codes of probability 0 are never sampled.
-        drawn: Tensor = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
-        return drawn
+        drawn = (cumulative > uniform * cumulative[..., -1:]).int().argmax(-1)
+        return torch.where(cumulative[..., -1] > 0, drawn, -1)
 
     def probabilities(self, features: Tensor, sampling: CellSampling) -> Tensor:
         """The distribution that :meth:`sample` uses, not normalized, for features (B, L, D): (B, L, V) float32."""
         logits = self.float32_logits(features)
         if sampling.temperature == 0:
-            return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+            largest = logits.amax(-1, keepdim=True)  # not a number if any logit is not
+            return F.one_hot(logits.argmax(-1), logits.shape[-1]).float().masked_fill(~largest.isfinite(), torch.nan)
         return _filtered(logits / sampling.temperature, sampling)
 
     def belief(

@@ -73,6 +73,16 @@ class HeptapodModel(nn.Module):
             nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.token_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return self.token_embedding.weight.dtype
+
+    @property
     def head_is_configured(self) -> bool:
         """Whether ``config.head`` describes the head, so that a saved model can be loaded."""
         configured = head_without_weights(self.config)

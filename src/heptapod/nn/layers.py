@@ -59,7 +59,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
     def in_float32(self, x: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs) float32: inputs are not rounded, whatever autocast or the weights' precision."""
+        """(..., inputs) -> (..., outputs) float32, of inputs that are not rounded, under autocast or not."""
         bias = None if self.bias is None else self.bias.float()
         with torch.autocast(x.device.type, enabled=False):
             return linear(x.float(), self.weight.float(), bias)

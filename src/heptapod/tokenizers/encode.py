@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import Tokenizer, to_float, to_uint8
 from heptapod.utils.logging import Progress
-from heptapod.utils.weights import non_finite
+from heptapod.utils.weights import non_finite_error
 
 
 @torch.no_grad()
 def encode_pixels(
-    tokenizer: Tokenizer, images: Tensor, batch_size: int | None = None, flip: bool = False, progress: bool = False
+    tokenizer: Tokenizer,
+    images: Tensor,
+    batch_size: int | None = None,
+    flip: bool = False,
+    progress: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Tensor:
     """Tokens (M, N) int64 or (M, N, C) float32 on the CPU.
 
@@ -23,9 +30,10 @@ def encode_pixels(
         batch_size: images at a time; all at once if left out.
         flip: encode the mirror images.
         progress: show a progress bar.
+        names: names of the images, for errors.
 
     Raises:
-        ValueError: if latents are not finite.
+        NonFiniteError: if the latents of an image are not finite.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} given, must be at least 1")
@@ -36,8 +44,11 @@ def encode_pixels(
             parts.append(tokenizer.encode(pixels.flip(-1) if flip else pixels).cpu())
             bar.advance(len(part))
     tokens = torch.cat(parts)
-    if not (tokens.isfinite().all() if tokens.is_floating_point() else (tokens >= 0).all()):
-        raise ValueError(f"tokenizer: latents are not finite; {_cause(tokenizer)}")
+    valid = (tokens.isfinite() if tokens.is_floating_point() else tokens >= 0).flatten(1).all(1)
+    if not valid.all():
+        number = int((~valid).nonzero()[0])
+        name = f"image {number}" if names is None else names[number]
+        raise non_finite_error(f"{name}: the latents of the tokenizer are", tokenizer, tokenizer.dtype)
     return tokens
 
 
@@ -46,16 +57,10 @@ def decode_pixels(tokenizer: Tokenizer, tokens: Tensor, grid: GridSpec) -> Tenso
     """Images (M, 3, h, w) uint8 on the CPU of tokens (M, N) int64 or (M, N, C) float32.
 
     Raises:
-        ValueError: if a decoded pixel is not a number.
+        NonFiniteError: if a decoded pixel is not a number.
     """
     images = tokenizer.decode(tokens.to(tokenizer.device), grid)
     pixels, is_broken = to_uint8(images).cpu(), bool(images.isnan().any())
     if is_broken:
-        raise ValueError(f"tokenizer: decoded pixels are not a number (NaN); {_cause(tokenizer)}")
+        raise non_finite_error("tokenizer: its decoded pixels are", tokenizer, tokenizer.dtype)
     return pixels
-
-
-def _cause(tokenizer: Tokenizer) -> str:
-    if name := non_finite(tokenizer.state_dict()):
-        return f"its weights are spoiled: {name} holds values that are infinite or not a number"
-    return f"its numbers are too large for {str(tokenizer.dtype).removeprefix('torch.')}, or the tokens are"

@@ -18,6 +18,10 @@ WRAPPED = (COMPILED, "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Parts of names that only wrappers use. DistributedDataParallel and DataParallel use ``module``."""
 
 
+class NonFiniteError(ValueError):
+    """What a model computes is infinite or not a number; the message names the cause."""
+
+
 def is_wrapper(module: nn.Module) -> bool:
     """Whether a module is the wrapper of torch.compile, DistributedDataParallel or DataParallel."""
     return isinstance(module, DistributedDataParallel | DataParallel) or COMPILED in module._modules
@@ -106,6 +110,22 @@ def check_finite_weights(tensors: Mapping[str, Tensor], source: Path | str) -> N
         raise ValueError(
             f"{source}: {name} holds values that are infinite or not a number (NaN); the weights are spoiled"
         )
+
+
+def non_finite_error(what: str, module: nn.Module, dtype: torch.dtype, also: str = "") -> NonFiniteError:
+    """The error to raise for results of a module that are not finite.
+
+    Args:
+        what: the results.
+        module: what computed them.
+        dtype: its precision.
+        also: what else may be the cause if its weights are finite.
+    """
+    if name := non_finite(module.state_dict()):
+        return NonFiniteError(
+            f"{what} not finite: {name} of its weights holds values that are infinite or not a number"
+        )
+    return NonFiniteError(f"{what} not finite: numbers are too large for {dtype}{also}")
 
 
 @torch.no_grad()
