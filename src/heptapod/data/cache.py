@@ -15,7 +15,7 @@ settings, so that a killed run resumes at the first absent shard, and two caches
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from heptapod.data.images import DataConfig, shuffled, split_rows
+from heptapod.data.labels import matched_labels
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
 from heptapod.utils.config import from_dict, settings
@@ -283,7 +284,7 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
             raise ValueError(f"data.validation_path: {config.validation_path} is not a cache, but data.path is one")
         held_out = open_cache(Path(config.validation_path))
         _check_settings(held_out, config, "data.validation_path")
-        _check_pair(train, held_out)
+        held_out = _paired(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
     training, validation = _with_rows(train, train_rows), _with_rows(held_out, held_out_rows)
     for setting, part, origin in (
@@ -320,11 +321,17 @@ def _check_settings(cache: Cache, config: DataConfig, setting: str) -> None:
         )
 
 
-def _check_pair(train: Cache, held_out: Cache) -> None:
+def _paired(train: Cache, held_out: Cache) -> Cache:
+    """The held-out cache with its labels as indices of the training classes, matched by name."""
     for name, train_value, held_out_value in (
         ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
-        ("classes", train.description.class_names, held_out.description.class_names),
         ("grid", train.tokens.grid, held_out.tokens.grid),
     ):
         if train_value != held_out_value:
             raise ValueError(f"data.validation_path: {held_out.folder} and {train.folder} differ in their {name}")
+    names, classes = held_out.tokens.class_names, train.tokens.class_names
+    labels = matched_labels(
+        held_out.tokens.labels.tolist(), names, classes, "data.validation_path", str(held_out.folder), str(train.folder)
+    )
+    tokens = replace(held_out.tokens, labels=torch.tensor(labels), class_names=classes)
+    return replace(held_out, tokens=tokens)
