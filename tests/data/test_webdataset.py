@@ -133,23 +133,6 @@ def test_names_with_several_dots(tmp_path: Path) -> None:
         open_source(str(tmp_path))
 
 
-def test_an_index_of_the_earlier_format_is_read_where_it_is_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_shard(tmp_path / "a.tar", [("0.png", picture())])
-    write_shard(tmp_path / "b.tar", [("0.input.png", picture()), ("1.png", picture())])
-    index = {path.name: index_shard(path) for path in sorted(tmp_path.glob("*.tar"))}
-    old = index["b.tar"]
-    old.names, old.without_image = old.names[1:], ["0"]
-    old.offsets, old.sizes, old.labels = old.offsets[1:], old.sizes[1:], old.labels[1:]
-    monkeypatch.setattr(module, "FORMAT", module.FORMAT_1)
-    module._write_index(tmp_path, index)
-    monkeypatch.undo()
-    seen = watched(monkeypatch)
-    assert open_source(str(tmp_path)).names == ["a.tar/0.png", "b.tar/0.input.png", "b.tar/1.png"]
-    assert seen == ["b.tar"]
-
-
 def test_samples_without_an_image_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(tmp_path / "a.tar", [("0.png", picture()), ("1.cls", b"0"), ("2.png", picture()), ("README.txt", b"-")])
     for _ in range(2):  # also when the index is there
