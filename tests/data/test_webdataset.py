@@ -331,7 +331,7 @@ def test_wherever_it_is_cut_off_a_shard_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("a.txt", b"x"), ("a.cls", b"1")], "0.tar: has no images (members that end in jpg, jpeg, png, webp)"),
+        ([("a.txt", b"x"), ("a.cls", b"1")], "0.tar: has no images (members that end in jpg, jpeg, png, webp, …)"),
         ([], "0.tar: has no images"),
         ([("a.png", b"x"), ("a.jpg", b"x")], "0.tar: sample a has two images, a.png and a.jpg"),
         ([("a.png", b"x"), ("a.png", b"x")], "0.tar: sample a has two images, a.png and a.png"),

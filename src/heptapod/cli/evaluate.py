@@ -13,6 +13,7 @@ import tyro
 from heptapod import __version__
 from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions
+from heptapod.data.splits import SplitName
 from heptapod.distributed import process_group
 from heptapod.distributed.collectives import main_process_first
 from heptapod.distributed.device import resolve_device
@@ -41,6 +42,7 @@ def evaluate(arguments: list[str]) -> None:
 def evaluate_generation(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     reference: str,
+    split: SplitName | None = None,
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     samples: str | None = None,
     count: int | None = None,
@@ -67,6 +69,7 @@ def evaluate_generation(
         sampling: Sampling config.
         reference: A file that heptapod reference wrote, or its input: a folder of images, parquet file(s), .tar shards,
             mnist5k, a token cache, an .npz file.
+        split: The split of the reference's images, if it is made now and they have several; train if left out.
         model: Folder of a model, or of a run (its best weights are taken).
         samples: Instead of a model: samples of an .npz file or a folder of images.
         count: Number of samples, 5000 by default; of existing samples all, or this number chosen at random.
@@ -90,6 +93,8 @@ def evaluate_generation(
         check_folder(Path(npz).parent, "npz")
     if image_size is not None and Path(reference).suffix == SUFFIX:
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
+    if split is not None and Path(reference).suffix == SUFFIX:
+        raise ValueError(f"split: {split} given, but {reference} is made already")
     if samples is not None and (options or labels or label_policy):
         named = next(iter(options), "labels" if labels else "label_policy")
         raise ValueError(f"{named}: given together with --samples, which are sampled already")
@@ -106,7 +111,7 @@ def evaluate_generation(
     warn_if_ranks_idle(evaluated.count, batch_size)
     report = evaluate_samples(
         evaluated, reference, extractor, image_size=image_size, batch_size=batch_size, metrics=metrics or None,
-        seed=seed, npz=None if npz is None else Path(npz),
+        seed=seed, npz=None if npz is None else Path(npz), split=split,
     )  # fmt: skip
     if report is None:
         return

@@ -14,11 +14,13 @@ import tyro
 from torch import Tensor
 
 from heptapod.cli.distributed_command import run_distributed
-from heptapod.data.cache import CacheConfig
+from heptapod.data.cache import CacheConfig, open_cache
 from heptapod.data.cache_picture import contact_sheet
 from heptapod.data.cache_writer import CacheWriter
+from heptapod.data.classes import class_lines
 from heptapod.data.selection import random_images
 from heptapod.data.sources import open_source
+from heptapod.data.splits import SplitChoice, SplitName
 from heptapod.distributed.device import resolve_device
 from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.base import to_float
@@ -51,6 +53,7 @@ def write_cache(
     tokenizer: tyro.conf.Positional[str],
     data: str,
     out: str,
+    split: SplitName | None = None,
     image_size: int = 0,
     flip: bool = False,
     crops: int = 1,
@@ -71,6 +74,8 @@ def write_cache(
         tokenizer: Folder of a tokenizer, or of the run that trained it.
         data: A folder of images, parquet file(s), .tar shards or a built-in set.
         out: Folder of the cache.
+        split: The split of the data, if it has several (folders or files named train, validation, test); train if left
+            out. all: the whole set.
         image_size: Pixels per side after resizing the short side and cropping; 0 keeps the images as they are.
         flip: Also store every view mirrored (training then reads one of the two at random).
         crops: 1: the center. 5: also the corners of a larger copy.
@@ -91,7 +96,7 @@ def write_cache(
     }
     config = from_dict(CacheConfig, values, "tokenize")
     encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
-    source = open_source(data, "data")
+    source = open_source(data, "data", SplitChoice(split))
     folder = Path(out)
     started = time.perf_counter()
     index = CacheWriter(folder, source, encoder, config).run()
@@ -101,6 +106,8 @@ def write_cache(
     save_png(contact_sheet(folder), folder / "contact_sheet.png")
     for line in index.unreadable[:5]:
         logger.warning(f"missing: {line}")
+    for line in class_lines(open_cache(folder).classes()):
+        print(line)
     print(
         f"{index.images:,} images, {index.views} view(s) each, {index.missing} missing, in {seconds:.1f} s\n"
         f"cache:         {folder}\ncontact sheet: {folder / 'contact_sheet.png'}"

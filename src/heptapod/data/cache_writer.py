@@ -65,6 +65,7 @@ class CacheWriter:
             source_sha256=source.sha256(),
             source_images=len(source.names),
             class_names=source.class_names,
+            split=source.split,
         )
         self._size: tuple[int, int] | None = None  # of the images, set by the first one
         self._check_folder()

@@ -16,10 +16,12 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from heptapod.data.classes import keep_classes
 from heptapod.data.decoding import decode_one, to_rgb
 from heptapod.data.labels import matched_labels
 from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
+from heptapod.data.splits import SplitChoice, SplitName
 from heptapod.utils.config import settings
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, random_rows
@@ -37,8 +39,14 @@ class DataConfig:
     """Pixels per side after resizing the short side and cropping the center; 0 keeps the images as they are."""
     flip: bool = False
     """Mirror each training image with probability 1/2."""
+    split: SplitName | None = None
+    """The split to train on, if the set has several (folders or files named train, validation, test); train if unset.
+    all: the whole set."""
     validation_path: str | None = None
     """Held-out images; if unset a fixed share of the training images is held out."""
+    validation_split: SplitName | None = None
+    """The split of validation_path to hold out, or, without it, of path: validation holds that split of the set out. If
+    unset, validation or test of a validation_path with splits."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
     limit: Annotated[int, Field(ge=2)] | None = None
@@ -46,6 +54,25 @@ class DataConfig:
     memory_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
     are decoded as they are read; larger parquet files are refused."""
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the held-out images are a set or a split of their own."""
+        return self.validation_path is not None or self.validation_split is not None
+
+    def open_training(self, setting: str = "data.path") -> Source:
+        """Opens the images to train on, and those to hold out unless they are separate."""
+        name = _split_setting(setting, "split")
+        return open_source(self.path, setting, SplitChoice(self.split, is_training=True, setting=name))
+
+    def open_validation(self, setting: str = "data.validation_path") -> Source:
+        """Opens the images that ``has_validation`` is about."""
+        name = _split_setting(setting, "validation_split")
+        return open_source(
+            self.path if self.validation_path is None else self.validation_path,
+            setting if self.validation_path is not None else name,
+            SplitChoice(self.validation_split, ("validation", "test"), setting=name),
+        )
 
 
 @dataclass
@@ -130,13 +157,12 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
         FileNotFoundError: if a path does not exist.
         ValueError: if there are no images, or their sizes differ and no ``image_size`` is set.
     """
-    source = open_source(config.path, "data.path")
+    source = config.open_training()
     held_out_source = source
-    if config.validation_path is not None:
-        held_out_source = open_source(config.validation_path, "data.validation_path")
-        held_out_source = with_classes_of(source, held_out_source, "data.validation_path")
-    train_rows, held_out_rows = split_rows(source.is_held_out(), config)
-    if config.validation_path is not None:
+    if config.has_validation:
+        held_out_source = with_classes_of(source, config.open_validation(), "data.validation_path")
+    train_rows, held_out_rows = split_rows(source.is_held_out(), config, source.labels)
+    if config.has_validation:
         held_out_rows = np.arange(len(held_out_source.names))
     train = decode(source, config, train_rows)
     validation = decode(held_out_source, config, held_out_rows)
@@ -164,25 +190,29 @@ def with_classes_of(source: Source, held_out: Source, setting: str) -> Source:
     return replace(held_out, labels=labels, class_names=source.class_names)
 
 
-def split_rows(is_held_out: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(
+    is_held_out: np.ndarray, config: DataConfig, labels: Sequence[int] | np.ndarray = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of training and held-out images, ascending.
 
     Args:
         is_held_out: (M,) bool, the split of the data set; if all are false, a random share is held out.
         config: the share, a separate path of held-out images, and a limit.
+        labels: class of each image, -1 for none: a random share leaves every class an image to train on.
 
     Raises:
         ValueError: if there are too few images.
     """
     count = len(is_held_out)
-    if config.validation_path is not None:
+    if config.has_validation:
         is_held_out = np.zeros(count, dtype=bool)
     elif not is_held_out.any():
         if count < 2:
             raise ValueError(f"data.path: {config.path} has {count} image(s); at least 2 are needed")
         share = min(max(1, round(count * config.validation_fraction)), count - 1)
+        order = numpy_generator(Stream.SPLIT, 0).permutation(count)
         is_held_out = np.zeros(count, dtype=bool)
-        is_held_out[numpy_generator(Stream.SPLIT, 0).permutation(count)[:share]] = True
+        is_held_out[keep_classes(order, share, np.asarray(labels, dtype=np.int64))] = True
     train_rows = np.flatnonzero(~is_held_out)
     if config.limit is not None:
         train_rows = train_rows[random_rows(numpy_generator(Stream.SPLIT, 1), len(train_rows), config.limit)]
@@ -267,6 +297,11 @@ def decode_each(
         while window := list(islice(openers, 256)):
             for result in pool.map(lambda opener: decode_one(opener, transform), window):
                 yield next(numbers), result
+
+
+def _split_setting(setting: str, name: str) -> str:
+    """The setting of a split next to the setting of a path."""
+    return f"data.{name}" if setting.startswith("data.") else name.replace("validation", "test")
 
 
 def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: int, unreadable: list[str]) -> ImageSet:

@@ -2,7 +2,7 @@
 
 ```text
 train-000000.tar
-  dogs/0001.jpg    an image: jpg, jpeg, png or webp
+  dogs/0001.jpg    an image: jpg, jpeg, png, webp, …; dogs/0001.input.jpg where there is no other
   dogs/0001.cls    its class, a number or name as text; or
   dogs/0001.json   an object with the number or name under "label"
 ```
@@ -22,8 +22,16 @@ from typing import BinaryIO
 import numpy as np
 
 from heptapod.data.labels import ABSENT, VOID, Labels, Value, label_value, listed_labels, text_value
+from heptapod.data.listing import IMAGE_SUFFIXES, is_junk
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in IMAGE_SUFFIXES - {".jpg", ".jpeg", ".png", ".webp"}))
+COMPRESSIONS = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"\x28\xb5\x2f\xfd": ("zstandard", "unzstd"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"BZh": ("bzip2", "bunzip2"),
+}
+"""First bytes of compressed files: the format, and the command that decompresses it."""
 MAX_LABEL_BYTES = 1 << 24
 """Bytes of a member with a label; a larger one is none."""
 MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
@@ -93,25 +101,24 @@ def index_shard(path: Path) -> ShardIndex:
         ValueError: if the shard is damaged or has no image, if a sample has two images, or a label is neither a
             number nor a name.
     """
+    check_not_compressed(path)
     images: dict[str, tarfile.TarInfo | None] = {}  # by sample, in their order
     labels: dict[str, Value | None] = {}
     with path.open("rb") as file:
         stamp = os.fstat(file.fileno())
         for member in _members(path, file):
             parts = MEMBER.fullmatch(member.name)
-            if parts is None or not member.isfile():
+            if parts is None or not member.isfile() or is_junk(member.name):
                 continue
             key, kind = parts.group(1), parts.group(2).lower()
             images.setdefault(key, None)
-            if kind in IMAGES:
-                if before := images[key]:
-                    raise ValueError(f"{path}: sample {key} has two images, {before.name} and {member.name}")
-                images[key] = member
+            if kind.rpartition(".")[2] in IMAGES:
+                images[key] = _image_of(path, key, images[key], member)
             elif kind == "cls" or (kind == "json" and key not in labels):  # .cls takes precedence
                 labels.update((key, label) for label in _labels(path, member, kind, file))
     found = {key: member for key, member in images.items() if member is not None}
     if not found:
-        raise ValueError(f"{path}: has no images (members that end in {', '.join(IMAGES)})")
+        raise ValueError(f"{path}: has no images (members that end in {', '.join(IMAGES[:4])}, …)")
     return ShardIndex(
         stamp.st_size,
         stamp.st_mtime_ns,
@@ -121,6 +128,33 @@ def index_shard(path: Path) -> ShardIndex:
         listed_labels([labels.get(key) for key in found], [VOID if key in labels else ABSENT for key in found]),
         [key for key in images if key not in found],
     )
+
+
+def _image_of(path: Path, key: str, before: tarfile.TarInfo | None, member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The image of a sample: the one whose name has no dot more (0001.jpg, not 0001.mask.png)."""
+    if before is None:
+        return member
+    first, other = (image.name.rpartition("/")[2].count(".") > 1 for image in (before, member))
+    if first == other:
+        raise ValueError(f"{path}: sample {key} has two images, {before.name} and {member.name}")
+    return member if first else before
+
+
+def check_not_compressed(path: Path) -> None:
+    """Checks the first bytes of a shard.
+
+    Raises:
+        ValueError: if it is compressed; says how to decompress it.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, (name, command) in COMPRESSIONS.items():
+        if start.startswith(magic):
+            stem = re.sub(r"(\.tar)?(\.\w+)?$", "", path.name) if path.suffix != ".tar" else f"{path.stem}-plain"
+            raise ValueError(
+                f"{path}: compressed with {name}, but images are read from plain .tar files at random; decompress it: "
+                f"{command} < {path.name} > {stem}.tar"
+            )
 
 
 def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:

@@ -7,6 +7,7 @@ writable. A shard is indexed again if its size or modification time changes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -24,7 +25,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from heptapod.data.labels import Labels
-from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
+from heptapod.data.listing import COMPRESSED_TARS
+from heptapod.data.tar_shard import OpenShard, ShardIndex, check_not_compressed, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
 from heptapod.utils.logging import Progress
 
@@ -38,29 +40,53 @@ OPEN_SHARDS = 128
 """Open shards at a time, well below the limit of open files."""
 INDEXING_THREADS = 8
 """Indexing waits for storage far more than it computes."""
+MAX_SHARDS = 250_000
+"""Shards that a pattern may name."""
+MAX_DIGITS = 18
+"""Digits of a number in a pattern."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+def has_braces(path: str) -> bool:
+    """Whether a path is a pattern of several."""
+    return BRACES.search(path) is not None
 
 
 def expand_braces(pattern: str) -> list[str]:
     """Expands braces as in a shell: ``{000..146}`` counts and keeps leading zeros, ``{a,b}`` lists.
 
     Raises:
-        ValueError: if it counts down.
+        ValueError: if it counts down, or to more than MAX_SHARDS names.
     """
-    match = BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    first, last, words = match.groups()
+    groups = list(BRACES.finditer(pattern))
+    count = 1
+    for group in groups:
+        first, last, words = group.groups()
+        if words is None and (max(len(first), len(last)) > MAX_DIGITS or int(first) > int(last)):
+            problem = f"counts from {first} down to {last}" if len(first) <= MAX_DIGITS >= len(last) else "is too large"
+            raise ValueError(f"{_short(pattern)} {problem}")
+        count *= words.count(",") + 1 if words is not None else int(last) - int(first) + 1
+        if count > MAX_SHARDS:
+            raise ValueError(f"{_short(pattern)} names more than {MAX_SHARDS:,} shards; give their folder instead")
+    ends = [0, *(group.end() for group in groups)]
+    texts = [pattern[start : group.start()] for start, group in zip(ends, groups, strict=False)]
+    choices = itertools.product(*(_alternatives(*group.groups()) for group in groups))
+    return [
+        "".join(itertools.chain.from_iterable(zip(texts, chosen, strict=True))) + pattern[ends[-1] :]
+        for chosen in choices
+    ]
+
+
+def _alternatives(first: str, last: str, words: str | None) -> list[str]:
     if words is not None:
-        parts = words.split(",")
-    elif int(first) > int(last):
-        raise ValueError(f"{pattern} counts from {first} down to {last}")
-    else:
-        padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
-        width = max(len(first), len(last)) if padded else 1
-        parts = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-    before, after = pattern[: match.start()], expand_braces(pattern[match.end() :])
-    return [f"{before}{part}{rest}" for part in parts for rest in after]
+        return words.split(",")
+    padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
+    width = max(len(first), len(last)) if padded else 1
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -77,6 +103,8 @@ def find_shards(pattern: str) -> list[Path]:
             f"{missing[0]} is missing; {len(shards) - len(missing):,} of the {len(shards):,} shards of {pattern} exist"
         )
     if other := [shard for shard in shards if shard.suffix != ".tar"]:
+        if other[0].name.lower().endswith(COMPRESSED_TARS):
+            check_not_compressed(other[0])
         raise ValueError(f"{pattern} expands to {other[0]}; a pattern can only name .tar shards")
     return shards
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.data.splits import SplitName
 from heptapod.distributed.collectives import broadcast_tensors
 from heptapod.evaluation.collect import Collected, collect_features
 from heptapod.evaluation.distances import FeatureStatistics
@@ -136,6 +137,7 @@ def open_reference(
     batch_size: int = 64,
     progress: bool = True,
     shared: bool = False,
+    split: SplitName | None = None,
 ) -> Reference:
     """The reference of a file that was saved, or one made now from images (see :func:`make_reference`).
 
@@ -144,7 +146,9 @@ def open_reference(
         ValueError: if it was made with another extractor, is damaged, or cannot be made.
     """
     if Path(path).suffix != SUFFIX:
-        return make_reference(path, extractor, image_size, batch_size=batch_size, progress=progress, shared=shared)
+        return make_reference(
+            path, extractor, image_size, batch_size=batch_size, progress=progress, shared=shared, split=split
+        )
     reference = Reference.load(Path(path))
     reference.check(extractor)
     return reference
@@ -160,6 +164,7 @@ def make_reference(
     batch_size: int = 64,
     progress: bool = True,
     shared: bool = False,
+    split: SplitName | None = None,
 ) -> Reference:
     """Statistics of the images of a folder, parquet file(s), .tar shards, a built-in set, a token cache or an npz file.
 
@@ -177,6 +182,7 @@ def make_reference(
         batch_size: images at a time.
         progress: show a progress bar.
         shared: all ranks call this and share the work; each gets the reference that one process would compute.
+        split: the split of the images, if they have several; None for train.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -191,7 +197,7 @@ def make_reference(
         none = torch.empty(0, extractor.num_features)
         only = {"kind": "npz: moments only (mu, sigma)", "path": path, "sha256": sha256(Path(path))}
         return Reference(extractor.description(), None, *moments, none, only, [], [], None)
-    stream = open_images(path, "reference", image_size, count, seed, extractor.device)
+    stream = open_images(path, "reference", image_size, count, seed, extractor.device, split)
     _check_count(path, stream.count)
     kept = numpy_generator(Stream.EVALUATION, seed, 0, 4).permutation(stream.count) < features_kept
     collected = collect_features(

@@ -22,6 +22,7 @@ from heptapod.data.cache import is_cache, open_cache
 from heptapod.data.decoding import to_rgb
 from heptapod.data.images import check_size, decode_each
 from heptapod.data.sources import open_source
+from heptapod.data.splits import SplitChoice, SplitName
 from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.encode import decode_pixels
@@ -86,6 +87,7 @@ def open_images(
     count: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    split: SplitName | None = None,
 ) -> ImageStream:
     """Images of a folder, parquet file(s), a built-in set, a token cache (reconstructions) or an npz file (``arr_0``).
 
@@ -97,6 +99,7 @@ def open_images(
         count: number of images, chosen at random and kept in their order; None for all.
         seed: keys the choice.
         device: where tokens are decoded.
+        split: the split of the images, if they have several; None for train.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -113,6 +116,8 @@ def open_images(
         return random_rows(numpy_generator(Stream.EVALUATION, seed), total, count)
 
     if location.suffix == ".npz" or is_cache(location):
+        if split not in (None, "all"):
+            raise ValueError(f"split: {split} given, but {path} ({setting}) has no splits")
         is_npz = location.suffix == ".npz"
         size = _npz_shape(location, setting)[1:] if is_npz else open_cache(location).image_size
         if image_size and (image_size, image_size) != size:
@@ -121,7 +126,7 @@ def open_images(
                 "which are taken as they are (0)"
             )
         return _npz_stream(location, setting, select_rows) if is_npz else _cache_stream(location, select_rows, device)
-    source = open_source(path, setting)
+    source = open_source(path, setting, SplitChoice(split))
     rows = select_rows(len(source.names))
 
     def read(blocks: Sequence[np.ndarray]) -> Batches:
@@ -144,7 +149,8 @@ def open_images(
                 pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
                 yield torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64)
 
-    return ImageStream(read, rows, {"kind": "images", "path": path}, source.class_names)
+    record = {"kind": "images", "path": path} | ({"split": source.split} if source.split else {})
+    return ImageStream(read, rows, record, source.class_names)
 
 
 def _cache_stream(folder: Path, select_rows: RowSelection, device: torch.device | str) -> ImageStream:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from heptapod.data import ImageSet, TokenSet
+from heptapod.data.classes import class_lines, count_classes
 from heptapod.data.loader import names_sha256
 from heptapod.distributed import process_group
 from heptapod.training.config import CHANGEABLE_ON_RESUME
@@ -106,6 +107,7 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
         "sha256": _joined(train.sha256(), validation.sha256()),
         "size": list(train.size),
         "class_names": train.class_names,
+        "classes": count_classes(train.class_names, train.labels, validation.labels),
         "unreadable_images": len(unreadable),
         "unreadable": unreadable,
     }
@@ -132,6 +134,8 @@ def report(folder: Path, items: tuple[Items, Items]) -> None:
     logger.info(
         f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes"
     )
+    for line in class_lines(count_classes(train.class_names, train.labels, validation.labels)):
+        logger.info(f"  {line}")
     if unreadable:
         logger.warning(
             f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):"
