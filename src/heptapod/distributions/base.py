@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Annotated, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
@@ -19,15 +20,23 @@ from heptapod.utils.random import KeyedGenerator
 from heptapod.utils.registry import further_settings
 
 Solver = Literal["ancestral", "ddim", "euler", "heun"]
+MIN_TEMPERATURE = 1e-4
+"""Logits divided by less may overflow float32."""
+
+
+def _check_temperature(temperature: float) -> float:
+    if 0 < temperature < MIN_TEMPERATURE:
+        raise PydanticCustomError("temperature", "must be 0 (the most likely code) or at least 0.0001")
+    return temperature
 
 
 @settings
 class CellSampling:
     """How the token of a cell is sampled from its distribution."""
 
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code)
-    and scales the noise from which continuous tokens are sampled."""
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_check_temperature)] = 1.0
+    """Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales the noise from which
+    continuous tokens are sampled. 0 takes the most likely code, or no noise; otherwise at least 0.0001."""
     top_k: Annotated[int, Field(ge=1)] | None = None
     """Keep only the k most likely codes of each cell."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -95,7 +104,7 @@ class CellDistribution(nn.Module, ABC):
             schedule: the result of :meth:`schedule` for the same ``sampling``; computed if None.
 
         Returns:
-            (B, L) int64 or (B, L, C) float32.
+            (B, L) int64, -1 where the prediction is not finite; or (B, L, C) float32.
         """
 
     def schedule(self, sampling: CellSampling) -> list[Tensor]:

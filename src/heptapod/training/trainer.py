@@ -205,6 +205,8 @@ class Trainer:
     def _evaluate(self, module: nn.Module, log: MetricsLog | None, progress: Progress) -> None:
         with self._autocast():
             self.state.figures = self.task.evaluate(module, self.config.eval_images)
+        if not math.isfinite(loss := self.state.figures["val_loss"]):
+            raise NonFiniteLossError(f"step {self.step}: held-out loss {loss}; the checkpoints before it are intact")
         improved = self.state.figures["val_loss"] < self.state.best or not self.task.selects_best
         self.state.best = self.state.figures["val_loss"] if improved else self.state.best
         if log is None:

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from heptapod.utils.weights import check_finite_weights, without_prefix
+
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not finished."""
 METADATA_KEY = "heptapod"
@@ -148,13 +150,16 @@ def open_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
 
 
 def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Loads a state dict whose names and shapes must all fit.
+    """Loads a state dict whose names and shapes must all fit; a common prefix of its names is left out.
 
     Raises:
-        ValueError: naming the first tensors that do not fit.
+        ValueError: naming the first tensors that do not fit, or that are not finite.
     """
-    check_tensors({name: tensor.shape for name, tensor in module.state_dict().items()}, tensors, source)
-    module.load_state_dict(dict(tensors))
+    needed = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    tensors = without_prefix(needed.keys(), tensors, source)
+    check_tensors(needed, tensors, source)
+    check_finite_weights(tensors, source)
+    module.load_state_dict(tensors)
 
 
 def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], source: Path | str) -> None:
