@@ -257,16 +257,26 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
     return ImageSet(images[: len(kept)], labels, names, source.class_names, False, unreadable)
 
 
-def check_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+def check_size(
+    name: str,
+    shape: Sequence[int],
+    expected: Sequence[int],
+    fix: str = "set image_size (in a recipe data.image_size) to resize them",
+) -> None:
     """Checks the size of an image (…, h, w).
+
+    Args:
+        name: of the image.
+        shape: its shape.
+        expected: that of the images before it.
+        fix: what the user can do about it.
 
     Raises:
         ValueError: if it differs from the earlier images; names the image.
     """
     if tuple(shape) != tuple(expected):
         raise ValueError(
-            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: set "
-            "data.image_size to resize them"
+            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: {fix}"
         )
 
 
