@@ -15,7 +15,7 @@ settings, so that a killed run resumes at the first absent shard, and two caches
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from heptapod.data.classes import count_classes
 from heptapod.data.images import MAX_SIDE, DataConfig, shuffled, split_rows
+from heptapod.data.labels import matched_labels
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import MAX_CELLS, GridSpec
 from heptapod.utils.config import from_dict, settings
@@ -363,7 +364,7 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
         held_out = open_cache(Path(config.validation_path))
         _check_settings(held_out, config, "data.validation_path")
         _check_split(held_out, config.validation_split, "data.validation_split")
-        _check_pair(train, held_out)
+        held_out = _paired(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
     training, validation = _with_rows(train, train_rows), _with_rows(held_out, held_out_rows)
     for setting, part, origin in (
@@ -411,11 +412,17 @@ def _check_split(cache: Cache, asked: str | None, setting: str) -> None:
         )
 
 
-def _check_pair(train: Cache, held_out: Cache) -> None:
+def _paired(train: Cache, held_out: Cache) -> Cache:
+    """The held-out cache with its labels as indices of the training classes, matched by name."""
     for name, train_value, held_out_value in (
         ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
-        ("classes", train.description.class_names, held_out.description.class_names),
         ("grid", train.tokens.grid, held_out.tokens.grid),
     ):
         if train_value != held_out_value:
             raise ValueError(f"data.validation_path: {held_out.folder} and {train.folder} differ in their {name}")
+    names, classes = held_out.tokens.class_names, train.tokens.class_names
+    labels = matched_labels(
+        held_out.tokens.labels.tolist(), names, classes, "data.validation_path", str(held_out.folder), str(train.folder)
+    )
+    tokens = replace(held_out.tokens, labels=torch.tensor(labels), class_names=classes)
+    return replace(held_out, tokens=tokens)

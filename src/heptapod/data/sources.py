@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from heptapod.data.decoding import read_image_file
 from heptapod.data.discovery import IMAGE_COLUMNS, shard_files
+from heptapod.data.labels import Labels, arrow_labels, class_labels, listed_labels
 from heptapod.data.listing import COMPRESSED_TARS, IMAGE_SUFFIXES, Listing, list_folder
 from heptapod.data.splits import SplitChoice, images_of, split_counts, split_of_file
 from heptapod.data.tar_shard import check_not_compressed
@@ -102,12 +104,19 @@ def open_source(path: str, setting: str = "data.path", choice: SplitChoice | Non
             f"{choice.setting} chooses"
         )
     if source.left_out:
-        logger.info(f"data: {path}: left out: {', '.join(source.left_out)}")
+        level = logging.INFO if all(" hidden " in note for note in source.left_out) else logging.WARNING
+        logger.log(level, f"data: {path}: left out: {', '.join(source.left_out)}")
     return source
 
 
 def _open(path: str, location: Path, choice: SplitChoice) -> Source:
-    if not location.exists():
+    try:
+        is_there = location.exists()
+    except OSError:  # the name is too long
+        if not has_braces(path):
+            raise
+        is_there = False
+    if not is_there:
         if not has_braces(path):
             raise FileNotFoundError(f"{path} does not exist (a folder, a parquet file, .tar shards or mnist5k)")
         return _named_shards(path, find_shards(path), choice)
@@ -184,7 +193,7 @@ def _folder(path: str, listing: Listing, choice: SplitChoice) -> Source:
     files = [folder.joinpath(*image.parts) for image in images]
 
     def open_all() -> Iterator[Opener]:
-        return (file.read_bytes for file in files)
+        return (partial(read_image_file, file) for file in files)
 
     source = Source(
         path,
@@ -192,7 +201,7 @@ def _folder(path: str, listing: Listing, choice: SplitChoice) -> Source:
         [numbers[names[0]] if names else -1 for names in classes],
         class_names,
         open_all,
-        open_one=lambda number: files[number].read_bytes,
+        open_one=lambda number: partial(read_image_file, files[number]),
         file_sizes=lambda: [file.stat().st_size for file in files],
         left_out=listing.notes(),
     )
@@ -210,8 +219,8 @@ def _parquet(path: str, shards: list[Path]) -> Source:
 
     common = Path(os.path.commonpath([shard.parent for shard in shards]))
     names: list[str] = []
-    labels: list[int] = []
-    class_names: list[str] = []
+    labels: list[Labels] = []
+    declared: list[str] = []
     image_column = ""
     for shard in shards:
         try:
@@ -225,20 +234,16 @@ def _parquet(path: str, shards: list[Path]) -> Source:
         label_column = next((c for c in LABEL_COLUMNS if c in columns), None)
         names += [f"{shard.relative_to(common)}[{row}]" for row in range(file.metadata.num_rows)]
         if label_column is None:
-            labels += [-1] * file.metadata.num_rows
+            labels.append(listed_labels([None] * file.metadata.num_rows))
             continue
-        values, own_names = _labels(shard, file, label_column)
-        if class_names and own_names and own_names != class_names:
+        own_names = _class_names(file.schema_arrow.metadata, label_column)
+        if declared and own_names and own_names != declared:
             raise ValueError(f"{shard}: its classes differ from those of the files before it")
-        class_names = class_names or own_names
-        labels += values
+        declared = declared or own_names
+        labels.append(_labels(shard, file, label_column))
     if not names:
         raise ValueError(f"{path} has no rows")
-    highest = max(labels)
-    class_names = class_names or [str(i) for i in range(highest + 1)]
-    if highest >= len(class_names):
-        row = names[labels.index(highest)]
-        raise ValueError(f"{row}: label {highest} is out of range, the file has {len(class_names)} classes")
+    indices, class_names = class_labels(path, labels, names, declared)
 
     def open_rows(rows: np.ndarray) -> Iterator[Opener]:
         first = 0
@@ -254,7 +259,7 @@ def _parquet(path: str, shards: list[Path]) -> Source:
     return Source(
         path,
         names,
-        labels,
+        indices,
         class_names,
         lambda: open_rows(np.arange(len(names))),
         file_sizes=lambda: [shard.stat().st_size for shard in shards],
@@ -286,17 +291,7 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     common = Path(os.path.commonpath([shard.parent for shard in shards]))
     places = [shard.relative_to(common) for shard in shards]
     names = [f"{place}/{name}" for place, index in zip(places, indices, strict=True) for name in index.names]
-    labels = np.concatenate([index.labels for index in indices])
-    class_names, file = _class_file(shards)
-    highest = int(labels.max())
-    if highest >= 0 and (without := np.flatnonzero(labels < 0)).size:
-        raise ValueError(
-            f"{path}: {len(without):,} of {len(labels):,} samples have no label, for example {names[without[0]]}; give "
-            "all samples a .cls member, or none"
-        )
-    if file is not None and highest >= len(class_names):
-        row = names[int(labels.argmax())]
-        raise ValueError(f"{row}: class number {highest} is out of range, {file} has {len(class_names)} classes")
+    labels, class_names = class_labels(path, [index.labels for index in indices], names, *_class_file(shards))
     if without_image := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
@@ -315,15 +310,15 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     return Source(
         path,
         names,
-        labels.tolist(),
-        (class_names or [str(number) for number in range(highest + 1)]) if highest >= 0 else [],
+        labels,
+        class_names,
         open_all,
         open_one=reader.opener,
         file_sizes=lambda: [size for index in indices for size in index.sizes.tolist()],
     )
 
 
-def _class_file(shards: list[Path]) -> tuple[list[str], Path | None]:
+def _class_file(shards: list[Path]) -> tuple[list[str], str]:
     """Class names from a file next to the shards, a name per line; none without such a file."""
     folders = dict.fromkeys(shard.parent for shard in shards)
     files = [file for folder in folders for name in CLASS_FILES if (file := folder / name).is_file()]
@@ -331,21 +326,17 @@ def _class_file(shards: list[Path]) -> tuple[list[str], Path | None]:
     for names, file in found[1:]:
         if names != found[0][0]:
             raise ValueError(f"{file} and {found[0][1]} have different classes")
-    return found[0] if found else ([], None)
+    return (found[0][0], str(found[0][1])) if found else ([], "")
 
 
-def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[str]]:
-    """Labels and class names of a parquet file, whose labels are integers or class names."""
-    column = file.read([label_column]).column(0)
-    kind = str(column.type)
-    values = column.to_pylist()
-    if kind in ("string", "large_string"):
-        own_names = sorted({value for value in values if value is not None})
-        index = {name: number for number, name in enumerate(own_names)}
-        return [-1 if value is None else index[value] for value in values], own_names
-    if "int" not in kind or "<" in kind:
-        raise ValueError(f"{shard}: column {label_column!r} has the type {kind}, integers or strings are needed")
-    return [-1 if value is None else value for value in values], _class_names(file.schema_arrow.metadata, label_column)
+def _labels(shard: Path, file: Any, label_column: str) -> Labels:
+    """The labels of a parquet file."""
+    from pyarrow import ArrowException
+
+    try:
+        return arrow_labels(file.read([label_column]).column(0), lambda row: f"{shard}[{row}]")
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{shard}: damaged column {label_column!r} ({str(error).splitlines()[0]})") from None
 
 
 def _parquet_bytes(value: Any) -> bytes:

@@ -6,6 +6,7 @@ writable. A shard is indexed again if its size or modification time changes.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -23,7 +24,8 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from heptapod.data.listing import COMPRESSED_TARS, is_junk
+from heptapod.data.labels import Labels
+from heptapod.data.listing import COMPRESSED_TARS
 from heptapod.data.tar_shard import OpenShard, ShardIndex, check_not_compressed, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
 from heptapod.utils.logging import Progress
@@ -34,8 +36,6 @@ logger = logging.getLogger(__name__)
 INDEX = "heptapod-index.safetensors"
 LOCK = f"{TEMPORARY}heptapod-index.lock"
 FORMAT = "heptapod-tar-index-2"
-FORMAT_1 = "heptapod-tar-index-1"
-"""An earlier format, in which images with several dots in their names are missing."""
 OPEN_SHARDS = 128
 """Open shards at a time, well below the limit of open files."""
 INDEXING_THREADS = 8
@@ -212,26 +212,40 @@ def _index_lock(folder: Path) -> Iterator[None]:
 
 
 def _read_index(folder: Path) -> dict[str, ShardIndex]:
-    """The stored index by the name of a shard; empty if it is missing or damaged."""
+    """The stored index by the name of a shard; empty if it is missing, of an older format or damaged."""
     path = folder / INDEX
     try:
-        facts = json.loads(read_metadata(path)["index"])
+        metadata = read_metadata(path)
         tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-        if facts["format"] not in (FORMAT, FORMAT_1):
+        facts = json.loads(metadata["index"])
+        if facts["format"] != FORMAT:
             return {}
+        if metadata.get("sha256") != _checksum(metadata["index"], tensors):
+            raise ValueError("its content does not have the checksum that it names")
         names = tensors["names"].tobytes().decode("utf-8").split("\0")
         known, start = {}, 0
         for shard in facts["shards"]:
             here = slice(start, start := start + shard["images"])
-            if facts["format"] == FORMAT_1 and (shard["without_image"] or any(map(is_junk, names[here]))):
-                continue
-            offsets, sizes, labels = (tensors[key][here] for key in ("offsets", "sizes", "labels"))
+            offsets, sizes, codes = (tensors[key][here] for key in ("offsets", "sizes", "labels"))
+            labels = Labels(codes, shard["labels"])
             known[shard["name"]] = ShardIndex(
                 shard["bytes"], shard["mtime_ns"], names[here], offsets, sizes, labels, shard["without_image"]
             )
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.warning(f"data: {path} is damaged and made anew ({error})")
         return {}
     return known
+
+
+def _checksum(text: str, tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 of an index."""
+    digest = hashlib.sha256(text.encode("utf-8"))
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
@@ -244,19 +258,22 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
             "bytes": index.bytes,
             "mtime_ns": index.mtime_ns,
             "images": len(index),
+            "labels": index.labels.values,
             "without_image": index.without_image,
         }
         for name, index in known.items()
     ]
-    text = "\0".join(name for index in indices for name in index.names)
-    tensors = {
-        key: torch.from_numpy(np.concatenate([getattr(index, key) for index in indices] or [np.zeros(0, np.int64)]))
-        for key in ("offsets", "sizes", "labels")
+    arrays = {
+        "names": np.frombuffer("\0".join(name for index in indices for name in index.names).encode("utf-8"), np.uint8),
+        "offsets": np.concatenate([index.offsets for index in indices]),
+        "sizes": np.concatenate([index.sizes for index in indices]),
+        "labels": np.concatenate([index.labels.codes for index in indices]),
     }
-    tensors["names"] = torch.from_numpy(np.frombuffer(text.encode("utf-8"), np.uint8).copy())
+    text = json.dumps({"format": FORMAT, "shards": shards})
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"  # unique: without file locks, other processes may write too
     try:
-        write_tensors(temporary, tensors, {"index": json.dumps({"format": FORMAT, "shards": shards})})
+        write_tensors(temporary, tensors, {"index": text, "sha256": _checksum(text, arrays)})
         shutil.copymode(folder / next(iter(known)), temporary)  # readable by whoever can read the shards
         os.replace(temporary, folder / INDEX)
     except OSError as error:

@@ -74,7 +74,8 @@ def evaluate_samples(
     against = open_reference(reference, extractor, image_size, batch_size, shared=True, split=split)
     planned, _ = plan_metrics(extractor, against, total, metrics)
     if isinstance(samples, ModelSamples):
-        title, batches = "sampling {} images", samples.batches(samples.indices(against.class_counts), shared=True)
+        labels = samples.indices_like(against.class_names, against.class_counts)
+        title, batches = "sampling {} images", samples.batches(labels, shared=True)
     else:
         title, batches = "samples: features of {} images", samples.batches(batch_size, shared=True)
     first_images: list[Tensor] = []

@@ -27,6 +27,8 @@ FORMAT = "heptapod-reference-1"
 SUFFIX = ".safetensors"
 FEATURES_KEPT = 10_000
 """Features kept by default for the metrics that need more than moments."""
+MANY_CLASSES = 100_000
+"""Label numbers from it on are ids: only the ones that occur are classes."""
 
 
 @dataclass
@@ -250,8 +252,11 @@ def _classes(labels: Tensor, names: list[str]) -> tuple[list[str], list[int]]:
     labels = labels[labels >= 0]
     if not len(labels):
         return [], []
-    counts = labels.bincount(minlength=len(names)).tolist()
-    return names or [str(i) for i in range(len(counts))], counts
+    if names or int(labels.max()) < MANY_CLASSES:
+        per_class = labels.bincount(minlength=len(names)).tolist()
+        return names or [str(i) for i in range(len(per_class))], per_class
+    numbers, counts = labels.unique(return_counts=True)
+    return [str(number) for number in numbers.tolist()], counts.tolist()
 
 
 def _read_moments(path: Path, extractor: FeatureExtractor) -> tuple[Tensor, Tensor] | None:

@@ -268,7 +268,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise LockedError(f"{folder}: another process is writing there{_holder(owner)}") from None
+        raise LockedError(f"{folder}: another process is writing there{_owner_text(owner)}") from None
     try:
         with suppress(OSError):  # a full disk is reported by what is written next
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -283,7 +283,7 @@ def locked(folder: Path) -> Iterator[None]:
                 one.rmdir()
 
 
-def _holder(owner: Path) -> str:
+def _owner_text(owner: Path) -> str:
     try:
         return f" ({owner.read_text(encoding='utf-8')[:100]})"
     except (OSError, UnicodeDecodeError):

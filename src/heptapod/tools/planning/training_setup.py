@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from heptapod.data.cache import is_cache, read_description, read_index
-from heptapod.data.images import DataConfig, decode_one, to_rgb
+from heptapod.data.decoding import decode_one, to_rgb
+from heptapod.data.images import DataConfig
 from heptapod.data.sources import Source
 from heptapod.grid import GridSpec
 from heptapod.tokenizers import build_tokenizer, load_tokenizer
