@@ -170,7 +170,8 @@ def run_folder(rng: Random, folder: Path) -> list[str]:
 def _random_labels(rng: Random, count: int) -> list[Any]:
     pools: list[list[Any]] = [
         [0, 1], [0, -1], [None, 1], [2**40, 3], [10**9, 7], [-7, 2**62], ["a", "b"], ["", "a" * 3000], [None],
-        [1.5, 2.0], [True, False], [b"a", b"b"], [float("nan"), 1.0], [[0], [1]], [{"x": 1}], [str(2**40), "1"], list(range(100)),
+        [1.5, 2.0], [True, False], [b"a", b"b"], [float("nan"), 1.0], [[0], [1]],
+        [{"x": 1}], [str(2**40), "1"], list(range(100)),
     ]  # fmt: skip
     pool = rng.choice(pools)
     return [rng.choice(pool) for _ in range(count)]
@@ -278,7 +279,8 @@ def mask(rng: Random, folder: Path) -> list[str]:
     image, drawn = rng.choice(["image.png", "i.png"]), rng.choice(["mask.png", "k.png"])
     extra = rng.choice(
         [["--mask", drawn], ["--mask", drawn, "--composite"], ["--canvas", "16x16"], ["--canvas",
-         rng.choice(["8x", "0x0", "99999x99999", "-8x8", "12x12"]), "--at", rng.choice(["0,0", "-1,0", "x", "8,8"])], ["--keep-cells", "3"], []]
+         rng.choice(["8x", "0x0", "99999x99999", "-8x8", "12x12"]), "--at", rng.choice(["0,0", "-1,0", "x", "8,8"])],
+         ["--keep-cells", "3"], []]
     )  # fmt: skip
     return ["edit", "run", image, *extra, *rng.choice([[], ["--resize"]]), "--count", "1", "--out", "out.png"]
 
