@@ -18,6 +18,7 @@ from heptapod.tokenizers.encode import decode_pixels
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
+from heptapod.utils.weights import non_finite_error
 
 READABLE_IN: dict[TokenOrder, tuple[TokenOrder, ...]] = {
     "raster": ("raster",),
@@ -62,7 +63,8 @@ def negative_log_likelihood(
         (M,) float32 on the CPU.
 
     Raises:
-        ValueError: if the model's distribution has no likelihood, or for several raster orders: there is only one.
+        ValueError: if the model's distribution has no likelihood, for several raster orders: there is only one, or if
+            a result is not finite.
     """
     check_likelihood(model, token_order, orders, batch_size)
     title = f"likelihood of {len(tokens):,} images"
@@ -71,6 +73,10 @@ def negative_log_likelihood(
             _by_batch(model, tokens, labels, token_order, numbers, batch_size, _next_cell_nats, (seed, k), bar)
             for k in range(orders)
         ]
+    valid = torch.stack(each).isfinite().all(0)
+    if not valid.all():
+        number = int((~valid).nonzero()[0])
+        raise non_finite_error(f"likelihood: the model's of image {number} is", model, model.dtype)
     if orders == 1:
         return each[0]
     N = tokens.shape[1]

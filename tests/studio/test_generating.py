@@ -158,7 +158,7 @@ def test_numbers_that_are_too_large_for_a_model_are_refused(client: httpx.Client
     question = {"model": "vectors", "label": 0, "known": {"cells": [0], "values": values}, "cell": 3}
     response = client.post("/api/cell", json=question)
     assert response.status_code == 422
-    assert "known.values: too large for this model" in response.text
+    assert "values: with them the model's prediction is not finite" in response.text
 
 
 def test_padding_of_a_composite_is_not_sent_back(client: httpx.Client) -> None:

@@ -11,6 +11,7 @@ import tyro
 
 from heptapod import __version__
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions
+from heptapod.configs.data import SplitName
 from heptapod.configs.evaluation import SUFFIX, LabelPolicy, Metric
 from heptapod.configs.sampling import DEFAULT_BATCH
 from heptapod.utils.checks import BatchSize, Count, Seed, Side, check_at_least
@@ -33,6 +34,7 @@ def evaluate(arguments: list[str]) -> None:
 def evaluate_generation(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     reference: str,
+    split: SplitName | None = None,
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     samples: str | None = None,
     count: Count | None = None,
@@ -59,12 +61,13 @@ def evaluate_generation(
         sampling: Sampling config.
         reference: A file that heptapod reference wrote, or its input: a folder of images, parquet file(s), .tar shards,
             mnist5k, a token cache, an .npz file.
+        split: The split of the reference's images, if it is made now and they have several; train if left out.
         model: Folder of a model, or of a run (its best weights are taken).
         samples: Instead of a model: samples of an .npz file or a folder of images.
         count: Number of samples, 5000 by default; of existing samples all, or this number chosen at random.
         label_policy: Classes of the samples: balanced (the default: each equally often), random, reference (as often as
             in the reference), none (no label).
-        labels: Instead of a policy: these classes in turn, by index or name.
+        labels: Instead of a policy: these classes in turn, by name, or by index where no name is a number.
         metrics: frechet, kernel, score, precision_recall, density_coverage; each must be measurable. By default all
             that the number of samples allows.
         image_size: Side of the reference's images, if it is made now; the model's if left out, 0 keeps them.
@@ -96,6 +99,8 @@ def evaluate_generation(
         check_folder(Path(npz).parent, "npz")
     if image_size is not None and Path(reference).suffix == SUFFIX:
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
+    if split is not None and Path(reference).suffix == SUFFIX:
+        raise ValueError(f"split: {split} given, but {reference} is made already")
     if samples is not None and (options or labels or label_policy):
         named = next(iter(options), "labels" if labels else "label_policy")
         raise ValueError(f"{named}: given together with --samples, which are sampled already")
@@ -112,7 +117,7 @@ def evaluate_generation(
     warn_if_ranks_idle(evaluated.count, batch_size)
     report = evaluate_samples(
         evaluated, reference, extractor, image_size=image_size, batch_size=batch_size, metrics=metrics or None,
-        seed=seed, npz=None if npz is None else Path(npz),
+        seed=seed, npz=None if npz is None else Path(npz), split=split,
     )  # fmt: skip
     if report is None:
         return

@@ -52,12 +52,13 @@ def measure(
     Args:
         model: Folder of a model, or of a run (its best weights are taken).
         data: Images: a folder, parquet file(s), .tar shards or a built-in set.
-        split: held_out: the set's own held-out images, or, where it has none, the 2% that training holds out by
-            default. train: the others. all: both (for a set that is held out as a whole).
+        split: held_out: the set's own held-out images (its split validation, else test), or, where it has none, the 2%
+            that training holds out by default. train: the others. all: both (for a set that is held out as a whole).
+            validation, test: this split.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Number of images, chosen at random; all if left out.
-        classes: Only images of these classes of the model, by name or index; zero-shot chooses among them only, which
-            is cheaper than among all.
+        classes: Only images of these classes of the model, by name, or by index where no name is a number; zero-shot
+            chooses among them only, which is cheaper than among all.
         labels: Condition on each image's class, matched by its name in the data; --no-labels conditions on none.
         zero_shot: Also classify every image, at the cost of one likelihood per class.
         token_order: Read in this order (raster, random; mixed draws one of them per image); as in training if left out.

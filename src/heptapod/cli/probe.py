@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from heptapod.cli.sampling_options import ModelFolder
+from heptapod.configs.data import SplitName
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.config import from_dict
@@ -29,7 +30,9 @@ def probe(arguments: list[str]) -> None:
 def probe_model(
     model: tyro.conf.Positional[ModelFolder],
     data: str,
+    split: SplitName | None = None,
     test_data: str | None = None,
+    test_split: SplitName | None = None,
     image_size: Side = 0,
     count: Count | None = None,
     test_count: Count | None = None,
@@ -53,7 +56,9 @@ def probe_model(
     Args:
         model: Folder of a model, or of the run that trained it.
         data: Labeled images (a folder, parquet file(s), .tar shards or a built-in set), or a cache of their tokens.
+        split: The split of the data to learn the classes from, if it has several; train if left out.
         test_data: Images to test on. If left out, the held-out images of the data, or else a random fifth.
+        test_split: The split of the test data, or without them of the data, to test on.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Number of training images, chosen at random; all if left out.
         test_count: The same for the test images.
@@ -87,8 +92,8 @@ def probe_model(
     selected = selected_layers(layer_names(heptapod.model), layers)
     config = from_dict(
         DataConfig,
-        {"path": data, "image_size": image_size, "validation_path": test_data, "validation_fraction": TEST_SHARE}
-        | {"memory_gib": memory_gib},
+        {"path": data, "split": split, "validation_path": test_data, "validation_split": test_split}
+        | {"image_size": image_size, "validation_fraction": TEST_SHARE, "memory_gib": memory_gib},
         "probe",
     )
     started = time.perf_counter()
@@ -98,7 +103,7 @@ def probe_model(
     sha = sha256(folder / "model.safetensors")
     figures = {
         "model": {"path": str(folder), "sha256": sha, **model_facts(heptapod)},
-        "data": {"path": data, "test_path": test_data, **data_facts(images)},
+        "data": {"path": data, "split": split, "test_path": test_data, "test_split": test_split, **data_facts(images)},
         **report.figures,
         "seconds": time.perf_counter() - started,
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from heptapod.configs.data import SplitName
 from heptapod.configs.evaluation import FEATURES_KEPT, SUFFIX
 from heptapod.utils.checks import BatchSize, Count, Seed, Side
 
@@ -20,6 +21,7 @@ def reference(arguments: list[str]) -> None:
 def make(
     data: tyro.conf.Positional[str],
     out: str,
+    split: SplitName | None = None,
     image_size: Side = 0,
     count: Count | None = None,
     features_kept: Count = FEATURES_KEPT,
@@ -36,6 +38,7 @@ def make(
     Args:
         data: A folder of images, parquet file(s), .tar shards, mnist5k, a token cache, or an .npz file.
         out: File to write, ending in .safetensors.
+        split: The split of the data, if it has several; train if left out.
         image_size: Side after resizing and cropping; 0 keeps the images as they are.
         count: Number of images, chosen at random; all if left out.
         features_kept: Largest number of images, chosen at random, whose features are kept: the kernel distance,
@@ -59,7 +62,7 @@ def make(
     check_folder(target.parent)
     place = resolve_device(device)
     extractor = main_process_first(lambda: open_extractor(inception, place))
-    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True)
+    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True, split=split)
     if not process_group.is_main_process():
         return
     made.save(target)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from pydantic import Field
 
+from heptapod.configs.data import SplitName
 from heptapod.configs.tokenizers import KINDS
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Seed, Side
@@ -44,6 +45,7 @@ def write_cache(
     tokenizer: tyro.conf.Positional[str],
     data: str,
     out: str,
+    split: SplitName | None = None,
     image_size: Side = 0,
     flip: bool = False,
     crops: Annotated[int, Field(ge=1, le=5)] = 1,
@@ -64,6 +66,8 @@ def write_cache(
         tokenizer: Folder of a tokenizer, or of the run that trained it.
         data: A folder of images, parquet file(s), .tar shards or a built-in set.
         out: Folder of the cache.
+        split: The split of the data, if it has several (folders or files named train, validation, test); train if left
+            out. all: the whole set.
         image_size: Pixels per side after resizing the short side and cropping; 0 keeps the images as they are.
         flip: Also store every view mirrored (training then reads one of the two at random).
         crops: 1: the center. 5: also the corners of a larger copy.
@@ -73,10 +77,12 @@ def write_cache(
         shard_size: Images per shard.
         device: auto, cpu, cuda, ...; each of several processes uses a separate GPU.
     """
-    from heptapod.data.cache import CacheConfig
+    from heptapod.data.cache import CacheConfig, open_cache
     from heptapod.data.cache_picture import contact_sheet
     from heptapod.data.cache_writer import CacheWriter
+    from heptapod.data.classes import class_lines
     from heptapod.data.sources import open_source
+    from heptapod.data.splits import SplitChoice
     from heptapod.distributed.device import resolve_device
     from heptapod.tokenizers import load_tokenizer
     from heptapod.training.folder import find_tokenizer
@@ -94,7 +100,7 @@ def write_cache(
     }
     config = from_dict(CacheConfig, values, "tokenize")
     encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
-    source = open_source(data, "data")
+    source = open_source(data, "data", SplitChoice(split))
     check_folder(Path(out))
     folder = Path(out)
     started = time.perf_counter()
@@ -105,6 +111,8 @@ def write_cache(
     save_png(contact_sheet(folder), folder / "contact_sheet.png")
     for line in index.unreadable[:5]:
         logger.warning(f"missing: {line}")
+    for line in class_lines(open_cache(folder).classes()):
+        print(line)
     print(
         f"{index.images:,} images, {index.views} view(s) each, {index.missing} missing, in {seconds:.1f} s\n"
         f"cache:         {folder}\ncontact sheet: {folder / 'contact_sheet.png'}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from heptapod.configs.grid import MAX_CODES
 from heptapod.utils.config import settings
@@ -62,13 +63,23 @@ DISTRIBUTIONS = Registry(
 Solver = Literal["ancestral", "ddim", "euler", "heun"]
 
 
+MIN_TEMPERATURE = 1e-4
+"""Logits divided by less may overflow float32."""
+
+
+def _check_temperature(temperature: float) -> float:
+    if 0 < temperature < MIN_TEMPERATURE:
+        raise PydanticCustomError("temperature", "must be 0 (the most likely code) or at least 0.0001")
+    return temperature
+
+
 @settings
 class CellSampling:
     """How the token of a cell is sampled from its distribution."""
 
-    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code)
-    and scales the noise from which continuous tokens are sampled."""
+    temperature: Annotated[float, Field(ge=0, le=100), AfterValidator(_check_temperature)] = 1.0
+    """Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales the noise from which
+    continuous tokens are sampled. 0 takes the most likely code, or no noise; otherwise at least 0.0001."""
     top_k: Annotated[int, Field(ge=1, le=MAX_CODES)] | None = None
     """Keep only the k most likely codes of each cell."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

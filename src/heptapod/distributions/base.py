@@ -70,7 +70,7 @@ class CellDistribution(nn.Module, ABC):
             schedule: the result of :meth:`schedule` for the same ``sampling``; computed if None.
 
         Returns:
-            (B, L) int64 or (B, L, C) float32.
+            (B, L) int64, -1 where the prediction is not finite; or (B, L, C) float32.
         """
 
     def schedule(self, sampling: CellSampling) -> list[Tensor]:

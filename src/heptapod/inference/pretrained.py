@@ -23,6 +23,7 @@ from heptapod.utils.files import (
     write_json,
     write_tensors,
 )
+from heptapod.utils.weights import plain_state_dict
 
 FORMAT = "heptapod-model-2"
 
@@ -80,7 +81,7 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
 
 def write_pretrained(folder: Path, model: HeptapodModel, config: PretrainedConfig, metadata: dict[str, str]) -> None:
     """Writes weights, then settings; each file is whole or absent."""
-    write_tensors(folder / "model.safetensors", model.state_dict(), metadata)
+    write_tensors(folder / "model.safetensors", plain_state_dict(model), metadata)
     values = to_dict(config)
     found = {HEADS.origin(config.model.head.kind), DISTRIBUTIONS.origin(config.model.distribution.kind)}
     values["imports"] = sorted(name for name in found if name)

@@ -26,6 +26,7 @@ from heptapod.nn.layers import Block, Linear, init_weights
 from heptapod.nn.rotary import CONDITION_CELL
 from heptapod.utils.machine import check_compiler, check_fits
 from heptapod.utils.random import KeyedGenerator, seeded_initialization
+from heptapod.utils.weights import plain_state_dict, unwrapped
 
 
 @dataclass
@@ -70,13 +71,23 @@ class HeptapodModel(nn.Module):
             nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.token_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return self.token_embedding.weight.dtype
+
+    @property
     def head_is_configured(self) -> bool:
         """Whether ``config.head`` describes the head, so that a saved model can be loaded."""
         configured = head_without_weights(self.config)
         shapes, expected = (
-            {name: tensor.shape for name, tensor in head.state_dict().items()} for head in (self.head, configured)
+            {name: tensor.shape for name, tensor in plain_state_dict(head).items()} for head in (self.head, configured)
         )
-        return type(self.head) is type(configured) and shapes == expected
+        return type(unwrapped(self.head)) is type(configured) and shapes == expected
 
     def on_grid(self, height: int, width: int) -> HeptapodModel:
         """The same weights, shared, reading and predicting a grid of another size; ``trained_grid`` stays as it is."""

@@ -79,6 +79,12 @@ class Tokenizer(nn.Module, ABC):
         """Where its weights are."""
         return next((tensor.device for tensor in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        dtypes = (tensor.dtype for tensor in (*self.parameters(), *self.buffers()))
+        return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+
 
 T = TypeVar("T", bound=Tokenizer)
 

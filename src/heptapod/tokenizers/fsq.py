@@ -77,13 +77,15 @@ class FSQTokenizer(TrainableTokenizer):
         return Reconstruction(decoded, decoded.new_zeros(len(images)), {}, codes)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Tokenizer.encode`."""
-        return self.quantizer.codes(self._quantize(images)).flatten(1)
+        """See :meth:`Tokenizer.encode`; -1 where the encoder's output is not finite."""
+        quantized = self._quantize(images)
+        codes = self.quantizer.codes(quantized)
+        return torch.where(quantized.isfinite().all(-1), codes, -1).flatten(1)
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""
         values = self.quantizer.values(tokens).unflatten(1, (grid.height, grid.width))
-        decoded: Tensor = self.decoder(values.permute(0, 3, 1, 2))
+        decoded: Tensor = self.decoder(values.permute(0, 3, 1, 2).to(self.dtype))
         return decoded.float().clamp(-1, 1)
 
     def _quantize(self, images: Tensor) -> Tensor:

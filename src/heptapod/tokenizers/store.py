@@ -16,6 +16,7 @@ from heptapod.utils.extensions import origin_of
 from heptapod.utils.files import load_strictly, read_json, read_tensors, write_json, write_tensors
 from heptapod.utils.machine import check_fits
 from heptapod.utils.random import seeded_initialization
+from heptapod.utils.weights import plain_state_dict, unwrapped
 
 
 @settings
@@ -80,10 +81,10 @@ def build_discriminator(config: LossesConfig, image_size: int, seed: int) -> Pat
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes a tokenizer to a folder; each file is whole or absent."""
-    write_tensors(folder / "model.safetensors", tokenizer.state_dict(), metadata)
+    """Writes a tokenizer to a folder, without its wrappers (torch.compile); each file is whole or absent."""
     values = {"format": "heptapod-tokenizer-1", "tokenizer": config_of(tokenizer)}
-    origin = origin_of(type(tokenizer))
+    write_tensors(folder / "model.safetensors", plain_state_dict(tokenizer), metadata)
+    origin = origin_of(type(unwrapped(tokenizer)))
     write_json(folder / "config.json", values | ({"imports": [origin]} if origin else {}))
 
 
@@ -119,16 +120,18 @@ def config_of(tokenizer: Tokenizer) -> dict[str, Any]:
     Raises:
         ValueError: for a custom tokenizer without a config.
     """
-    config = getattr(tokenizer, "config", None)
+    inner = unwrapped(tokenizer)
+    config = getattr(inner, "config", None)
     if config is None:
-        raise ValueError(f"tokenizer: {type(tokenizer).__name__} has no config and cannot be saved")
+        raise ValueError(f"tokenizer: {type(inner).__name__} has no config and cannot be saved")
     return to_dict(config)
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """SHA-256 over settings and weights: equal for tokenizers that give equal tokens."""
+    """SHA-256 over settings and weights in float32: equal for tokenizers that give equal tokens."""
     digest = hashlib.sha256(json.dumps(config_of(tokenizer), sort_keys=True).encode())
-    for name, tensor in sorted(tokenizer.state_dict().items()):
+    for name, tensor in sorted(plain_state_dict(tokenizer).items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        values = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

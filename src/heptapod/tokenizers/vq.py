@@ -11,7 +11,7 @@ from torch import Tensor
 from heptapod.configs.tokenizers import VQConfig
 from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import register_tokenizer
-from heptapod.tokenizers.codebook import Codebook
+from heptapod.tokenizers.codebook import Codebook, nearest_or_none
 from heptapod.tokenizers.networks import build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
 from heptapod.utils.random import KeyedGenerator
@@ -51,9 +51,9 @@ class VQTokenizer(TrainableTokenizer):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Tokenizer.encode`."""
+        """See :meth:`Tokenizer.encode`; -1 where the encoder's output is not finite."""
         vectors = at_least_float32(self.encoder(images)).permute(0, 2, 3, 1)
-        return self.codebook.nearest(vectors.flatten(0, 2)).view(images.shape[0], -1)
+        return nearest_or_none(vectors.flatten(0, 2), self.codebook.vectors).view(images.shape[0], -1)
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""

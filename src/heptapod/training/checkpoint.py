@@ -34,6 +34,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from heptapod.distributed import process_group
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
+from heptapod.utils.weights import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -329,8 +330,8 @@ def read_checkpoint(path: Path, parts: Iterable[str] = ("model", "ema", "optimiz
 
 
 def flat(tensors: Tensors) -> dict[str, Tensor]:
-    """Names as they are in a checkpoint: part/name."""
-    return {f"{part}/{name}": tensor for part, values in tensors.items() for name, tensor in values.items()}
+    """Names as they are in a checkpoint: part/name, without what torch.compile adds to names."""
+    return {f"{part}/{plain_name(name)}": tensor for part, values in tensors.items() for name, tensor in values.items()}
 
 
 def _cause(error: BaseException, path: Path) -> BaseException:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ import pydantic
 from pydantic import Field
 
 from heptapod.data import ImageSet, TokenSet
+from heptapod.data.classes import class_lines, count_classes
 from heptapod.data.loader import names_sha256
 from heptapod.distributed import process_group
 from heptapod.training.config import CHANGEABLE_ON_RESUME
@@ -145,6 +147,8 @@ class RunData:
     """Number of unreadable images."""
     unreadable: list[str]
     """"name: reason" of the unreadable images."""
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    """Name, training and held-out images of each class; empty in runs of earlier versions."""
 
 
 def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
@@ -163,6 +167,7 @@ def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
         sha256=_joined(train.sha256(), validation.sha256()),
         size=list(train.size),
         class_names=train.class_names,
+        classes=count_classes(train.class_names, train.labels, validation.labels),
         unreadable_images=len(unreadable),
         unreadable=unreadable,
     )
@@ -190,6 +195,8 @@ def report(folder: Path, items: tuple[Items, Items]) -> None:
     logger.info(
         f"data: {len(train):,} images to train on, {len(validation):,} held out, {len(train.class_names)} classes"
     )
+    for line in class_lines(count_classes(train.class_names, train.labels, validation.labels)):
+        logger.info(f"  {line}")
     if unreadable:
         logger.warning(
             f"data: {len(unreadable)} image(s) could not be read and are left out (all in {folder / 'data.json'}):"

@@ -152,7 +152,7 @@ def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, f
     prepare = _from_cache if is_cache(Path(recipe.data.path)) else _from_images
     tokenizer, reference, train, validation = prepare(recipe, out, device)
     class_names, grid = train.class_names, train.grid
-    model = _model(recipe, grid, len(class_names))
+    model = _model(recipe, grid, len(class_names), device)
 
     def bundle(module: HeptapodModel, metadata: dict[str, str] | None = None) -> Heptapod:
         order, dropout = recipe.objective.token_order, recipe.objective.label_dropout
@@ -202,6 +202,7 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     reference = find_tokenizer(Path(given)) if given else None
     tokenizer = load_tokenizer(reference) if reference else None
     images = load_images(recipe.data)
+    _check_labels(images[0], images[1])
     for part in images:
         part.in_memory()  # refuses a set too large to be encoded here
     grid = (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
@@ -227,6 +228,7 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
             f"{made_with[:16]}…; its tokens mean something else"
         )
     train, validation = load_tokens(recipe.data)
+    _check_labels(train, validation)
     model = _model(recipe, train.grid, len(train.class_names), device)
     check_probe(recipe.probe, recipe.objective.label_dropout, train, validation, recipe.seed)
     for tokens in (train, validation):
@@ -237,6 +239,15 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
         f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}"
     )
     return tokenizer.to(device), reference, train, validation  # the cache's own is saved with the model
+
+
+def _check_labels(train: ImageSet | TokenSet, validation: ImageSet | TokenSet) -> None:
+    """Refuses held-out images without any label for a model with classes."""
+    if train.class_names and len(validation) and int(validation.labels.max()) < 0:
+        raise ValueError(
+            f"data.validation_path: none of the {len(validation):,} held-out images has a label, but the model has "
+            f"{len(train.class_names):,} classes; hold out labeled images"
+        )
 
 
 def _log_model(model: HeptapodModel, grid: GridSpec) -> None:

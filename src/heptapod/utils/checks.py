@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import numbers
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -24,3 +25,23 @@ def check_at_least(minimum: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < minimum:
             raise ValueError(f"{name}: {value} given, must be at least {minimum}")
+
+
+def as_list(values: Any) -> tuple[list[Any], bool]:
+    """The items of a sequence, array or tensor, or one item alone (a string too); and whether it was one alone."""
+    plain = values.tolist() if hasattr(values, "tolist") else values
+    is_single = isinstance(plain, str | bytes) or not hasattr(plain, "__iter__")
+    return ([plain] if is_single else list(plain)), is_single
+
+
+def whole_number(name: str, value: Any) -> int:
+    """An int, or what stands for one: an integer of numpy, a float such as 3.0, an array or tensor of one number.
+
+    Raises:
+        ValueError: for anything else, True and False included; in one line.
+    """
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    is_number = isinstance(plain, numbers.Integral) or (isinstance(plain, float) and plain.is_integer())
+    if isinstance(plain, bool) or not is_number:
+        raise ValueError(f"{name}: {value!r:.60} given, must be a whole number")
+    return int(plain)

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from heptapod.utils.messages import shown
+from heptapod.utils.weights import check_finite_weights, without_prefix
 
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not finished."""
@@ -121,7 +122,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also not UTF-8, a number of too many digits, too deep
+    except RecursionError:
+        raise ValueError(f"{path}: damaged, JSON of too many levels") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or a number of thousands of digits
         raise ValueError(f"{path}: damaged, not JSON ({shown(str(error))})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: damaged, a JSON object was expected")
@@ -187,13 +190,16 @@ def open_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
 
 
 def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Loads a state dict whose names and shapes must all fit.
+    """Loads a state dict whose names and shapes must all fit; a common prefix of its names is left out.
 
     Raises:
-        ValueError: naming the first tensors that do not fit.
+        ValueError: naming the first tensors that do not fit, or that are not finite.
     """
-    check_tensors({name: tensor.shape for name, tensor in module.state_dict().items()}, tensors, source)
-    module.load_state_dict(dict(tensors))
+    needed = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    tensors = without_prefix(needed.keys(), tensors, source)
+    check_tensors(needed, tensors, source)
+    check_finite_weights(tensors, source)
+    module.load_state_dict(tensors)
 
 
 def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], source: Path | str) -> None:
@@ -262,7 +268,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise LockedError(f"{folder}: another process is writing there{_named(owner)}") from None
+        raise LockedError(f"{folder}: another process is writing there{_owner_text(owner)}") from None
     try:
         with suppress(OSError):  # a full disk is reported by what is written next
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -277,7 +283,7 @@ def locked(folder: Path) -> Iterator[None]:
                 one.rmdir()
 
 
-def _named(owner: Path) -> str:
+def _owner_text(owner: Path) -> str:
     try:
         return f" ({owner.read_text(encoding='utf-8')[:100]})"
     except (OSError, UnicodeDecodeError):

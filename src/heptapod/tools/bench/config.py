@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from heptapod.configs.grid import MAX_CODES
-from heptapod.configs.models import SIZES
+from heptapod.configs.models import HEADS, SIZES
+from heptapod.training.recipe import Recipe
 from heptapod.utils.checks import BatchSize
 from heptapod.utils.config import settings
-
-if TYPE_CHECKING:
-    from heptapod.tools.bench.training_cases import TrainingVariant
-    from heptapod.training.recipe import Recipe
 
 MODELS = {
     "cross": "Heptapod with a cross head: KV cache, a step computes only the cells it samples",
@@ -26,6 +25,49 @@ ALL = "all"
 """As many steps as cells."""
 OWN = "own"
 """The recipe as it is."""
+
+
+Density = int | Literal["all"]
+
+
+@dataclass(frozen=True)
+class TrainingVariant:
+    """A head and a supervision density."""
+
+    head: str
+    prefixes: Density
+    """S."""
+    targets: Density
+    """L."""
+
+    @property
+    def name(self) -> str:
+        """As in ``--models``: global:4/all, next_token."""
+        return (
+            self.head if not HEADS.fact(self.head, "predicts_grid") else f"{self.head}:{self.prefixes}/{self.targets}"
+        )
+
+
+def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
+    """Parses a value of ``--models``: own, next_token, or KIND:S/L.
+
+    Raises:
+        ValueError: for any other text.
+    """
+    objective = recipe.objective
+    if text == OWN:
+        return TrainingVariant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
+    if text in HEADS.kinds() and not HEADS.fact(text, "predicts_grid"):
+        return TrainingVariant(text, "all", 1)
+    match = re.fullmatch(r"([^:]+):(\d+|all)/(\d+|all)", text)
+    kind = match.group(1) if match else ""
+    if not match or "0" in match.groups() or kind not in HEADS.kinds() or not HEADS.fact(kind, "predicts_grid"):
+        raise ValueError(
+            f"models: {text} given, must be own, next_token, or a head with prefixes/targets such as global:4/all, "
+            "local:8/all or cross:all/3"
+        )
+    prefixes, targets = (part if part == "all" else int(part) for part in match.groups()[1:])
+    return TrainingVariant(match.group(1), prefixes, targets)  # type: ignore[arg-type]
 
 
 @settings
@@ -96,6 +138,4 @@ class TrainingBench:
         """
         if not self.models:
             raise ValueError("models: none given, must be at least one")
-        from heptapod.tools.bench.training_cases import parse_variant
-
         return list(dict.fromkeys(parse_variant(text, recipe) for text in self.models))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from heptapod.distributed.device import resolve_device
-from heptapod.tools.bench.config import TrainingBench
+from heptapod.tools.bench.config import TrainingBench, TrainingVariant
 from heptapod.tools.bench.timing import num_threads, uses_process_time
 from heptapod.tools.bench.training_cases import (
     TrainingSteps,
-    TrainingVariant,
     matmul_flops,
     random_tokens,
     supervised_cells,
