@@ -66,7 +66,7 @@ def _plain(schema: Any, resolve: Callable[[Any], Any]) -> Any:
         return tuple(_plain(part, resolve) for part in schema)
     elif isinstance(schema, dict):
         if schema.get("type") in ("int", "float"):
-            return core_schema.no_info_before_validator_function(_plain_number(schema["type"]), schema)  # type: ignore[arg-type]
+            return core_schema.no_info_before_validator_function(_plain_number(schema["type"]), schema)
         inside = resolve(schema) if schema.get("type") == "definition-ref" else schema
         for name, part in inside.items():
             if name not in ("cls", "metadata", "function", "serialization"):
@@ -79,7 +79,7 @@ def _plain_number(kind: str) -> Callable[[Any], Any]:
 
     def check(value: Any) -> Any:
         if isinstance(value, str | bytes | bool):
-            raise PydanticCustomError(f"{kind}_type", f"Input should be a valid {name}")  # type: ignore[arg-type]
+            raise PydanticCustomError(f"{kind}_type", f"Input should be a valid {name}")
         return value
 
     return check
