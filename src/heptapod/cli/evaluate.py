@@ -75,7 +75,7 @@ def evaluate_generation(
         count: Number of samples, 5000 by default; of existing samples all, or this number chosen at random.
         label_policy: Classes of the samples: balanced (the default: each equally often), random, reference (as often as
             in the reference), none (no label).
-        labels: Instead of a policy: these classes in turn, by index or name.
+        labels: Instead of a policy: these classes in turn, by name, or by index where no name is a number.
         metrics: frechet, kernel, score, precision_recall, density_coverage; each must be measurable. By default all
             that the number of samples allows.
         image_size: Side of the reference's images, if it is made now; the model's if left out, 0 keeps them.

@@ -71,8 +71,8 @@ def measure(
             validation, test: this split.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Number of images, chosen at random; all if left out.
-        classes: Only images of these classes of the model, by name or index; zero-shot chooses among them only, which
-            is cheaper than among all.
+        classes: Only images of these classes of the model, by name, or by index where no name is a number; zero-shot
+            chooses among them only, which is cheaper than among all.
         labels: Condition on each image's class, matched by its name in the data; --no-labels conditions on none.
         zero_shot: Also classify every image, at the cost of one likelihood per class.
         token_order: Read in this order (raster, random; mixed draws one of them per image); as in training if left out.

@@ -165,8 +165,7 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
     source = config.open_training()
     held_out_source = source
     if config.has_validation:
-        held_out_source = config.open_validation()
-        held_out_source = with_classes_of(source, held_out_source, "data.validation_path")
+        held_out_source = with_classes_of(source, config.open_validation(), "data.validation_path")
     train_rows, held_out_rows = split_rows(source.is_held_out(), config, source.labels)
     if config.has_validation:
         held_out_rows = np.arange(len(held_out_source.names))
@@ -263,16 +262,26 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
     return ImageSet(images[: len(kept)], labels, names, source.class_names, False, unreadable)
 
 
-def check_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+def check_size(
+    name: str,
+    shape: Sequence[int],
+    expected: Sequence[int],
+    fix: str = "set image_size (in a recipe data.image_size) to resize them",
+) -> None:
     """Checks the size of an image (…, h, w).
+
+    Args:
+        name: of the image.
+        shape: its shape.
+        expected: that of the images before it.
+        fix: what the user can do about it.
 
     Raises:
         ValueError: if it differs from the earlier images; names the image.
     """
     if tuple(shape) != tuple(expected):
         raise ValueError(
-            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: set "
-            "data.image_size to resize them"
+            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: {fix}"
         )
 
 

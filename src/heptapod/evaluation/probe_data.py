@@ -49,9 +49,9 @@ def _from_images(
     heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
 ) -> ProbeData:
     source = config.open_training("data")
-    test_source = config.open_validation("test_data") if config.has_validation else source
-    if test_source is not source:
-        test_source = with_classes_of(source, test_source, "test_data")
+    test_source = source
+    if config.has_validation:
+        test_source = with_classes_of(source, config.open_validation("test_data"), "test_data")
     if config.image_size:
         _check_size(heptapod, (config.image_size, config.image_size))
     train_rows, test_rows = split_rows(source.is_held_out(), config, source.labels)

@@ -16,7 +16,7 @@ from heptapod.evaluation.labels import LabelPolicy, counts_by_class, policy_labe
 from heptapod.evaluation.streams import Batches
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import model_fields
-from heptapod.inference.request import GenerationRequest
+from heptapod.inference.request import GenerationRequest, named_classes
 from heptapod.tokenizers import tokenizer_hash
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import to_dict
@@ -115,6 +115,9 @@ class ModelSamples:
             "count": self.count,
             "label_policy": self.policy or "given",
             "labels": list(self.labels) or None,
+            "classes": named_classes(self.heptapod.label_indices(self.labels), self.heptapod.class_names)
+            if self.labels
+            else None,
             "seed": self.seed,
             "steps": len(self.request.plan.counts),
             "sampling": to_dict(self.request.plan.config),

@@ -45,6 +45,11 @@ NPZ_ERRORS = (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZip
 MAX_RATIO = 1100
 """Bytes that a compressed byte stands for, at most."""
 
+ONE_SIZE = (
+    "samples are compared as they are, so bring all of them to one size first (the sampler's), with another program"
+)
+"""What to do about samples of several sizes."""
+
 RowSelection = Callable[[int], np.ndarray]
 """Selects rows of a total number of them, ascending."""
 
@@ -129,6 +134,8 @@ def open_images(
     source = open_source(path, setting, SplitChoice(split))
     rows = select_rows(len(source.names))
 
+    fix = "set image_size to resize them" if setting != "samples" else ONE_SIZE
+
     def read(blocks: Sequence[np.ndarray]) -> Batches:
         shape: tuple[int, ...] = (3, 0, 0)
         numbers = np.concatenate([rows[:0], *blocks])
@@ -143,7 +150,7 @@ def open_images(
                         )
                         continue
                     shape = shape if shape[1] else result.shape
-                    check_size(source.names[number], result.shape, shape)
+                    check_size(f"{setting}: {source.names[number]}", result.shape, shape, fix)
                     images.append(result)
                     labels.append(source.labels[number])
                 pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
@@ -338,7 +345,9 @@ def _checked_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...
         shape, in_columns, dtype = _read_header(file)
     claimed = math.prod(shape) * dtype.itemsize
     packed = Path(str(archive.filename)).stat().st_size
-    if dtype.hasobject or min(shape, default=0) < 0 or claimed > min(entry.file_size, MAX_RATIO * packed):
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, perhaps images of several sizes; save one array of one size")
+    if min(shape, default=0) < 0 or claimed > min(entry.file_size, MAX_RATIO * packed):
         raise ValueError(f"its header claims {shape} {dtype}, which the file does not hold")
     return shape, in_columns, dtype
 
