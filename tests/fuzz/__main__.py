@@ -1,8 +1,8 @@
 """Runs commands on damaged files: ``python -m tests.fuzz --count 10000``.
 
-Every input is made from its number alone, so ``--first 4711 --count 1 --keep folder`` makes one of them again. Each runs in
-a process of its own. It fails with a traceback, an exit code that no command has, a message of more than one line,
-output in spite of an error, after more than 20 seconds, or with a peak of more than 2 GiB of memory.
+Every input is made from its number alone, so ``--first 4711 --count 1 --keep folder`` makes one of them again. Each
+runs in a process of its own. It fails with a traceback, an exit code that no command has, a message of more than one
+line, output in spite of an error, after more than 20 seconds, or with a peak of more than 2 GiB of memory.
 """
 
 from __future__ import annotations

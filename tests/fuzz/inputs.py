@@ -72,9 +72,10 @@ def trained_recipe(rng: Random, folder: Path) -> list[str]:
 def options(rng: Random, folder: Path) -> list[str]:
     """Options of the command line with values that they are not made for."""
     names = {
-        "sample": ["steps", "temperature", "top-k", "top-p", "labels", "count", "seed", "size", "batch-size", "schedule",
-                   "cell-steps", "preset", "from", "token-order", "out", "belief", "trace"],
-        "train": ["train.steps", "train.batch-size", "train.learning-rate", "model.depth", "model.width", "seed", "data",
+        "sample": ["steps", "temperature", "top-k", "top-p", "labels", "count", "seed", "size", "batch-size",
+                   "schedule", "cell-steps", "preset", "from", "token-order", "out", "belief", "trace"],
+        "train": ["train.steps", "train.batch-size", "train.learning-rate", "model.depth", "model.width", "seed",
+                   "data",
                   "data.image-size", "model.head.depth", "model.head.kind", "tokenizer.path", "out", "device",
                   "objective.targets-per-prefix", "sampling.steps", "tokenizer.model.codebook-size"],
         "plan": ["model.depth", "model.width", "gpus", "gpu", "train.batch-size", "grid", "channels", "model.size"],
@@ -168,8 +169,9 @@ def run_folder(rng: Random, folder: Path) -> list[str]:
 
 def _random_labels(rng: Random, count: int) -> list[Any]:
     pools: list[list[Any]] = [
-        [0, 1], [0, -1], [None, 1], [2**40, 3], [10**9, 7], [-7, 2**62], ["a", "b"], ["", "a" * 3000], [None], [1.5, 2.0],
-        [True, False], [b"a", b"b"], [float("nan"), 1.0], [[0], [1]], [{"x": 1}], [str(2**40), "1"], list(range(100)),
+        [0, 1], [0, -1], [None, 1], [2**40, 3], [10**9, 7], [-7, 2**62], ["a", "b"], ["", "a" * 3000], [None],
+        [1.5, 2.0], [True, False], [b"a", b"b"], [float("nan"), 1.0], [[0], [1]],
+        [{"x": 1}], [str(2**40), "1"], list(range(100)),
     ]  # fmt: skip
     pool = rng.choice(pools)
     return [rng.choice(pool) for _ in range(count)]
@@ -276,8 +278,9 @@ def mask(rng: Random, folder: Path) -> list[str]:
         (folder / name).write_bytes(_image_bytes(rng) or b"")
     image, drawn = rng.choice(["image.png", "i.png"]), rng.choice(["mask.png", "k.png"])
     extra = rng.choice(
-        [["--mask", drawn], ["--mask", drawn, "--composite"], ["--canvas", "16x16"], ["--canvas", rng.choice(["8x", "0x0",
-         "99999x99999", "-8x8", "12x12"]), "--at", rng.choice(["0,0", "-1,0", "x", "8,8"])], ["--keep-cells", "3"], []]
+        [["--mask", drawn], ["--mask", drawn, "--composite"], ["--canvas", "16x16"], ["--canvas",
+         rng.choice(["8x", "0x0", "99999x99999", "-8x8", "12x12"]), "--at", rng.choice(["0,0", "-1,0", "x", "8,8"])],
+         ["--keep-cells", "3"], []]
     )  # fmt: skip
     return ["edit", "run", image, *extra, *rng.choice([[], ["--resize"]]), "--count", "1", "--out", "out.png"]
 

@@ -40,7 +40,8 @@ for number, prepare in enumerate(inputs):
     harness.INPUTS[f"kind{number}"] = (prepare, 0.0)
 harness.kind_of = "kind{}".format
 base = Path(sys.argv[1])
-for outcome in sorted(harness.fork_inputs(base, list(range(len(inputs))), "", 2, None), key=lambda outcome: outcome.number):
+outcomes = harness.fork_inputs(base, list(range(len(inputs))), "", 2, None)
+for outcome in sorted(outcomes, key=lambda outcome: outcome.number):
     print(outcome.fault)
 """
 

@@ -252,7 +252,7 @@ class Heptapod(ModelBundle):
         self,
         labels: LabelsInput | None,
         count: int | None,
-        seed: int | Sequence[int],
+        seed: SeedsInput,
         batch_size: int | None,
         known: Known | None,
         settings: dict[str, Any],

@@ -152,7 +152,7 @@ def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, f
     prepare = _from_cache if is_cache(Path(recipe.data.path)) else _from_images
     tokenizer, reference, train, validation = prepare(recipe, out, device)
     class_names, grid = train.class_names, train.grid
-    model = _model(recipe, grid, len(class_names))
+    model = _model(recipe, grid, len(class_names), device)
 
     def bundle(module: HeptapodModel, metadata: dict[str, str] | None = None) -> Heptapod:
         order, dropout = recipe.objective.token_order, recipe.objective.label_dropout
