@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.evaluation.zero_shot import zero_shot
 from heptapod.grid import GridSpec
 from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.objective import ObjectiveConfig, draw_token_order
-from heptapod.training import TrainConfig
+from heptapod.objective import draw_token_order
+from heptapod.training.config import TrainConfig
 from heptapod.utils.random import KeyedGenerator, Stream
 from tests.invariants.fit import fit
 from tests.invariants.ising import Ising, N

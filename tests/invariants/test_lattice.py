@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.distributions import CellSampling, DistributionConfig
 from heptapod.grid import GridSpec
 from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.objective import ObjectiveConfig
-from heptapod.training import TrainConfig
+from heptapod.training.config import TrainConfig
 from heptapod.utils.random import KeyedGenerator, Stream
 from tests.invariants.fit import fit
 from tests.invariants.lattice import SIDE, Lattice, N

@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-import torch
-import torch.distributed as dist
-
 
 class NonFiniteLossError(RuntimeError):
     """The loss or its gradient became infinite or not a number; the weights are those before the step."""
@@ -50,6 +47,8 @@ def one_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> str | None:
     """The message of an error that memory ran out; None for another error."""
+    import torch
+
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         where = "the GPU's memory"
@@ -64,6 +63,8 @@ def out_of_memory(error: BaseException) -> str | None:
 
 def as_lost_process_error(error: Exception) -> Exception:
     """Converts errors of PyTorch's backends for a lost process to :class:`LostProcessError`; returns other errors."""
+    import torch.distributed as dist
+
     text = str(error)
     if not isinstance(error, RuntimeError) or isinstance(error, REPORTED_ERRORS):
         return error

@@ -6,8 +6,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from heptapod.configs.grid import TokenOrder
 from heptapod.distributions import DISTRIBUTIONS
-from heptapod.grid import GridSpec, TokenOrder
+from heptapod.grid import GridSpec
 from heptapod.models import HEADS, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TOKENIZERS, Tokenizer, TokenizerConfig
+from heptapod.configs.tokenizers import TOKENIZERS, LossesConfig, NetworkConfig, TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, Tokenizer
 from heptapod.tokenizers.discriminator import PatchDiscriminator
-from heptapod.tokenizers.losses import LossesConfig
-from heptapod.tokenizers.networks import NetworkConfig
 from heptapod.tokenizers.trainable import TrainableTokenizer
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.extensions import origin_of

@@ -82,7 +82,7 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
                 "the folder"
             )
         if grows and process_group.is_main_process():
-            logger.info(_longer(train, was))
+            logger.info(_longer(train, int(str(was))))
     if steps in changed or any(not _same_place(before[key], now[key]) for key in changed):
         return False
     return train.resume == "latest" and (folder / "training.json").is_file()
