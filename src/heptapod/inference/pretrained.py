@@ -66,7 +66,8 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
     source = folder / "config.json"
     values = _upgrade_config(read_json(source))
     if values.get("format") != FORMAT:
-        raise ValueError(f"{source}: not a Heptapod model (format is {quoted(values.get('format'))}, needed {FORMAT!r})")
+        found = quoted(values.get("format"))
+        raise ValueError(f"{source}: not a Heptapod model (format is {found}, needed {FORMAT!r})")
     _require_registered(values, str(source))
     config = from_dict(PretrainedConfig, values, str(source))
     tokenizer = load_tokenizer(folder / config.tokenizer)
