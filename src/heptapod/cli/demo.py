@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 ABOUT = (
     "Trains a tokenizer and a model on 5,000 real handwritten digits, samples 1,000 digits without guidance and scores "
-    "them with a classifier trained on real digits only. Takes about seven minutes on one CPU core; writes samples.png, "
-    "belief.png and metrics.json to --out (runs/demo)."
+    "them with a classifier trained on real digits only. Takes about seven minutes on one CPU core; writes "
+    "samples.png, belief.png and metrics.json to --out (runs/demo)."
 )
 IMAGES = 1000
 FEW_STEPS = 8

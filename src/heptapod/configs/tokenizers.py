@@ -161,8 +161,8 @@ TOKENIZERS = Registry(
 """Every tokenizer that a recipe can name, by kind."""
 KINDS = {
     "taef2": "a folder with taef2_encoder.safetensors and taef2_decoder.safetensors",
-    "diffusers_kl": "a folder with config.json and diffusion_pytorch_model.safetensors of an AutoencoderKL",
-    "diffusers_vq": "a folder with config.json and diffusion_pytorch_model.safetensors of a VQModel",
+    "diffusers_kl": "a diffusers folder (safetensors or .bin, also in shards or as fp16) of an AutoencoderKL",
+    "diffusers_vq": "a diffusers folder (safetensors or .bin, also in shards or as fp16) of a VQModel",
     "llamagen_vq16": "LlamaGen's vq_ds16_c2i.pt",
     "mar_kl16": "MAR's kl16.ckpt",
     "maskgit_vq": "maskgit-vqgan-imagenet-f16-256.bin",

@@ -22,7 +22,7 @@ OTHER_SUFFIXES = {
     ".txt", ".md", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".cls", ".npy", ".npz",
     ".safetensors",
 }  # fmt: skip
-"""Captions, labels and the like: never images, and left out without a word."""
+"""Captions, labels and the like: never images, and not reported."""
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 JUNK = {
     "__macosx", "@eadir", "$recycle.bin", "system volume information", "__pycache__", "thumbs.db", "ehthumbs.db",
@@ -34,7 +34,7 @@ MAGIC = (
 )  # fmt: skip
 """First bytes of JPEG, PNG, GIF, TIFF and JPEG 2000 files."""
 MANY_OTHERS = 10_000
-"""So many files of other kinds, and not one image to a hundred of them, are no data set."""
+"""Files of other kinds from which on a folder must have an image to a hundred of them."""
 STOP_AT = 100_000
 """Files of other kinds at which a listing stops if there are as few images."""
 SECONDS_BETWEEN_LINES = 10.0

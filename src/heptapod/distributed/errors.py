@@ -30,12 +30,12 @@ REPORTED_ERRORS = (ValueError, OSError, NonFiniteLossError, LostProcessError)
 """Errors with a one-line message: a user's mistake or a limit of the machine. Others are bugs and show a traceback."""
 
 
-LONGEST = 600
+LONGEST = 580
 """Characters of a message."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, in one line of at most 600 characters."""
+    """The message of an error, in one line of at most 580 characters."""
     message = str(error)
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
         message = f"{error.filename or 'file'}: {error.strerror or error}"

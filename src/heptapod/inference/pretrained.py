@@ -23,6 +23,7 @@ from heptapod.utils.files import (
     write_json,
     write_tensors,
 )
+from heptapod.utils.messages import quoted
 from heptapod.utils.weights import plain_state_dict
 
 FORMAT = "heptapod-model-2"
@@ -65,7 +66,8 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
     source = folder / "config.json"
     values = _upgrade_config(read_json(source))
     if values.get("format") != FORMAT:
-        raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
+        found = quoted(values.get("format"))
+        raise ValueError(f"{source}: not a Heptapod model (format is {found}, needed {FORMAT!r})")
     _require_registered(values, str(source))
     config = from_dict(PretrainedConfig, values, str(source))
     tokenizer = load_tokenizer(folder / config.tokenizer)

@@ -141,7 +141,7 @@ def run_plan(
             features = model.predict(states, unread, cache)
             believed, uncertainty = model.distribution.belief(features, belief_generator, config, levels)
             state.believed = with_tokens_at(tokens, unread, believed)
-            state.uncertainty = torch.zeros(order.shape, device=device).scatter(1, unread, uncertainty)
+            state.uncertainty = uncertainty.new_zeros(order.shape).scatter(1, unread, uncertainty)
         yield state
         tokens, unread = with_tokens_at(tokens, cells, values), left
     prefix = torch.cat([prefix, cells], dim=1)

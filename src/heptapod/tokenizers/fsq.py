@@ -36,7 +36,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized values (…, C) in [-1, 1] of x (…, C); straight-through gradients."""
-        half_levels = (self.levels - 1) * (1 + 1e-3) / 2
+        half_levels = ((self.levels - 1) * (1 + 1e-3) / 2).to(x.dtype)
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0).to(x.dtype)
         shift = (offset / half_levels).atanh()
         bounded = (x + shift).tanh() * half_levels - offset

@@ -93,7 +93,7 @@ class Registry:
 
     def check(self, kind: str) -> None:
         """Raises like :meth:`get`; imports no class of this package."""
-        if kind not in self._builtin:
+        if not isinstance(kind, str) or kind not in self._builtin:  # a file can name anything
             self.get(kind)
 
     def fact(self, kind: str, name: str) -> Any:
@@ -107,11 +107,12 @@ class Registry:
         Raises:
             ValueError: for a kind that is not registered, with the nearest one that is.
         """
-        if kind not in self._classes and kind in self._builtin:
+        known = isinstance(kind, str)
+        if known and kind not in self._classes and kind in self._builtin:
             importlib.import_module(self._builtin[kind].module)
-        if kind not in self._classes and (point := _entry_points(self.group).get(kind)):
+        if known and kind not in self._classes and (point := _entry_points(self.group).get(kind)):
             point.load()
-        if kind not in self._classes:
+        if not known or kind not in self._classes:
             hint = nearest(shown(kind), self.kinds())
             raise ValueError(f"kind: {quoted(kind)} given, must be one of {', '.join(self.kinds())}{hint}")
         return self._classes[kind]
