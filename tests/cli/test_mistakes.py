@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from heptapod.cli import main
+from heptapod.distributed.errors import one_line
 from tests.cli.test_cli import fails_without_writing
 
 MISTAKES = [
@@ -100,3 +102,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_mistakes(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     fails_without_writing(capsys, arguments, message, place)
+
+
+def test_a_machine_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heptapod.cli.app.importlib.util.find_spec", lambda _: None)
+    assert main(["info", "x"]) == 2
+    assert "PyTorch is not installed: pip install torch --index-url" in capsys.readouterr().err
+
+
+def test_a_message_is_no_longer_than_a_few_lines() -> None:
+    text = one_line(ValueError("first words " + "x" * 100_000 + " last words"))
+    assert len(text) <= 600
+    assert text.startswith("first words")
+    assert text.endswith("last words")
