@@ -24,7 +24,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 WORDS = "half an?|(?:a )?quarter of an|a|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty"
 UNITS = "dB|nats|[mµ]?s|seconds?|min|minutes?|hours?|days?|points?|times|images/s|[KMG]i?B|[MGT]?FLOPs?|GFLOP/s|bits|steps/s"
-FIGURE = re.compile(rf"\d(?:\.\d+)?e-\d+|\d+\.\d+|\d+ ?%|± ?\d|\d[\d,]*(?: to \d[\d,]*)? (?:{UNITS})\b|\b(?:{WORDS}) (?:minutes?|hours?)\b")
+FIGURE = re.compile(
+    rf"\d(?:\.\d+)?e-\d+|\d+\.\d+|\d+ ?%|± ?\d|\d[\d,]*(?: to \d[\d,]*)? (?:{UNITS})\b|\b(?:{WORDS}) (?:minutes?|hours?)\b"
+)
 """What counts as a measured figure in running text."""
 COMMON_SETTINGS = [
     r"\(?\b(?:arXiv )?\d{4}\.\d{4,5}\b",  # papers

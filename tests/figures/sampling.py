@@ -79,7 +79,8 @@ def approximate() -> Iterator[str]:
     )
     large = results("sampling_global")["rows"]
     at_b = [
-        row(large, model="global_approximate", steps=steps)["seconds"] / row(large, model="global", steps=steps)["seconds"]
+        row(large, model="global_approximate", steps=steps)["seconds"]
+        / row(large, model="global", steps=steps)["seconds"]
         for steps in (16, 64)
     ]
     yield (

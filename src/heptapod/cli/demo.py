@@ -51,7 +51,8 @@ def demo(arguments: list[str]) -> None:
         train_tokenizer(recipe)
         seconds["tokenizer"] = read_json(Path(recipe.out) / "tokenizer" / "training.json").get("seconds", 0.0)
     stage(2, "training the model: read tokens, predict all the others (about six minutes)")
-    seconds["model"] = train_model(recipe)["seconds"]
+    last = train_model(recipe)
+    seconds["model"] = last["seconds"]
     stage(3, "training an independent judge on real digits (about 20 seconds)")
     train, held_out = load_images(recipe.data)
     began = time.perf_counter()
@@ -69,6 +70,7 @@ def demo(arguments: list[str]) -> None:
         "guidance": None,
         "results": results,
         "model": heptapod.metadata,
+        "last": last,
         "objective": to_dict(recipe.objective),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
@@ -115,7 +117,7 @@ def _write(recipe: Recipe, heptapod: Heptapod, metrics: dict[str, Any]) -> None:
     table.add_row("real held-out digits", f"{metrics['judge_accuracy_on_real_held_out']:.1%}", "")
     Console().print(table)
     print(
-        f"held-out NLL {float(heptapod.metadata['val_loss']):.3f} nats per token; "
+        f"held-out NLL of the last weights {metrics['last']['val_loss']:.3f} nats per token; "
         f"{metrics['seconds']['this_command']:.0f} s"
     )
     print(f"look at {' and '.join(map(str, sorted(out.glob('*.png'))))}; all figures in {out / 'metrics.json'}")

@@ -22,6 +22,7 @@ from heptapod.evaluation.probe_report import check_memory, data_facts, model_fac
 from heptapod.evaluation.probe_report import probe_model as measure_layers
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained
+from heptapod.training.folder import chosen_on
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import from_dict
@@ -95,8 +96,9 @@ def probe_model(
     check_memory(images, heptapod.model.config.width * len(selected), memory_gib)
     report = measure_layers(heptapod, images, selected, batch_size, seed, random_model)
     sha = sha256(folder / "model.safetensors")
+    chosen = chosen_on(folder, data if test_data is None else test_data, images.test.sha256())
     figures = {
-        "model": {"path": str(folder), "sha256": sha, **model_facts(heptapod)},
+        "model": {"path": str(folder), "sha256": sha, "chosen_on": chosen, **model_facts(heptapod)},
         "data": {"path": data, "test_path": test_data, **data_facts(images)},
         **report.figures,
         "seconds": time.perf_counter() - started,
