@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from tests.figures import results
 
-
 SETTINGS = [r"within 2% of the truth, and its zero-shot posterior within 0\.02 nats"]  # bounds of a test
 
 
