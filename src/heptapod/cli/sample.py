@@ -64,8 +64,8 @@ def generate(
     Args:
         model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
         sampling: Sampling config.
-        labels: Classes by name, or by index where no name is a number, a row each; all of them if left out (the first ten
-            of many).
+        labels: Classes by name, or by index where no name is a number, a row each; all of them if left out (the first
+            ten of many).
         count: Images per class.
         seed: Image i has the seed SEED + i.
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
