@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from heptapod.data import DataConfig, load_images
-from heptapod.data.images import decode, to_rgb
+from heptapod.data.decoding import to_rgb
+from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from tests.conftest import SHARED_DATA
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +23,14 @@ from heptapod.evaluation.samples import sample_batches
 from heptapod.inference.bundle import DEFAULT_BATCH
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import model_fields, record_fields
-from heptapod.inference.request import GenerationRequest
+from heptapod.inference.request import GenerationRequest, numeric_names_note
 from heptapod.inference.trace import save_gif, shown_steps, trace_frames, trace_picture
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
 from heptapod.utils.files import write_json
 from heptapod.utils.images import samples_picture, save_png
 from heptapod.utils.logging import Progress
+
+logger = logging.getLogger(__name__)
 
 COUNT = 8
 FRAMES = 60
@@ -42,11 +45,11 @@ def generate(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     labels: tuple[str, ...] = (),
-    count: int = COUNT,
-    seed: int = 0,
+    count: Count = COUNT,
+    seed: Seed = 0,
     size: str | None = None,
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
     device: str = "auto",
     compile: bool = False,
     out: str = "samples.png",
@@ -61,7 +64,8 @@ def generate(
     Args:
         model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
         sampling: Sampling config.
-        labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
+        labels: Classes by name, or by index where no name is a number, a row each; all of them if left out (the first ten
+            of many).
         count: Images per class.
         seed: Image i has the seed SEED + i.
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
@@ -117,6 +121,8 @@ def generate(
         "images_per_second": len(request) / seconds,
     }
     write_json(files.record, record)
+    if note := numeric_names_note(request.labels, heptapod.class_names):
+        logger.info(f"labels: {note}")
     first = repeated[0] if repeated else None
     if belief is not None:
         save_png(heptapod.belief(first, seed=seed, **changes), Path(belief))

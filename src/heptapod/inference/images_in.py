@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.data.images import decode_one, to_rgb
+from heptapod.data.decoding import decode_one, read_image_file, to_rgb
 
 WHITE = 128
 """Pixels of a mask from this gray level on are repainted."""
@@ -110,10 +110,9 @@ def read_image(path: str, setting: str = "image") -> Tensor:
         FileNotFoundError: if there is no file.
         ValueError: if it is not an image.
     """
-    file = Path(path)
-    if not file.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{setting}: {path} does not exist")
-    pixels = decode_one(file.read_bytes, lambda image: to_rgb(image, 0))
+    pixels = decode_one(lambda: read_image_file(Path(path)), lambda image: to_rgb(image, 0))
     if isinstance(pixels, str):
         raise ValueError(f"{setting}: {path} cannot be read: {pixels}")
     return torch.from_numpy(pixels)

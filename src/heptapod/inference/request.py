@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ def class_index(label: Any, class_names: Sequence[str]) -> int:
     index = whole_number("label", label)
     if not 0 <= index < len(class_names):
         allowed = f"must be between 0 and {len(class_names) - 1}"
+        if str(index) in class_names:
+            allowed += f", an index; the text '{index}' is the class of this name"
         allowed = allowed if class_names else "this model was trained without classes"
         raise ValueError(f"label: {index} given, {allowed}")
     return index
@@ -65,6 +67,18 @@ def class_indices(labels: LabelsInput | None, class_names: Sequence[str], count:
     if count not in (None, len(given)) and not is_single:
         raise ValueError(f"count: {count} given together with {len(given)} labels; leave one of them out")
     return [class_index(label, class_names) for label in given] * (count if count and is_single else 1)
+
+
+def named_classes(labels: Iterable[int], class_names: Sequence[str]) -> dict[str, str]:
+    """The names of the classes that occur among labels, by index, for records and messages; no entry for -1."""
+    return {str(label): class_names[label] for label in sorted(set(labels)) if label >= 0}
+
+
+def numeric_names_note(labels: Iterable[int], class_names: Sequence[str]) -> str | None:
+    """A line that tells name and index apart, where the names of the classes are numbers other than their index."""
+    if all(not name.isdecimal() or name == str(number) for number, name in enumerate(class_names)):
+        return None
+    return ", ".join(f"class {name!r} (id {label})" for label, name in named_classes(labels, class_names).items())
 
 
 def _listed(names: Sequence[str]) -> str:
