@@ -82,8 +82,8 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
                 f"out: {folder} holds a run with {key} = {was}, now {given} is given; choose another --out, or remove "
                 "the folder"
             )
-        if grows and process_group.is_main_process():
-            logger.info(_longer(train, int(str(was))))
+        if grows and isinstance(was, int):
+            logger.info(_longer(train, was))
     if steps in changed or any(not _same_place(before[key], now[key]) for key in changed):
         return False
     return train.resume == "latest" and (folder / "training.json").is_file()
