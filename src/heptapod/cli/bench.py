@@ -89,7 +89,7 @@ the fastest matrix product of the same run. The demo takes two minutes on two co
 smaller --train.batch-size is faster."""
 WITHOUT = {
     *("description", "tokenizer.losses", "tokenizer.train", "probe", "sampling", "data.memory_gib"),
-    *("data.validation_path", "data.validation_fraction", "data.limit", "data.flip"),
+    *("data.validation_path", "data.validation_split", "data.validation_fraction", "data.limit", "data.flip"),
     *train_settings_except(
         *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile")
     ),

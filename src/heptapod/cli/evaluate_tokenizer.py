@@ -75,7 +75,7 @@ def evaluate(
     from heptapod.evaluation.reconstruction import check_reconstruction_images, evaluate_reconstruction
     from heptapod.tokenizers import load_tokenizer, tokenizer_hash
     from heptapod.tokenizers.store import config_of
-    from heptapod.training.folder import find_tokenizer
+    from heptapod.training.folder import chosen_on, find_tokenizer
     from heptapod.utils.files import check_folder, write_json
     from heptapod.utils.images import save_png
     from heptapod.utils.random import Stream
@@ -103,10 +103,11 @@ def evaluate(
     training = None if baseline_data is None else read("baseline_data", baseline_data, None, None)
     if training is not None:
         check_baseline(model, training)
+    chosen = chosen_on(folder, "", images.sha256())
     started = time.perf_counter()
     report = evaluate_reconstruction(model, images.in_memory(), perceptual, extractors, batch_size, seed)
     figures: dict[str, Any] = {
-        "tokenizer": {"path": str(folder), "sha256": tokenizer_hash(model), **config_of(model)},
+        "tokenizer": {"path": str(folder), "sha256": tokenizer_hash(model), "chosen_on": chosen, **config_of(model)},
         "data": {
             "path": data,
             "split": split,

@@ -83,6 +83,7 @@ def measure(
     from heptapod.inference.pipeline import Heptapod
     from heptapod.inference.pretrained import find_pretrained
     from heptapod.likelihood import check_likelihood, trained_order
+    from heptapod.training.folder import chosen_on
     from heptapod.utils.files import check_folder, sha256, write_json
     from heptapod.utils.images import save_png
     from heptapod.utils.random import image_seeds
@@ -104,12 +105,13 @@ def measure(
 
     warn_if_ranks_idle(len(images), batch_size)
     started = time.perf_counter()
+    folder = find_pretrained(Path(model))
+    chosen = chosen_on(folder, data if split == "held_out" else "", images.sha256())
     report = measure_likelihood(heptapod, pixels, indices, config, labels, candidates if zero_shot else None)
     if report is None:
         return
-    folder = find_pretrained(Path(model))
     figures: dict[str, Any] = {
-        "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors")},
+        "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors"), "chosen_on": chosen},
         "data": {
             "path": data, "split": split, "sha256": images.sha256(), "count": len(images),
             "unreadable": images.unreadable,

@@ -15,7 +15,8 @@ from heptapod.utils.config import settings
 
 WITHOUT = {
     *("description", "out", "seed", "device", "tokenizer.losses", "tokenizer.train", "probe", "model.rotary_base"),
-    *("objective.label_dropout", "data.validation_path", "data.validation_fraction", "data.memory_gib"),
+    *("objective.label_dropout", "data.validation_path", "data.validation_split", "data.validation_fraction"),
+    "data.memory_gib",
     *train_settings_except(
         *("steps", "batch_size", "accumulation", "precision", "ema_decay", "strategy", "activation_checkpointing")
     ),

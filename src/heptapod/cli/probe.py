@@ -80,6 +80,7 @@ def probe_model(
     from heptapod.evaluation.probe_report import probe_model as measure_layers
     from heptapod.inference.pipeline import Heptapod
     from heptapod.inference.pretrained import find_pretrained
+    from heptapod.training.folder import chosen_on
     from heptapod.utils.files import check_folder, sha256, write_json
     from heptapod.utils.images import save_png
 
@@ -101,8 +102,9 @@ def probe_model(
     check_memory(images, heptapod.model.config.width * len(selected), memory_gib)
     report = measure_layers(heptapod, images, selected, batch_size, seed, random_model)
     sha = sha256(folder / "model.safetensors")
+    chosen = chosen_on(folder, data if test_data is None else test_data, images.test.sha256())
     figures = {
-        "model": {"path": str(folder), "sha256": sha, **model_facts(heptapod)},
+        "model": {"path": str(folder), "sha256": sha, "chosen_on": chosen, **model_facts(heptapod)},
         "data": {"path": data, "split": split, "test_path": test_data, "test_split": test_split, **data_facts(images)},
         **report.figures,
         "seconds": time.perf_counter() - started,

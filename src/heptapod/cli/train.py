@@ -30,7 +30,10 @@ def train(arguments: list[str]) -> None:
             return
     out = Path(recipe.out)
     loss, unit = ("NLL", " nats per token") if "val_nats_per_token" in figures else ("loss", "")
-    logger.info(f"held-out {loss} {figures['best_val_loss']:.4f}{unit} after {figures['seconds']:.0f} s of training")
+    logger.info(
+        f"held-out {loss} of the last weights {figures['val_loss']:.4f}{unit} after {figures['seconds']:.0f} s of "
+        f"training; lowest, which chose the best weights, {figures['best_val_loss']:.4f}"
+    )
     print(f"model:   {out / 'best'}\nfigures: {out / 'training.json'}\nsamples: {out / 'samples'}")
 
 

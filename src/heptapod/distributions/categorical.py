@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ class Categorical(CellDistribution):
             return exact.float()
         dtype = torch.get_autocast_dtype(device) if is_autocast else weight.dtype
         with torch.autocast(device, enabled=False):
-            logits: Tensor = _Float32Product.apply(features.flatten(0, -2), weight, bias, dtype)  # type: ignore[no-untyped-call]
-        return logits.view(*features.shape[:-1], -1)
+            product: Callable[..., Tensor] = _Float32Product.apply
+            return product(features.flatten(0, -2), weight, bias, dtype).view(*features.shape[:-1], -1)
 
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Exact, see :meth:`CellDistribution.log_prob`."""
