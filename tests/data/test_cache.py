@@ -321,7 +321,7 @@ def test_latents_that_are_not_finite_are_refused(image_folder: Path, tmp_path: P
         write(tmp_path / "c", image_folder, tokenizer)
     write(tmp_path / "d", image_folder, tokenizer, dtype="float32")
     tokenizer.latent_std[0] = float("nan")  # type: ignore[index,operator]
-    with pytest.raises(ValueError, match="latents of these images are not finite in float32"):
+    with pytest.raises(ValueError, match="the latents of the tokenizer are not finite: latent_std of its weights"):
         write(tmp_path / "e", image_folder, tokenizer, dtype="float32")
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from heptapod.configs.data import Split, SplitName
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import Source, open_source
-from heptapod.data.splits import SplitChoice, SplitName
+from heptapod.data.splits import SplitChoice
 from heptapod.utils.config import from_dict
 from heptapod.utils.random import Stream, numpy_generator, random_rows
-
-Split = Literal["held_out", "train", "all", "validation", "test"]
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from heptapod.configs.data import SplitName
 from heptapod.data.listing import Folder
-
-SplitName = Literal["train", "validation", "test", "all"]
-"""A split, or all of them together."""
 
 KEYWORDS: dict[str, SplitName] = {
     "train": "train", "training": "train",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, S, register_distribution, to_device
+from heptapod.configs.distributions import CellSampling
+from heptapod.distributions.base import CellDistribution, S, register_distribution, to_device
 from heptapod.nn.layers import Linear
 from heptapod.utils.random import KeyedGenerator
 
@@ -43,11 +45,12 @@ class Categorical(CellDistribution):
         weight, bias, device = self.logits.weight, self.logits.bias, features.device.type
         is_autocast = torch.is_autocast_enabled(device)
         if features.dtype == weight.dtype and features.dtype.itemsize >= 4 and not is_autocast:
-            return self.logits(features).float()
+            exact: Tensor = self.logits(features)
+            return exact.float()
         dtype = torch.get_autocast_dtype(device) if is_autocast else weight.dtype
         with torch.autocast(device, enabled=False):
-            logits: Tensor = _Float32Product.apply(features.flatten(0, -2), weight, bias, dtype)
-        return logits.unflatten(0, features.shape[:-1])
+            product: Callable[..., Tensor] = _Float32Product.apply
+            return product(features.flatten(0, -2), weight, bias, dtype).view(*features.shape[:-1], -1)
 
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Exact, see :meth:`CellDistribution.log_prob`."""
@@ -108,7 +111,7 @@ class _Float32Product(torch.autograd.Function):
         return F.linear(x.float(), weight.float(), bias.float())
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Gradients of x, W and b, as autocast computes them."""
         x, weight = ctx.saved_tensors
         low, (of_x, of_weight, of_bias) = grad.to(x.dtype), ctx.dtypes

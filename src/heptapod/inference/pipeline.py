@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.grid import MAX_CELLS, TokenOrder
 from heptapod.inference.bundle import ModelBundle
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained

@@ -64,7 +64,7 @@ def class_indices(labels: LabelsInput | None, class_names: Sequence[str], count:
     given, is_single = as_list(labels)
     if not given:
         raise ValueError("labels: none given; name at least one class")
-    if count is not None and not is_single:
+    if count not in (None, len(given)) and not is_single:
         raise ValueError(f"count: {count} given together with {len(given)} labels; leave one of them out")
     return [class_index(label, class_names) for label in given] * (count if count and is_single else 1)
 

@@ -208,7 +208,7 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     grid = (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
     model = _model(recipe, grid, len(images[0].class_names), device)  # refused before anything is written
     check_probe(recipe.probe, recipe.objective.label_dropout, *images, recipe.seed)
-    start(out, recipe, images)
+    start(out, recipe, images, tokenizer_hash(tokenizer) if tokenizer else None)
     report(out, images)
     _log_model(model, grid)
     tokenizer = (tokenizer or train_tokenizer(recipe, images)).to(device).eval()
@@ -233,7 +233,7 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     check_probe(recipe.probe, recipe.objective.label_dropout, train, validation, recipe.seed)
     for tokens in (train, validation):
         tokens.check_finite()
-    start(out, recipe, (train, validation))
+    start(out, recipe, (train, validation), found)
     report(out, (train, validation))
     logger.info(
         f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPED)
 
 
-def without_prefix(needed: Collection[str], tensors: Mapping[str, Tensor], source: Path | str) -> dict[str, Tensor]:
+def without_prefix(needed: AbstractSet[str], tensors: Mapping[str, Tensor], source: Path | str) -> dict[str, Tensor]:
     """Tensors by the needed names, if all their names have a prefix, or parts that a wrapper added; else as they are.
 
     What is left out of the names is logged.
@@ -62,11 +63,11 @@ def without_prefix(needed: Collection[str], tensors: Mapping[str, Tensor], sourc
     Raises:
         ValueError: if the needed tensors have a prefix that others have not, or two have the same name without it.
     """
-    if not needed or needed <= tensors.keys():
+    if not needed or tensors.keys() >= set(needed):
         return dict(tensors)
     for dropped in (WRAPPED, (*WRAPPED, "module")):
         names = {name: ".".join(part for part in name.split(".") if part not in dropped) for name in tensors}
-        if set(needed) <= set(names.values()):
+        if needed <= set(names.values()):
             found = {part for name in tensors for part in name.split(".") if part in dropped}
             return _renamed(tensors, names, " and ".join(f"'{part}.'" for part in sorted(found)), source)
     prefix = _common_prefix(needed, tensors)
@@ -81,7 +82,7 @@ def without_prefix(needed: Collection[str], tensors: Mapping[str, Tensor], sourc
     return _renamed(tensors, {name: name.removeprefix(prefix) for name in tensors}, f"'{prefix}'", source)
 
 
-def _common_prefix(needed: Collection[str], tensors: Mapping[str, Tensor]) -> str | None:
+def _common_prefix(needed: AbstractSet[str], tensors: Mapping[str, Tensor]) -> str | None:
     """The prefix under which all needed names are found, if there is one."""
     longest = max(needed, key=len)
     prefixes = [name.removesuffix(longest) for name in tensors if name.endswith(f".{longest}")]
