@@ -11,12 +11,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from heptapod.utils.messages import shown
+
 TokenOrder = Literal["raster", "random", "mixed"]
 """The order in which a model reads the cells of the grid; mixed draws raster or random for each image."""
 
 
 MAX_CELLS = 1 << 16
 """The most cells that a grid may have."""
+MAX_CODES = 1 << 24
+"""The most codes that a vocabulary may have."""
+MAX_CHANNELS = 1 << 14
+"""The most channels that a token may have."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,12 @@ class GridSpec:
     """C: tokens are continuous, with C channels; 0 for codes."""
 
     def __post_init__(self) -> None:
+        for name, least, most in (
+            *(("height", 1, MAX_CELLS), ("width", 1, MAX_CELLS // max(self.height, 1))),
+            *(("vocabulary_size", 0, MAX_CODES), ("channels", 0, MAX_CHANNELS)),
+        ):
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name}: {shown(value)} given, must be at least {least} and at most {most:,}")
         if (self.vocabulary_size > 0) == (self.channels > 0):
             raise ValueError(
                 f"vocabulary_size: {self.vocabulary_size} and channels: {self.channels} given, one of them must be "

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.grid import MAX_CELLS, TokenOrder
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.config import settings
@@ -30,9 +30,9 @@ class ObjectiveConfig:
 
     token_order: TokenOrder = "raster"
     """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
-    prefixes_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    prefixes_per_image: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] = "all"
     """S: random prefixes supervised per image and step, or all of them."""
-    targets_per_prefix: Annotated[int, Field(ge=1)] | Literal["all"] = 3
+    targets_per_prefix: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] = 3
     """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread."""
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Probability of training an image without its label."""

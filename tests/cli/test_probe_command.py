@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from heptapod.cli import main
-from heptapod.utils.config import read_yaml
 from heptapod.utils.files import read_json, write_json
+from heptapod.utils.yaml_text import read_yaml
 from tests.cli.test_cli import TINY, fails
 from tests.conftest import write_classes
 

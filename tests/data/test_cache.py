@@ -276,7 +276,7 @@ def test_damage_names_the_file(image_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"00002\.safetensors"):
             check(tmp_path / "c")
     shutil.copy(shard_path(tmp_path / "c", 0).parent.parent / "tokenizer" / "model.safetensors", shard)
-    with pytest.raises(ValueError, match=r"00002\.safetensors: not a shard"):
+    with pytest.raises(ValueError, match=r"00002\.safetensors: damaged, not a shard"):
         open_cache(tmp_path / "c")
     (tmp_path / "c" / "index.json").write_text("{}")
     with pytest.raises(ValueError, match=r"index\.json: images"):

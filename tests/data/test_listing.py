@@ -62,11 +62,8 @@ def test_links(tmp_path: Path) -> None:
     (tmp_path / "set" / "a" / "2.png").symlink_to(tmp_path / "set" / "a" / "1.png")
     (tmp_path / "set" / "a" / "3.png").symlink_to("nowhere")
     source = open_source(str(tmp_path / "set"))
-    assert source.names == ["a/1.png", "a/2.png", "a/more/0.png"]
-    assert source.left_out == [
-        "1 broken link(s) (a/3.png)", "1 folder(s) without images (b)",
-        "2 link(s) to a folder that is read already (a/up, …)",
-    ]  # fmt: skip
+    assert source.names == ["a/1.png", "a/2.png", "b/x/0.png"]
+    assert source.left_out == ["1 broken link(s) (a/3.png)", "2 link(s) to a folder that is read already (a/more, …)"]
 
 
 def test_devices_and_pipes(tmp_path: Path) -> None:
@@ -81,17 +78,20 @@ def test_devices_and_pipes(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHECK_EVERY", 200)
+    monkeypatch.setattr(module, "MANY_OTHERS", 200)
     save(tmp_path / "a" / "0.png")
     for number in range(250):
-        (tmp_path / f"{number}.txt").write_text("")
-    with pytest.raises(
-        ValueError, match="has . images among 2.. other files .*: give the folder that holds the images"
-    ):
+        (tmp_path / f"{number}.c").touch()
+        (tmp_path / "a" / f"{number}.txt").touch()
+    message = "has {} images among {} files of other kinds; .*: give the folder that holds the images"
+    with pytest.raises(ValueError, match=message.format(1, 250)):
         open_source(str(tmp_path))
     for number in range(3):
         save(tmp_path / "a" / f"{number}.png")
-    assert len(open_source(str(tmp_path)).names) == 3
+    assert len(open_source(str(tmp_path)).names) == 3, "enough images, and captions do not count"
+    monkeypatch.setattr(module, "STOP_AT", 200)  # the files directly in the folder come first
+    with pytest.raises(ValueError, match=message.format(0, 200)):
+        open_source(str(tmp_path))
 
 
 def test_long_listings_say_how_far_they_are(
@@ -123,6 +123,7 @@ def test_tables_next_to_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"file_name": ["a/0.png"]}), tmp_path / "metadata.parquet")
     source = open_source(str(tmp_path))
     assert (source.names, source.left_out) == (["a/0.png"], ["1 table(s) without images (metadata.parquet)"])
+    (tmp_path / "data").mkdir()
     write_parquet(tmp_path / "data" / "0.parquet", [png(np.zeros((8, 8, 3), np.uint8))], [0], None)
     with pytest.raises(ValueError, match=r"both \.parquet files \(data/0\.parquet\) and other images \(a/0\.png\)"):
         open_source(str(tmp_path))

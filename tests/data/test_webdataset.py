@@ -118,6 +118,21 @@ def test_kinds_of_members(tmp_path: Path) -> None:
     assert [int(image[0, 4, 4]) for image in images] == pytest.approx([0, 60, 90, 120], abs=2)
 
 
+def test_names_with_several_dots(tmp_path: Path) -> None:
+    """The key ends at the first dot; an image without more dots comes first, another one is taken where it is alone."""
+    write_shard(tmp_path / "a.tar", [
+        ("0.input.jpg", picture(60, "jpg")), ("0.cls", b"0"), ("1.mask.png", picture(9)), ("1.png", picture(120)),
+        ("1.cls", b"1"), ("2.bmp", picture(90, "bmp")), ("2.cls", b"1"), (".ipynb_checkpoints/3.png", picture()),
+        ("__MACOSX/4.png", picture()),
+    ])  # fmt: skip
+    source = open_source(str(tmp_path))
+    assert source.names == ["a.tar/0.input.jpg", "a.tar/1.png", "a.tar/2.bmp"]
+    assert source.labels == [0, 1, 1]
+    write_shard(tmp_path / "b.tar", [("5.input.jpg", picture()), ("5.target.png", picture())])
+    with pytest.raises(ValueError, match=r"b\.tar: sample 5 has two images, 5\.input\.jpg and 5\.target\.png"):
+        open_source(str(tmp_path))
+
+
 def test_samples_without_an_image_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(tmp_path / "a.tar", [("0.png", picture()), ("1.cls", b"0"), ("2.png", picture()), ("README.txt", b"-")])
     for _ in range(2):  # also when the index is there

@@ -20,7 +20,7 @@ from heptapod.tools.bench.training_report import training_json, training_markdow
 from heptapod.tools.planning.training_setup import resolve_setup
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import settings
-from heptapod.utils.files import write_atomically, write_json
+from heptapod.utils.files import check_folder, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 BENCHMARKS = ("sampling", "training")
@@ -67,7 +67,7 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
     file = _json_file(out, "sampling")
     bench.check()
     resolve_device(bench.device)
-    file.parent.mkdir(parents=True, exist_ok=True)  # fails before the measurement if it cannot be written
+    check_folder(file.parent)
     rows, skipped = measure(bench)
     with num_threads(bench.threads):
         report = to_json(hardware(resolve_device(bench.device)), bench, rows, skipped)
@@ -90,7 +90,7 @@ the fastest matrix product of the same run. The demo takes two minutes on two co
 smaller --train.batch-size is faster."""
 WITHOUT = {
     *("description", "tokenizer.losses", "tokenizer.train", "probe", "sampling", "data.memory_gib"),
-    *("data.validation_path", "data.validation_fraction", "data.limit", "data.flip"),
+    *("data.validation_path", "data.validation_split", "data.validation_fraction", "data.limit", "data.flip"),
     *train_settings_except(
         *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile")
     ),
@@ -115,7 +115,7 @@ def training(arguments: list[str]) -> None:
     options.bench.check(recipe)
     resolve_device(recipe.device)
     training_setup = resolve_setup(recipe, options.overrides())
-    file.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(file.parent)
     result = measure_training(options.bench, training_setup)
     with num_threads(options.bench.threads):
         report = training_json(options.bench, training_setup, result)

@@ -25,7 +25,7 @@ from heptapod.utils.images import image_grid, save_png
 logger = logging.getLogger(__name__)
 ABOUT = (
     "Trains a tokenizer and a model on 5,000 real handwritten digits, samples 1,000 digits without guidance and scores "
-    "them with a classifier trained on real digits only. Takes about six minutes on two CPU cores; writes samples.png, "
+    "them with a classifier trained on real digits only. Takes about seven minutes on one CPU core; writes samples.png, "
     "belief.png and metrics.json to --out (runs/demo)."
 )
 IMAGES = 1000
@@ -47,17 +47,17 @@ def demo(arguments: list[str]) -> None:
         logger.info(f"[{number}/4] {what}  ({time.perf_counter() - started:.0f} s so far)")
 
     if recipe.tokenizer.path is None:
-        stage(1, "training the tokenizer: images <-> 7×7 tokens (about half a minute)")
+        stage(1, "training the tokenizer: images <-> 7×7 tokens (about 40 seconds)")
         train_tokenizer(recipe)
         seconds["tokenizer"] = read_json(Path(recipe.out) / "tokenizer" / "training.json").get("seconds", 0.0)
-    stage(2, "training the model: read tokens, predict all the others (about four minutes)")
+    stage(2, "training the model: read tokens, predict all the others (about six minutes)")
     seconds["model"] = train_model(recipe)["seconds"]
     stage(3, "training an independent judge on real digits (about 20 seconds)")
     train, held_out = load_images(recipe.data)
     began = time.perf_counter()
     judge = train_classifier(train, len(train.class_names))
     seconds["judge"] = time.perf_counter() - began
-    stage(4, f"sampling {IMAGES:,} digits, twice (about 20 seconds)")
+    stage(4, f"sampling {IMAGES:,} digits, twice (about 5 seconds)")
     heptapod = Heptapod.from_pretrained(recipe.out)
     step_counts = [heptapod.model.grid.num_cells]
     step_counts += [FEW_STEPS] if heptapod.model.head.reaches_grid else []

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 from PIL import Image, ImageOps
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.cli.output_files import output_files
 from heptapod.cli.sampling_options import ModelFolder, SamplingOptions, number_pair
 from heptapod.distributed.device import resolve_device
+from heptapod.grid import MAX_CELLS
 from heptapod.inference.editing import edit as inpaint
 from heptapod.inference.editing import outpaint, vary
 from heptapod.inference.images_in import image_tensor, mask_tensor, read_image
@@ -21,7 +23,7 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import model_fields
 from heptapod.inference.request import numeric_names_note
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
 from heptapod.utils.files import write_json
 from heptapod.utils.images import save_png, to_pil
 
@@ -40,13 +42,13 @@ def edit_file(
     mask: str | None = None,
     canvas: str | None = None,
     at: str | None = None,
-    keep_cells: int | None = None,
+    keep_cells: Annotated[int, Field(ge=0, le=MAX_CELLS)] | None = None,
     labels: tuple[str, ...] = (),
-    count: int = 4,
-    seed: int = 0,
+    count: Count = 4,
+    seed: Seed = 0,
     composite: bool = False,
     resize: bool = False,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
     device: str = "auto",
     out: str = "edited.png",
 ) -> None:

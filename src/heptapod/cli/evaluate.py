@@ -26,7 +26,7 @@ from heptapod.evaluation.samples import ModelSamples
 from heptapod.evaluation.streams import ImageStream, open_images
 from heptapod.inference.bundle import DEFAULT_BATCH
 from heptapod.inference.pipeline import Heptapod
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Seed, Side, check_at_least
 from heptapod.utils.files import check_folder, write_json
 from heptapod.utils.images import image_grid, save_png
 
@@ -45,15 +45,15 @@ def evaluate_generation(
     split: SplitName | None = None,
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     samples: str | None = None,
-    count: int | None = None,
+    count: Count | None = None,
     label_policy: LabelPolicy | None = None,
     labels: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = (),
-    image_size: int | None = None,
+    image_size: Side | None = None,
     inception: str | None = None,
     npz: str | None = None,
-    seed: int = 0,
-    batch_size: int = DEFAULT_BATCH,
+    seed: Seed = 0,
+    batch_size: BatchSize = DEFAULT_BATCH,
     device: str = "auto",
     out: str = "evaluation",
 ) -> None:

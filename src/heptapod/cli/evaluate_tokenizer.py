@@ -28,7 +28,7 @@ from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
 from heptapod.training.folder import find_tokenizer
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.files import check_folder, write_json
 from heptapod.utils.images import save_png
 from heptapod.utils.random import Stream
@@ -45,15 +45,15 @@ def evaluate(
     tokenizer: tyro.conf.Positional[str],
     data: str,
     split: SplitName | None = None,
-    image_size: int = 0,
-    count: int | None = None,
+    image_size: Side = 0,
+    count: Count | None = None,
     baseline_data: str | None = None,
     lpips: bool = True,
     features: bool = True,
     inception: str | None = None,
-    batch_size: int = 32,
-    memory_gib: float = 16.0,
-    seed: int = 0,
+    batch_size: BatchSize = 32,
+    memory_gib: Gibibytes = 16.0,
+    seed: Seed = 0,
     device: str = "auto",
     out: str = "tokenizer-evaluation",
 ) -> None:

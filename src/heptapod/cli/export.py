@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
+from pydantic import Field
 
 from heptapod.inference.pipeline import Heptapod
 from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint, step_of
@@ -21,7 +22,7 @@ def export(arguments: list[str]) -> None:
 def export_run(
     run: tyro.conf.Positional[str],
     out: str,
-    step: int | None = None,
+    step: Annotated[int, Field(ge=0)] | None = None,
     weights: Literal["ema", "model"] = "ema",
 ) -> None:
     """Converts a checkpoint of a run, written by any number of processes, to a model folder (one safetensors file).

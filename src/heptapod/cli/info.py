@@ -26,7 +26,7 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.models.heptapod import parameters_by_part
 from heptapod.tokenizers import load_tokenizer, tokenizer_hash
 from heptapod.tokenizers.store import config_of
-from heptapod.training.checkpoint import checkpoints, held
+from heptapod.training.checkpoint import checkpoints, read_state, tensor_shapes
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.files import open_tensors, read_json, read_metadata
@@ -202,16 +202,16 @@ def _tokenizer(path: Path) -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     numbers: dict[str, int] = {}
-    for name, shape in held(path).items():
+    for name, shape in tensor_shapes(path).items():
         part = name.partition("/")[0]
         numbers[part] = numbers.get(part, 0) + math.prod(shape)
-    return {"kind": "checkpoint", "numbers": numbers, **read_json(path / "state.json")}
+    return {"kind": "checkpoint", "numbers": numbers, **to_dict(read_state(path))}
 
 
 def _run(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "kind": "run",
-        "checkpoints": [found.name for found in checkpoints(path / "checkpoints")],
+        "checkpoints": [checkpoint.name for checkpoint in checkpoints(path / "checkpoints")],
         "finished": (path / "training.json").is_file(),
     }
     for name in ("training", "data"):

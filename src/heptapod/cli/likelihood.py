@@ -6,9 +6,10 @@ import json
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 
 from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
 from heptapod.cli.sampling_options import ModelFolder
@@ -26,7 +27,7 @@ from heptapod.grid import TokenOrder
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained
 from heptapod.likelihood import check_likelihood, trained_order
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.files import check_folder, sha256, write_json
 from heptapod.utils.images import save_png
 from heptapod.utils.random import image_seeds
@@ -41,16 +42,16 @@ def measure(
     model: tyro.conf.Positional[ModelFolder],
     data: str,
     split: Split = "held_out",
-    image_size: int = 0,
-    count: int | None = None,
+    image_size: Side = 0,
+    count: Count | None = None,
     classes: tuple[str, ...] = (),
     labels: bool = True,
     zero_shot: bool = False,
     token_order: TokenOrder | None = None,
-    orders: int = 1,
-    batch_size: int = 128,
-    memory_gib: float = 8.0,
-    seed: int = 0,
+    orders: Annotated[int, Field(ge=1, le=1000)] = 1,
+    batch_size: BatchSize = 128,
+    memory_gib: Gibibytes = 8.0,
+    seed: Seed = 0,
     device: str = "auto",
     out: str = "likelihood",
 ) -> None:

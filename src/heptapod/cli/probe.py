@@ -24,7 +24,7 @@ from heptapod.evaluation.probe_report import probe_model as measure_layers
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.config import from_dict
 from heptapod.utils.files import check_folder, sha256, write_json
 from heptapod.utils.images import save_png
@@ -44,15 +44,15 @@ def probe_model(
     split: SplitName | None = None,
     test_data: str | None = None,
     test_split: SplitName | None = None,
-    image_size: int = 0,
-    count: int | None = None,
-    test_count: int | None = None,
+    image_size: Side = 0,
+    count: Count | None = None,
+    test_count: Count | None = None,
     layers: tuple[str, ...] = (),
     pixels: bool = True,
     random_model: bool = True,
-    batch_size: int = 64,
-    memory_gib: float = 8.0,
-    seed: int = 0,
+    batch_size: BatchSize = 64,
+    memory_gib: Gibibytes = 8.0,
+    seed: Seed = 0,
     device: str = "auto",
     out: str = "probe",
 ) -> None:

@@ -32,11 +32,11 @@ class GridOptions:
 
     grid: str | None = None
     """Rows x columns of the token grid (16x16), if the recipe's data and tokenizer do not determine it."""
-    codes: Annotated[int, Field(ge=2)] | None = None
+    codes: Annotated[int, Field(ge=2, le=2**24)] | None = None
     """Codes of a discrete tokenizer, instead of the recipe's."""
-    channels: Annotated[int, Field(ge=1)] | None = None
+    channels: Annotated[int, Field(ge=1, le=2**14)] | None = None
     """Channels of a continuous token, instead of the recipe's."""
-    classes: Annotated[int, Field(ge=0)] | None = None
+    classes: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """Number of classes (0 for none), if the data are not on this machine."""
 
     def overrides(self, images: int | None = None) -> SetupOverrides:

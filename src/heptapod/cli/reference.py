@@ -13,6 +13,7 @@ from heptapod.distributed.collectives import main_process_first
 from heptapod.distributed.device import resolve_device
 from heptapod.evaluation.features import open_extractor
 from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
+from heptapod.utils.checks import BatchSize, Count, Seed, Side
 from heptapod.utils.files import check_folder
 
 
@@ -25,12 +26,12 @@ def make(
     data: tyro.conf.Positional[str],
     out: str,
     split: SplitName | None = None,
-    image_size: int = 0,
-    count: int | None = None,
-    features_kept: int = FEATURES_KEPT,
+    image_size: Side = 0,
+    count: Count | None = None,
+    features_kept: Count = FEATURES_KEPT,
     inception: str | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
     device: str = "auto",
 ) -> None:
     """Measures a set of real images once, for heptapod evaluate to compare samples with.

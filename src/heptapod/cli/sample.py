@@ -25,7 +25,7 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import model_fields, record_fields
 from heptapod.inference.request import GenerationRequest, numeric_names_note
 from heptapod.inference.trace import save_gif, shown_steps, trace_frames, trace_picture
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
 from heptapod.utils.files import write_json
 from heptapod.utils.images import samples_picture, save_png
 from heptapod.utils.logging import Progress
@@ -45,11 +45,11 @@ def generate(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     labels: tuple[str, ...] = (),
-    count: int = COUNT,
-    seed: int = 0,
+    count: Count = COUNT,
+    seed: Seed = 0,
     size: str | None = None,
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
     device: str = "auto",
     compile: bool = False,
     out: str = "samples.png",

@@ -7,10 +7,11 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
+from pydantic import Field
 from torch import Tensor
 
 from heptapod.cli.distributed_command import run_distributed
@@ -27,13 +28,16 @@ from heptapod.tokenizers.base import to_float
 from heptapod.tokenizers.pretrained import KINDS, import_pretrained
 from heptapod.training.folder import find_tokenizer
 from heptapod.utils.arguments import parse_function
+from heptapod.utils.checks import BatchSize, Count, Seed, Side
 from heptapod.utils.config import from_dict
-from heptapod.utils.files import atomic_folder
+from heptapod.utils.files import atomic_folder, check_folder
 from heptapod.utils.images import save_png
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import Stream
 
 logger = logging.getLogger(__name__)
+COUNT = 1024
+"""Images on which latents are measured."""
 
 
 def tokenize(arguments: list[str]) -> None:
@@ -54,13 +58,13 @@ def write_cache(
     data: str,
     out: str,
     split: SplitName | None = None,
-    image_size: int = 0,
+    image_size: Side = 0,
     flip: bool = False,
     crops: int = 1,
     crop_scale: float = 1.1,
     dtype: Literal["float16", "float32"] = "float16",
-    batch_size: int = 64,
-    shard_size: int = 4096,
+    batch_size: BatchSize = 64,
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096,
     device: str = "auto",
 ) -> None:
     """Encodes a whole set of images once, so that training reads tokens instead of images.
@@ -97,6 +101,7 @@ def write_cache(
     config = from_dict(CacheConfig, values, "tokenize")
     encoder = load_tokenizer(find_tokenizer(Path(tokenizer), "tokenizer")).to(resolve_device(device))
     source = open_source(data, "data", SplitChoice(split))
+    check_folder(Path(out))
     folder = Path(out)
     started = time.perf_counter()
     index = CacheWriter(folder, source, encoder, config).run()
@@ -119,10 +124,10 @@ def import_published(
     source: tyro.conf.Positional[str],
     out: str,
     data: str | None = None,
-    image_size: int = 256,
-    count: int = 1024,
-    patch: int = 1,
-    seed: int = 0,
+    image_size: Side = 256,
+    count: Count = COUNT,
+    patch: Annotated[int, Field(ge=1, le=16)] = 1,
+    seed: Seed = 0,
     device: str = "auto",
 ) -> None:
     """Converts a published tokenizer into a tokenizer folder for every command.
@@ -142,10 +147,7 @@ def import_published(
         seed: Seed of the choice of images.
         device: auto, cpu, cuda, ...
     """
-    if count < 1:
-        raise ValueError(f"count: {count} given, must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed: {seed} given, must be at least 0")
+    check_folder(Path(out))
     if Path(out).exists():
         raise ValueError(f"out: {out} exists; choose another --out, or remove it")
     tokenizer = import_pretrained(kind, Path(source), patch).to(resolve_device(device))
@@ -153,8 +155,8 @@ def import_published(
         if data is None:
             raise ValueError(f"data: none given, but the latents of {kind} must be measured on images; give --data")
         tokenizer.measure(_sample_images(data, image_size, count, seed))
-    elif data is not None:
-        raise ValueError(f"data: {data} given, but {kind} has codes; there is nothing to measure")
+    elif given := [name for name, value in (("data", data), ("count", count != COUNT), ("seed", seed)) if value]:
+        raise ValueError(f"{given[0]}: given, but {kind} has codes; there is nothing to measure")
     with atomic_folder(Path(out)) as folder:
         save_tokenizer(tokenizer, folder, {"imported_from": Path(source).name})
     what = f"{tokenizer.vocabulary_size:,} codes" if tokenizer.is_discrete else f"{tokenizer.channels} channels"

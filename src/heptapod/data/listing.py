@@ -19,10 +19,10 @@ IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
 }  # fmt: skip
 OTHER_SUFFIXES = {
-    ".txt", ".md", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".py", ".ipynb", ".log", ".cls",
-    ".npy", ".npz", ".pt", ".safetensors", ".lock",
+    ".txt", ".md", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".cls", ".npy", ".npz",
+    ".safetensors",
 }  # fmt: skip
-"""Files that are never images and need no word."""
+"""Captions, labels and the like: never images, and not reported."""
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 JUNK = {
     "__macosx", "@eadir", "$recycle.bin", "system volume information", "__pycache__", "thumbs.db", "ehthumbs.db",
@@ -33,8 +33,10 @@ MAGIC = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
 )  # fmt: skip
 """First bytes of JPEG, PNG, GIF, TIFF and JPEG 2000 files."""
-CHECK_EVERY = 10_000
-"""Files between two looks at whether the folder can be a data set."""
+MANY_OTHERS = 10_000
+"""Files of other kinds from which on a folder must have an image to a hundred of them."""
+STOP_AT = 100_000
+"""Files of other kinds at which a listing stops if there are as few images."""
 SECONDS_BETWEEN_LINES = 10.0
 MAX_DEPTH = 100
 
@@ -66,7 +68,7 @@ class Listing:
     images: int = 0
     """Number of images."""
     others: int = 0
-    """Number of files that are neither images nor shards."""
+    """Number of files that are neither images, shards nor captions and the like."""
 
     def leave_out(self, kind: str, name: str) -> None:
         """Notes something that is not read."""
@@ -84,7 +86,7 @@ def list_folder(folder: Path) -> Listing:
     """Lists everything below a folder; a line now and then says how far it is.
 
     Raises:
-        ValueError: if of more than 10,000 files not even one in a hundred is an image or a shard.
+        ValueError: if there are 10,000 files of other kinds, and not one image or shard to a hundred of them.
         OSError: if the folder itself cannot be opened.
     """
     listing = Listing(folder)
@@ -94,7 +96,7 @@ def list_folder(folder: Path) -> Listing:
     last = time.monotonic()
     while pending or links:
         if not pending:  # folders first: a link to one of them is left out
-            links.sort(key=lambda link: link[0], reverse=True)
+            links.sort(key=lambda link: (link[0].count("/"), link[0]), reverse=True)
             pending.append(links.pop())
         place, node = pending.pop()
         try:
@@ -171,27 +173,27 @@ def _add_file(listing: Listing, name: str, entry: os.DirEntry[str], node: Folder
     elif suffix in IMAGE_SUFFIXES or (suffix not in OTHER_SUFFIXES and has_image_bytes(entry.path)):
         node.images.append(entry.name)
         listing.images += 1
-    else:
+    elif suffix not in OTHER_SUFFIXES:
         listing.others += 1
-        if suffix not in OTHER_SUFFIXES:
-            listing.leave_out(f"{suffix} file(s)" if suffix else "file(s) without a suffix", name)
-        if listing.others % CHECK_EVERY == 0:
+        listing.leave_out(f"{suffix} file(s)" if suffix else "file(s) without a suffix", name)
+        if listing.others % STOP_AT == 0:
             _check_share(listing)
 
 
 def _check_share(listing: Listing) -> None:
     """Raises if a folder holds far too few images: a home folder, say, or the root of a disk."""
     useful = listing.images + 1000 * (len(listing.parquet) + len(listing.tar))
-    if listing.others >= CHECK_EVERY and 100 * useful < listing.others:
+    if listing.others >= MANY_OTHERS and 100 * useful < listing.others:
         raise ValueError(
-            f"{listing.place} has {listing.images:,} images among {listing.others:,} other files (not all are listed); "
-            "this is no set of images: give the folder that holds the images"
+            f"{listing.place} has {listing.images:,} images among {listing.others:,} files of other kinds; this is no "
+            "set of images: give the folder that holds the images"
         )
 
 
 def _prune(listing: Listing) -> None:
     """Removes the folders without images and shards, and notes them."""
-    shards = {str(parent) for file in (*listing.parquet, *listing.tar, *listing.compressed) for parent in file.parents}
+    noted = {name for names in listing.left_out.values() for name in names}
+    noted |= {str(parent) for file in (*listing.parquet, *listing.tar, *listing.compressed) for parent in file.parents}
 
     def prune(node: Folder, place: str) -> bool:
         below = {name: f"{place}/{name}" if place else name for name in node.folders}
@@ -200,7 +202,7 @@ def _prune(listing: Listing) -> None:
             del node.folders[name]
         if node.folders or node.images or not place:  # else the folder around them is noted
             for name in empty:
-                if below[name] not in shards:
+                if below[name] not in noted:
                     listing.leave_out("folder(s) without images", below[name])
         return bool(node.folders or node.images)
 

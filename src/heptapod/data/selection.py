@@ -74,7 +74,7 @@ def split_images(
         ValueError: if the split has no image of the classes, or the images exceed ``memory_gib``.
     """
     preferred: tuple[SplitName, ...] = ("validation", "test", "train") if split == "held_out" else ("train",)
-    named = None if split in ("held_out", "train") else split
+    named: SplitName | None = None if split == "held_out" or split == "train" else split  # for mypy
     source = open_source(data, "data", SplitChoice(named, preferred))
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, "memory_gib": memory_gib}, command)
     if split == "train" and source.split not in (None, "train"):

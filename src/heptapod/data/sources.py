@@ -104,12 +104,19 @@ def open_source(path: str, setting: str = "data.path", choice: SplitChoice | Non
             f"{choice.setting} chooses"
         )
     if source.left_out:
-        logger.info(f"data: {path}: left out: {', '.join(source.left_out)}")
+        level = logging.INFO if all(" hidden " in note for note in source.left_out) else logging.WARNING
+        logger.log(level, f"data: {path}: left out: {', '.join(source.left_out)}")
     return source
 
 
 def _open(path: str, location: Path, choice: SplitChoice) -> Source:
-    if not location.exists():
+    try:
+        is_there = location.exists()
+    except OSError:  # the name is too long
+        if not has_braces(path):
+            raise
+        is_there = False
+    if not is_there:
         if not has_braces(path):
             raise FileNotFoundError(f"{path} does not exist (a folder, a parquet file, .tar shards or mnist5k)")
         return _named_shards(path, find_shards(path), choice)

@@ -108,7 +108,8 @@ def images_of(tree: Folder, is_asked: bool) -> list[FoundImage]:
     Raises:
         ValueError: if a folder may be a split as well as a class.
     """
-    outer, node = (), tree
+    outer: tuple[str, ...] = ()
+    node = tree
     while not (found := _split_folders(node, is_asked)) and not node.images and len(node.folders) == 1:
         name, node = next(iter(node.folders.items()))
         outer = (*outer, name)

@@ -95,16 +95,20 @@ class TokenSet:
             here = owner == shard
             first = int(self._ends[shard]) - len(self.shards[shard])
             tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
+        if self.grid.is_discrete and bool(((tokens < 0) | (tokens >= self.grid.vocabulary_size)).any()):
+            row = int(((tokens < 0) | (tokens >= self.grid.vocabulary_size)).any(1).nonzero()[0])
+            raise ValueError(
+                f"{self.names[int(indices[row])]}: its tokens are no codes of 0 to {self.grid.vocabulary_size - 1:,}; "
+                "the cache is damaged (heptapod info CACHE --verify names the file)"
+            )
         return tokens
 
     def check_finite(self) -> None:
         """Checks every view of every image.
 
         Raises:
-            ValueError: if a latent is not finite; names the image.
+            ValueError: if a latent is not finite or a code is out of range; names the image.
         """
-        if self.grid.is_discrete:
-            return
         for indices in torch.arange(len(self)).split(4096):
             for view in self.views:
                 finite = self._read(indices, torch.full_like(indices, view)).isfinite().flatten(1).all(1)

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
+from heptapod.grid import MAX_CODES
 from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
 from heptapod.utils.registry import further_settings
@@ -34,10 +35,10 @@ def _check_temperature(temperature: float) -> float:
 class CellSampling:
     """How the token of a cell is sampled from its distribution."""
 
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_check_temperature)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=100), AfterValidator(_check_temperature)] = 1.0
     """Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales the noise from which
     continuous tokens are sampled. 0 takes the most likely code, or no noise; otherwise at least 0.0001."""
-    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_CODES)] | None = None
     """Keep only the k most likely codes of each cell."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Keep only the smallest set of most likely codes with at least this total probability."""
@@ -46,7 +47,7 @@ class CellSampling:
     that we could measure; fast takes no longer than the transformer (with the separable modulation)."""
     cell_solver: Solver | None = None
     """Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's."""
-    cell_steps: Annotated[int, Field(ge=1)] | None = None
+    cell_steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps per continuous token; unset takes the preset's."""
 
 

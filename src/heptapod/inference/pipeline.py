@@ -26,6 +26,7 @@ from heptapod.sampling import Known, SamplingConfig, SamplingStep, plan_sampling
 from heptapod.tokenizers import save_tokenizer, tokenizer_hash
 from heptapod.utils.checks import as_list, check_at_least
 from heptapod.utils.config import from_dict, to_dict
+from heptapod.utils.files import removed_on_failure
 from heptapod.utils.images import to_pil
 from heptapod.utils.random import SeedsInput, image_seeds
 from heptapod.utils.weights import unwrapped
@@ -98,8 +99,6 @@ class Heptapod(ModelBundle):
                 "(heptapod.register_head) and name it there"
             )
         folder = Path(folder)
-        if tokenizer is None:
-            save_tokenizer(self.tokenizer, folder / "tokenizer")
         config = PretrainedConfig(
             model=model.config,
             grid=model.trained_grid,
@@ -110,7 +109,10 @@ class Heptapod(ModelBundle):
             tokenizer_sha256=tokenizer_hash(self.tokenizer),
             label_dropout=self.label_dropout,
         )
-        write_pretrained(folder, model, config, self.metadata)
+        with removed_on_failure(folder, contents=True):
+            if tokenizer is None:
+                save_tokenizer(self.tokenizer, folder / "tokenizer")
+            write_pretrained(folder, model, config, self.metadata)
 
     def at_size(self, height: int, width: int) -> Heptapod:
         """The same model (weights are shared) for images of another size, by its 2D rotary positions.
@@ -250,7 +252,7 @@ class Heptapod(ModelBundle):
         self,
         labels: LabelsInput | None,
         count: int | None,
-        seed: int | Sequence[int],
+        seed: SeedsInput,
         batch_size: int | None,
         known: Known | None,
         settings: dict[str, Any],

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
+from heptapod.distributions.config import DISTRIBUTIONS, MAX_DEPTH, MAX_WIDTH, DistributionConfig
 from heptapod.utils.config import settings
 from heptapod.utils.registry import Registry
 
@@ -40,9 +40,9 @@ class HeadConfig:
     """global: the whole grid sees itself (the paper's best); local: a window around the next cell; cross: any cells
     against the states read (the efficient default); next_token: only the next cell (the baseline); or a registered
     head."""
-    depth: Annotated[int, Field(ge=0)] = 0
+    depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 0
     """Blocks of the head; 0 takes the depth of the named size."""
-    window: Annotated[int, Field(ge=1)] | None = None
+    window: Annotated[int, Field(ge=1, le=511)] | None = None
     """Side of the window of a local head, an odd number; only for kind local (5 if unset)."""
 
     def __post_init__(self) -> None:
@@ -63,13 +63,13 @@ class ModelConfig:
 
     size: Literal["tiny", "B", "L", "H"] = "tiny"
     """Named size: tiny (4+2 layers, width 64), B (12+12, 768), L (16+16, 1024), H (20+20, 1280)."""
-    width: Annotated[int, Field(ge=0)] = 0
+    width: Annotated[int, Field(ge=0, le=MAX_WIDTH)] = 0
     """Model width D."""
-    depth: Annotated[int, Field(ge=0)] = 0
+    depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 0
     """Blocks of the causal backbone."""
-    num_heads: Annotated[int, Field(ge=0)] = 0
+    num_heads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Attention heads; width / num_heads must be a multiple of 4."""
-    rotary_base: Annotated[float, Field(gt=1)] = 100.0
+    rotary_base: Annotated[float, Field(gt=1, le=1e9)] = 100.0
     """Ratio of the highest to the lowest rotary frequency."""
     head: Annotated[HeadConfig, HEADS] = field(default_factory=HeadConfig)
     """The 2D prediction head."""

@@ -27,6 +27,7 @@ from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Block, Linear, init_weights
 from heptapod.nn.rotary import CONDITION_CELL
+from heptapod.utils.machine import check_fits
 from heptapod.utils.random import KeyedGenerator, seeded_initialization
 from heptapod.utils.weights import plain_state_dict, unwrapped
 
@@ -170,6 +171,9 @@ class HeptapodModel(nn.Module):
         device, dtype = self.token_embedding.weight.device, self.token_embedding.weight.dtype
         states = 1 + self.grid.num_cells
         heads, head_width = self.config.num_heads, self.config.width // self.config.num_heads
+        if device.type == "cpu":
+            size = batch * states * self.config.width * (2 * self.config.depth + 1) * dtype.itemsize
+            check_fits(size, f"batch_size: {batch:,} images at a time of {states:,} tokens")
         backbone = KVCache(self.config.depth, batch, heads, states, head_width, device, dtype)
         hidden = torch.zeros(batch, states, self.config.width, device=device, dtype=dtype)
         cells = torch.full((batch, states), CONDITION_CELL, device=device)
@@ -212,8 +216,22 @@ class HeptapodModel(nn.Module):
 
 def build_model(config: ModelConfig, grid: GridSpec, num_classes: int, seed: int) -> HeptapodModel:
     """A freshly initialized model; the same seed gives the same weights, and no global state changes."""
+    check_fits(
+        4 * least_parameters(config, grid, num_classes),
+        f"model: width {config.width}, depth {config.depth}, head.depth {config.head.depth}, {num_classes:,} classes",
+    )
     with seeded_initialization(seed):
         return HeptapodModel(config, grid, num_classes)
+
+
+def least_parameters(config: ModelConfig, grid: GridSpec, num_classes: int) -> int:
+    """A lower bound of the number of parameters, without building anything."""
+    width, mlp_width = config.width, config.distribution.mlp_width
+    block = 4 * width**2 + 3 * width * 8 * math.ceil(width / 3)
+    heads = {"global": 1, "cross": 1, "next_token": 1, "local": 2}.get(config.head.kind, 0)  # a custom one: not known
+    mlp = (config.distribution.mlp_depth * 5 * mlp_width + config.width) * mlp_width
+    ends = (2 * grid.vocabulary_size + grid.channels + num_classes) * width
+    return (config.depth + heads * config.head.depth) * block + mlp + ends
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:

@@ -20,7 +20,7 @@ CellCounts = Annotated[list[int], Field(max_length=MAX_CELLS, fail_fast=True)]
 class StepConfig:
     """Which cells each sampling step fills."""
 
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_CELLS)] | None = None
     """Sampling steps; unset means one cell per step."""
     token_order: SamplingOrder | None = None
     """Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells with

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.grid import GridSpec
+from heptapod.grid import MAX_CODES, GridSpec
 from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
 from heptapod.utils.config import settings
+from heptapod.utils.messages import shown
 from heptapod.utils.random import KeyedGenerator
 
-MAX_CODES = 2**24
+Levels = Annotated[list[Annotated[int, Field(ge=3, le=MAX_CODES)]], Field(min_length=1, max_length=24)]
 
 
 @settings
@@ -28,15 +30,13 @@ class FSQConfig(NetworkConfig):
 
     kind: Literal["fsq"] = "fsq"
     """Kind of tokenizer."""
-    levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
+    levels: Levels = field(default_factory=lambda: [8, 5, 5, 5])
     """Levels of each channel; [8, 5, 5, 5] gives 1,000 codes, [8, 8, 8, 6, 5] 15,360."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.levels or min(self.levels) < 3:
-            raise ValueError(f"levels: {self.levels} given, at least one channel, each of at least 3 levels, is needed")
         if math.prod(self.levels) > MAX_CODES:
-            raise ValueError(f"levels: {self.levels} given, their product may be at most {MAX_CODES:,}")
+            raise ValueError(f"levels: {shown(self.levels)} given, their product may be at most {MAX_CODES:,}")
 
 
 class FiniteScalarQuantizer(nn.Module):

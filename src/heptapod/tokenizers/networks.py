@@ -21,11 +21,11 @@ NORM_GROUPS = 8
 class NetworkConfig(TokenizerConfig):
     """Size of the encoder and of its mirror image, the decoder."""
 
-    factor: Annotated[int, Field(ge=2)] = 4
+    factor: Annotated[int, Field(ge=2, le=1024)] = 4
     """Pixels per cell side: a power of two."""
-    width: Annotated[int, Field(ge=NORM_GROUPS, multiple_of=NORM_GROUPS)] = 32
+    width: Annotated[int, Field(ge=NORM_GROUPS, le=16_384, multiple_of=NORM_GROUPS)] = 32
     """Channels at full resolution; each halving of the resolution doubles them up to four times."""
-    blocks: Annotated[int, Field(ge=1)] = 1
+    blocks: Annotated[int, Field(ge=1, le=100)] = 1
     """Residual blocks per resolution."""
     attention: bool = False
     """Self-attention among the cells, between residual blocks at the resolution of the grid."""
@@ -37,6 +37,10 @@ class NetworkConfig(TokenizerConfig):
     def level_widths(self) -> list[int]:
         """Channels at each resolution, from full to that of the grid."""
         return [self.width * min(2**level, 4) for level in range(self.factor.bit_length())]
+
+    def least_parameters(self) -> int:
+        """A lower bound of the number of parameters: those of the residual blocks of encoder and decoder."""
+        return 2 * sum(self.blocks * 2 * 9 * width**2 for width in self.level_widths())
 
 
 class ResidualBlock(nn.Module):

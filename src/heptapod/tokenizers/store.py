@@ -10,10 +10,12 @@ from typing import Annotated, Any
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TOKENIZERS, Tokenizer, TokenizerConfig
 from heptapod.tokenizers.discriminator import PatchDiscriminator
 from heptapod.tokenizers.losses import LossesConfig
+from heptapod.tokenizers.networks import NetworkConfig
 from heptapod.tokenizers.trainable import TrainableTokenizer
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.extensions import origin_of
 from heptapod.utils.files import load_strictly, read_json, read_tensors, write_json, write_tensors
+from heptapod.utils.machine import check_fits
 from heptapod.utils.random import seeded_initialization
 from heptapod.utils.weights import plain_state_dict, unwrapped
 
@@ -46,6 +48,11 @@ def tokenizer_class(config: TokenizerConfig) -> type[Tokenizer]:
 
 def build_tokenizer(config: TokenizerConfig, seed: int = 0) -> Tokenizer:
     """A freshly initialized tokenizer; the same seed gives the same weights, and no global state changes."""
+    if isinstance(config, NetworkConfig):
+        check_fits(
+            4 * config.least_parameters(),
+            f"tokenizer.model: width {config.width}, blocks {config.blocks}, factor {config.factor}",
+        )
     with seeded_initialization(seed, 1):
         return tokenizer_class(config)(config)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from heptapod.grid import MAX_CHANNELS
 from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
@@ -26,11 +27,11 @@ class VAEConfig(NetworkConfig):
 
     kind: Literal["vae"] = "vae"
     """Kind of tokenizer."""
-    latent_channels: Annotated[int, Field(ge=1)] = 8
+    latent_channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] = 8
     """Channels of the latent."""
-    patch: Annotated[int, Field(ge=1)] = 1
+    patch: Annotated[int, Field(ge=1, le=16)] = 1
     """Latent positions per side that make one token of latent_channels · patch² channels (2 halves the grid)."""
-    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
+    kl_weight: Annotated[float, Field(ge=0, le=1e6)] = 1e-5
     """Weight of the KL divergence from the standard normal, in nats per element of the latent."""
 
 

@@ -14,8 +14,14 @@ OUT/best, OUT/last  weights for use
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
 
 from heptapod.data import ImageSet, TokenSet
 from heptapod.data.classes import class_lines, count_classes
@@ -23,8 +29,9 @@ from heptapod.data.loader import names_sha256
 from heptapod.distributed import process_group
 from heptapod.training.config import CHANGEABLE_ON_RESUME
 from heptapod.training.recipe import Recipe
-from heptapod.utils.config import read_yaml, to_dict, to_yaml
-from heptapod.utils.files import read_json, write_atomically, write_json
+from heptapod.utils.config import from_dict, settings, to_dict, to_yaml
+from heptapod.utils.files import locked, read_json, write_atomically, write_json
+from heptapod.utils.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -82,49 +89,103 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
+@contextmanager
+def locked_run(folder: Path) -> Iterator[None]:
+    """Locks a run folder against other commands; rank 0 does, for all.
+
+    Raises:
+        LockedError: on every rank, if another process has the lock.
+    """
+    with ExitStack() as stack:
+        process_group.broadcast_result(lambda: stack.enter_context(locked(folder)))
+        yield
+
+
+def read_figures(folder: Path) -> dict[str, float]:
+    """The final figures of a finished run.
+
+    Raises:
+        ValueError: if their file is damaged.
+    """
+    file = folder / "training.json"
+    try:
+        figures = pydantic.TypeAdapter(dict[str, float]).validate_python(read_json(file))
+        return {name: figures.pop(name) for name in ("best_val_loss", "seconds", "step")} | figures
+    except (pydantic.ValidationError, KeyError):
+        raise ValueError(f"{file}: damaged, must hold numbers; remove it, and run the same command again") from None
+
+
 Items = ImageSet | TokenSet
+Count = Annotated[int, Field(ge=0)]
+
+
+@settings
+class RunData:
+    """Content of ``data.json``: the data of a run."""
+
+    path: str
+    """Location of the images or tokens."""
+    train_images: Count
+    """Images to train on."""
+    held_out_images: Count
+    """Images held out."""
+    names_sha256: str
+    """Hash of the names of both."""
+    sha256: str | None
+    """Hash of the content of both; None for images that are decoded on demand."""
+    size: list[Count]
+    """Height and width: pixels of images, cells of tokens."""
+    class_names: list[str]
+    """Name of each class; empty for a set without labels."""
+    unreadable_images: Count
+    """Number of unreadable images."""
+    unreadable: list[str]
+    """"name: reason" of the unreadable images."""
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    """Name, training and held-out images of each class; empty in runs of earlier versions."""
 
 
 def start(folder: Path, recipe: Recipe, items: tuple[Items, Items]) -> None:
-    """Writes the recipe and the facts of the data of a run.
+    """Writes the recipe and the description of the data of a run.
 
     Raises:
         ValueError: if the run was begun with other images.
     """
     train, validation = items
     unreadable = [*train.unreadable, *validation.unreadable]
-    facts = {
-        "path": recipe.data.path,
-        "train_images": len(train),
-        "held_out_images": len(validation),
-        "names_sha256": names_sha256(train) + names_sha256(validation),
-        "sha256": _joined(train.sha256(), validation.sha256()),
-        "size": list(train.size),
-        "class_names": train.class_names,
-        "classes": count_classes(train.class_names, train.labels, validation.labels),
-        "unreadable_images": len(unreadable),
-        "unreadable": unreadable,
-    }
-    if (folder / "data.json").is_file():
-        before = read_json(folder / "data.json")
-        pixels = {before.get("sha256"), facts["sha256"]} - {None}  # not known of images that are decoded on demand
-        if before.get("names_sha256") != facts["names_sha256"] or len(pixels) > 1:
+    data = RunData(
+        path=recipe.data.path,
+        train_images=len(train),
+        held_out_images=len(validation),
+        names_sha256=names_sha256(train) + names_sha256(validation),
+        sha256=_joined(train.sha256(), validation.sha256()),
+        size=list(train.size),
+        class_names=train.class_names,
+        classes=count_classes(train.class_names, train.labels, validation.labels),
+        unreadable_images=len(unreadable),
+        unreadable=unreadable,
+    )
+    file = folder / "data.json"
+    if file.is_file():
+        before = from_dict(RunData, read_json(file), str(file))
+        hashes = {before.sha256, data.sha256} - {None}
+        if before.names_sha256 != data.names_sha256 or len(hashes) > 1:
             raise ValueError(
                 f"data: {len(train):,} training and {len(validation):,} held-out images that are not those (of "
-                f"{before['train_images']:,} and {before['held_out_images']:,}) the run in {folder} began with; choose "
+                f"{before.train_images:,} and {before.held_out_images:,}) the run in {folder} began with; choose "
                 "another --out"
             )
     process_group.barrier()  # all ranks have read the folder before one writes
     if process_group.is_main_process():
         text = to_yaml(recipe)
         write_atomically(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
-        write_json(folder / "data.json", facts)
+        write_json(file, to_dict(data))
 
 
 def report(folder: Path, items: tuple[Items, Items]) -> None:

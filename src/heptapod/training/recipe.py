@@ -18,9 +18,10 @@ from heptapod.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training import ProbeConfig, TrainConfig
 from heptapod.utils.arguments import parse_arguments
-from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names
+from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names
 from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 from heptapod.utils.options import Group
+from heptapod.utils.yaml_text import read_yaml
 
 
 @settings

@@ -7,7 +7,6 @@ A registry is also the type annotation of its config: ``head: Annotated[HeadConf
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.extensions import origin_of
+from heptapod.utils.messages import nearest, quoted, shown
 
 
 class Registry:
@@ -77,9 +77,8 @@ class Registry:
         if kind not in self._classes and (point := _entry_points(self.group).get(kind)):
             point.load()
         if kind not in self._classes:
-            near = difflib.get_close_matches(str(kind), self.kinds(), n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"kind: {kind!r} given, must be one of {', '.join(self.kinds())}{hint}")
+            hint = nearest(shown(kind), self.kinds())
+            raise ValueError(f"kind: {quoted(kind)} given, must be one of {', '.join(self.kinds())}{hint}")
         return self._classes[kind]
 
     def config_type(self, kind: str) -> type[Any]:
@@ -90,6 +89,10 @@ class Registry:
     def config_types(self) -> list[type[Any]]:
         """The config classes of all registered kinds, without repetition."""
         return list(dict.fromkeys(self._configs.values()))
+
+    def kinds_of(self, config: type[Any]) -> list[str]:
+        """The kinds that have a config class."""
+        return [kind for kind, other in self._configs.items() if other is config]
 
     def same_settings(self, first: str, second: str) -> bool:
         """Whether two kinds take the same settings; raises like :meth:`get`."""
@@ -119,8 +122,8 @@ class Registry:
             return
         names = ", ".join(map(str, imports))
         raise ValueError(
-            f"{source}: {self.noun} {kind!r} is not registered; first import {names} (on the command line: --imports "
-            f"{','.join(map(str, imports))})"
+            f"{source}: {self.noun} {quoted(kind)} is not registered; first import {shown(names)} (on the command "
+            f"line: --imports {shown(','.join(map(str, imports)))})"
         )
 
     def validate(self, value: Any) -> Any:

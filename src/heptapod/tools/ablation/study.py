@@ -16,9 +16,10 @@ from heptapod.grid import TokenOrder
 from heptapod.models import head_class
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.arguments import parse_arguments
-from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names, to_dict
+from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names, to_dict
 from heptapod.utils.extensions import import_extensions, read_imports
 from heptapod.utils.options import Group
+from heptapod.utils.yaml_text import read_yaml
 
 
 @settings
