@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from heptapod.tools.ablation.report import page
+from heptapod.tools.ablation.study import Study
+from heptapod.utils.config import from_dict
 from tests.figures import ROOT, left_over, plain
 
 PAGES = {
@@ -40,6 +43,15 @@ def test_figures_are_those_of_their_files(name: str) -> None:
     assert not missing, "results files say what the page does not:\n" + "\n".join(missing)
     unclaimed = left_over(text, claimed, getattr(module, "SETTINGS", []))
     assert not unclaimed, f"{len(unclaimed)} figures without a results file:\n" + "\n".join(unclaimed)
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "studies").iterdir()), ids=lambda folder: folder.name)
+def test_reports_of_studies_are_made_from_their_results(folder: Path) -> None:
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    study = from_dict(Study, results["study"], "study")
+    pictures = [name for name in ("training.png", "sampling_steps.png", "samples.png") if (folder / name).is_file()]
+    made = page(study, results["rows"], results["plan"], pictures)
+    assert (folder / "report.md").read_text(encoding="utf-8") == made
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: str(file.relative_to(ROOT)))

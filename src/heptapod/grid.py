@@ -6,23 +6,12 @@ Shape legend: B batch, N cells, k cells of a part, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from heptapod.configs.grid import MAX_CELLS, MAX_CHANNELS, MAX_CODES
 from heptapod.utils.messages import shown
-
-TokenOrder = Literal["raster", "random", "mixed"]
-"""The order in which a model reads the cells of the grid; mixed draws raster or random for each image."""
-
-
-MAX_CELLS = 1 << 16
-"""The most cells that a grid may have."""
-MAX_CODES = 1 << 24
-"""The most codes that a vocabulary may have."""
-MAX_CHANNELS = 1 << 14
-"""The most channels that a token may have."""
 
 
 @dataclass(frozen=True)

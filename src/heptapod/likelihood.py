@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from heptapod.grid import GridSpec, TokenOrder, tokens_at
+from heptapod.configs.grid import TokenOrder
+from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import Supervision, draw_token_order, next_cell_supervision, objective_loss
 from heptapod.tokenizers.base import Tokenizer

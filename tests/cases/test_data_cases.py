@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from heptapod.cli import main
+from heptapod.configs.data import SplitName
 from heptapod.data import DataConfig, load_images
 from heptapod.data.sources import open_source
-from heptapod.data.splits import SplitChoice, SplitName
+from heptapod.data.splits import SplitChoice
 from heptapod.data.webdataset import MAX_SHARDS
 from tests.cases.paths import case
 

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from heptapod.cli import main
+from heptapod.configs.data import SplitName
 from heptapod.data import DataConfig, load_images
 from heptapod.data.cache import load_tokens
 from heptapod.data.selection import split_images
 from heptapod.data.sources import Source, open_source
-from heptapod.data.splits import SplitChoice, SplitName, split_of_file, split_of_folder
+from heptapod.data.splits import SplitChoice, split_of_file, split_of_folder
 from tests.data.shards import write_shard
 from tests.data.test_images import png, write_parquet
 

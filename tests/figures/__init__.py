@@ -1,16 +1,16 @@
 """The measured figures of the README, the docs and the recipes, each taken from a results file.
 
-``tests/figures/NAME.py`` belongs to ``docs/NAME.md`` (``readme.py`` to the README, ``recipes.py`` to the descriptions of
-the recipes). It defines
+``tests/figures/NAME.py`` belongs to ``docs/NAME.md``, ``readme.py`` to the README, ``recipes.py`` to the descriptions
+of recipes and studies. It defines
 
 - ``figures()``, which yields pieces of the page's text with their figures taken from results files. ``test_figures.py``
-  fails if a piece is not in the page word for word (line breaks, bold and code marks, links and padding of tables do not
-  count);
+  fails if a piece is not in the page word for word (line breaks, bold and code marks, targets of links and padding in
+  tables do not count);
 - ``SETTINGS``, regular expressions of figures that nobody measured here: settings, sizes, bounds of tests, figures of
   papers.
 
 What remains of the page after removing both must not contain a figure with a unit, a decimal point or a percent sign,
-nor a number in a table of results.
+nor a number in a table of results. ``benchmarks/record.py`` writes results files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-WORDS = "half an?|(?:a )?quarter of an|a|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty"
-UNITS = "dB|nats|[mµ]?s|seconds?|min|minutes?|hours?|days?|points?|times|images/s|[KMG]i?B|[MGT]?FLOPs?|GFLOP/s|bits|steps/s"
+WORDS = (
+    "half an?|(?:a )?quarter of an|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty|forty"
+)
+UNITS = "dB|nats|[mµ]?s|seconds?|min|minutes?|hours?|days?|points?|times|images/s|[KMG]i?B|[MGT]?FLOPs?|GFLOP/s|bits"
 FIGURE = re.compile(
-    rf"\d(?:\.\d+)?e-\d+|\d+\.\d+|\d+ ?%|± ?\d|\d[\d,]*(?: to \d[\d,]*)? (?:{UNITS})\b|\b(?:{WORDS}) (?:minutes?|hours?)\b"
+    rf"\d(?:\.\d+)?e-\d+|\d+\.\d+|\d+ ?%|± ?\d|\d[\d,]*(?: to \d[\d,]*)? (?:{UNITS})\b|"
+    rf"\b(?:{WORDS}) (?:seconds?|minutes?|hours?|times|points?)\b"
 )
 """What counts as a measured figure in running text."""
 COMMON_SETTINGS = [
@@ -52,7 +55,7 @@ def row(rows: list[dict[str, Any]], **values: Any) -> dict[str, Any]:
 
 
 def plain(markdown: str) -> str:
-    """Text without fenced code (but with its comments), HTML comments, targets of links, marks and line breaks; a table's row is a line."""
+    """Text without code (except its comments), targets of links, marks and line breaks; a table's row is a line."""
     text = re.sub(r"^```.*?^```", _comments, markdown, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)

@@ -7,7 +7,7 @@ from tests.figures import results
 from tests.figures.studies import (
     Rows,
     arm,
-    differences,
+    difference,
     distance,
     gap,
     likelihood,
@@ -85,11 +85,10 @@ def cifar10_budgets() -> Iterator[str]:
         ("steps-400", (), ("global-4-all",)),
     ):
         baseline = arm("cifar10", budget, "next_token-all-1")
-        apart = differences("cifar10", budget, "cross-all-3")
-        error = f" ± {statistics.stdev(apart):.3f}" if len(apart) > 1 else ""
         name = "400 steps each" if budget == "steps-400" else f"{seconds(baseline):.0f} s each"
+        cross = f"{nll(budget, 'cross-all-3')} ({difference(arm('cifar10', budget, 'cross-all-3'))})"
         yield (
-            f"|{name}|{nll(budget, 'next_token-all-1')}|{nll(budget, 'cross-all-3')} ({gap('cifar10', budget):+.3f}{error})|"
+            f"|{name}|{nll(budget, 'next_token-all-1')}|{cross}|"
             f"{nll(budget, *local) or '–'}|{nll(budget, *grid) or '–'}|"
         )
 
@@ -125,11 +124,10 @@ def photos() -> Iterator[str]:
     yield f"{seconds(baseline):.0f} s of one core each, raster order, one seed"
     for name, rows, more in (
         ("next_token", baseline, ""),
-        ("cross, all prefixes, 2 targets", cross, f" ({gap('imagenet64', 'time-1000', 'cross-all-2'):+.3f})"),
+        ("cross, all prefixes, 2 targets", cross, f" ({difference(cross)})"),
     ):
-        yield (
-            f"|{name}|{rows[0]['steps']:,}|{nats(rows):.3f}{more}|{distance(rows, 256)}|{distance(rows, 16)}|{probe(rows)}|"
-        )
+        distances = f"{distance(rows, 256)}|{distance(rows, 16)}"
+        yield f"|{name}|{rows[0]['steps']:,}|{nats(rows):.3f}{more}|{distances}|{probe(rows)}|"
     shares = {recognized(rows, 256) for rows in (baseline, cross)}
     assert len(shares) == 1
     yield f"Neither generates recognizable images ({shares.pop()})"
@@ -158,6 +156,6 @@ def demonstrations() -> Iterator[str]:
     yield f"This is the cheapest convincing difference: {demo['seconds']['this_command'] / 60:.0f} minutes on one core."
     random = max(probed["random_model"].values(), key=lambda layer: layer["linear_selection"])
     yield (
-        f"classifies {probed['best_linear']:.1%} of the held-out digits, {probed['linear_above_pixels'] * 100:.1f} points "
-        f"more than raw pixels; the same network with random weights {random['linear']:.0%}."
+        f"classifies {probed['best_linear']:.1%} of the held-out digits, {probed['linear_above_pixels'] * 100:.1f} "
+        f"points more than raw pixels; the same network with random weights {random['linear']:.0%}."
     )

@@ -13,8 +13,8 @@ def figures() -> Iterator[str]:
     for name, plan in results("plans")["plans"].items():
         if not name.startswith("plan "):
             yield (
-                f"The planner estimates, at 40% of {plan['hardware']['gpus']} H100s' peak: {plan['time']['days']:.1f} days, "
-                f"{plan['time']['gpu_hours']:,.0f} GPU-hours."
+                f"The planner estimates, at 40% of {plan['hardware']['gpus']} H100s' peak: {plan['time']['days']:.1f} "
+                f"days, {plan['time']['gpu_hours']:,.0f} GPU-hours."
             )
     demo = results("demo")
     shares = [f"{found['accuracy']:.0%}" for found in demo["results"]]

@@ -13,7 +13,8 @@ def figures() -> Iterator[str]:
             continue
         gpus, hours = plan["hardware"]["gpus"], plan["time"]["gpu_hours"]
         yield (
-            f"|{name}|{plan['parameters']['total'] / 1e6:,.0f}M|{plan['flops']['per_image']['total'] / 1e12:.2f} T|{gpus}|"
+            f"|{name}|{plan['parameters']['total'] / 1e6:,.0f}M|{plan['flops']['per_image']['total'] / 1e12:.2f} T|"
+            f"{gpus}|"
             f"{plan['memory']['at_peak']['peak'] / (1 << 30):.0f} GiB|{plan['time']['days']:.1f}|{hours:,.0f}|"
             f"{plan['sampling']['flops']['total'] / 1e12:.2f} T|"
         )

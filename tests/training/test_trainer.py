@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorProperties, TensorStorageMetadata
 
 from heptapod.data import Batch
-from heptapod.distributed.errors import InterruptedRunError, TerminatedError
-from heptapod.training import LossOutput, NonFiniteLossError, TrainConfig, Trainer
+from heptapod.distributed.errors import InterruptedRunError, NonFiniteLossError, TerminatedError
 from heptapod.training.checkpoint import (
     CheckpointWriter,
     checkpoints,
@@ -26,7 +25,10 @@ from heptapod.training.checkpoint import (
     read_checkpoint,
     tensor_shapes,
 )
+from heptapod.training.config import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.training.task import LossOutput
+from heptapod.training.trainer import Trainer
 from heptapod.utils.files import read_tensors
 
 CONFIG = TrainConfig(

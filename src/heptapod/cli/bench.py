@@ -10,17 +10,9 @@ from pathlib import Path
 import tyro
 
 from heptapod.cli.recipe_options import GridOptions, parse_recipe, train_settings_except
-from heptapod.distributed.device import resolve_device
-from heptapod.tools.bench.report import to_json, to_markdown
-from heptapod.tools.bench.results import hardware
-from heptapod.tools.bench.sampling import SamplingBench, measure
-from heptapod.tools.bench.timing import num_threads
-from heptapod.tools.bench.training import TrainingBench, measure_training
-from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
-from heptapod.tools.planning.training_setup import resolve_setup
+from heptapod.tools.bench.config import SamplingBench, TrainingBench
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import settings
-from heptapod.utils.files import check_folder, write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 BENCHMARKS = ("sampling", "training")
@@ -64,6 +56,13 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
         bench: What to measure.
         out: Folder for sampling.json and sampling.md, or a .json file (the .md is written next to it).
     """
+    from heptapod.distributed.device import resolve_device
+    from heptapod.tools.bench.report import to_json, to_markdown
+    from heptapod.tools.bench.results import hardware
+    from heptapod.tools.bench.sampling import measure
+    from heptapod.tools.bench.timing import num_threads
+    from heptapod.utils.files import check_folder, write_atomically, write_json
+
     file = _json_file(out, "sampling")
     bench.check()
     resolve_device(bench.device)
@@ -90,7 +89,7 @@ the fastest matrix product of the same run. The demo takes two minutes on two co
 smaller --train.batch-size is faster."""
 WITHOUT = {
     *("description", "tokenizer.losses", "tokenizer.train", "probe", "sampling", "data.memory_gib"),
-    *("data.validation_path", "data.validation_fraction", "data.limit", "data.flip"),
+    *("data.validation_path", "data.validation_split", "data.validation_fraction", "data.limit", "data.flip"),
     *train_settings_except(
         *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile")
     ),
@@ -111,6 +110,13 @@ class TrainingOptions(GridOptions):
 def training(arguments: list[str]) -> None:
     """Parses arguments, measures training, prints the tables and writes them."""
     recipe, options = parse_recipe("bench training", arguments, TrainingOptions, TRAINING, {*WITHOUT, "out"})
+    from heptapod.distributed.device import resolve_device
+    from heptapod.tools.bench.timing import num_threads
+    from heptapod.tools.bench.training import measure_training
+    from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
+    from heptapod.tools.planning.training_setup import resolve_setup
+    from heptapod.utils.files import check_folder, write_atomically, write_json
+
     file = _json_file(options.out, "training")
     options.bench.check(recipe)
     resolve_device(recipe.device)

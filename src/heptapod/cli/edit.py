@@ -5,27 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from PIL import Image, ImageOps
 from pydantic import Field
-from torch import Tensor
 
-from heptapod.cli.output_files import output_files
 from heptapod.cli.sampling_options import ModelFolder, SamplingOptions, number_pair
-from heptapod.distributed.device import resolve_device
-from heptapod.grid import MAX_CELLS
-from heptapod.inference.editing import edit as inpaint
-from heptapod.inference.editing import outpaint, vary
-from heptapod.inference.images_in import image_tensor, mask_tensor, read_image
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.record import model_fields
-from heptapod.inference.request import numeric_names_note
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
-from heptapod.utils.files import write_json
-from heptapod.utils.images import save_png, to_pil
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from heptapod.inference.pipeline import Heptapod
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +71,17 @@ def edit_file(
         device: auto, cpu, cuda, ...
         out: A .png file for one picture, or a folder for the picture and one file per result.
     """
+    from heptapod.cli.output_files import output_files
+    from heptapod.distributed.device import resolve_device
+    from heptapod.inference.editing import edit as inpaint
+    from heptapod.inference.editing import outpaint, vary
+    from heptapod.inference.images_in import read_image
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.record import model_fields
+    from heptapod.inference.request import numeric_names_note
+    from heptapod.utils.files import write_json
+    from heptapod.utils.images import save_png
+
     canvas_size, position = _canvas(mask, canvas, at, keep_cells)
     check_at_least(1, count=count)
     files = output_files(out, "edited.png")
@@ -140,6 +144,9 @@ def _canvas(
 
 def _read_mask(path: str, image: str, pixels: Tensor) -> Tensor:
     """(h, w) bool: where a mask is white."""
+    from heptapod.inference.images_in import mask_tensor, read_image
+    from heptapod.utils.images import to_pil
+
     mask = read_image(path, "mask")
     if mask.shape != pixels.shape:
         raise ValueError(
@@ -153,6 +160,11 @@ def _fitted(
     heptapod: Heptapod, name: str, pixels: Tensor, mask: Tensor | None, resize: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Image and mask as they are, or resized and cropped to the trained size; raises ValueError without a grid."""
+    from PIL import Image, ImageOps
+
+    from heptapod.inference.images_in import image_tensor, mask_tensor
+    from heptapod.utils.images import to_pil
+
     factor, (height, width) = heptapod.tokenizer.factor, heptapod.trained_image_size
     if not resize:
         if pixels.shape[1] % factor or pixels.shape[2] % factor:

@@ -5,30 +5,20 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import tyro
 
 from heptapod import __version__
-from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions
-from heptapod.data.splits import SplitName
-from heptapod.distributed import process_group
-from heptapod.distributed.collectives import main_process_first
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.features import open_extractor
-from heptapod.evaluation.generation import Metric
-from heptapod.evaluation.generation_report import evaluate_samples
-from heptapod.evaluation.labels import LabelPolicy
-from heptapod.evaluation.reference import SUFFIX
-from heptapod.evaluation.samples import ModelSamples
-from heptapod.evaluation.streams import ImageStream, open_images
-from heptapod.inference.bundle import DEFAULT_BATCH
-from heptapod.inference.pipeline import Heptapod
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import SUFFIX, LabelPolicy, Metric
+from heptapod.configs.sampling import DEFAULT_BATCH
 from heptapod.utils.checks import BatchSize, Count, Seed, Side, check_at_least
-from heptapod.utils.files import check_folder, write_json
-from heptapod.utils.images import image_grid, save_png
+
+if TYPE_CHECKING:
+    from heptapod.evaluation.samples import ModelSamples
+    from heptapod.evaluation.streams import ImageStream
 
 SAMPLES = 5000
 COLUMNS = 8
@@ -36,6 +26,8 @@ COLUMNS = 8
 
 def evaluate(arguments: list[str]) -> None:
     """Parses arguments and evaluates generated images."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(evaluate_generation, "evaluate", arguments)
 
 
@@ -86,6 +78,20 @@ def evaluate_generation(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    import torch
+
+    from heptapod.cli.distributed_command import warn_if_ranks_idle
+    from heptapod.distributed import process_group
+    from heptapod.distributed.collectives import main_process_first
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.features import open_extractor
+    from heptapod.evaluation.generation_report import evaluate_samples
+    from heptapod.evaluation.samples import ModelSamples
+    from heptapod.evaluation.streams import open_images
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.utils.files import check_folder, write_json
+    from heptapod.utils.images import image_grid, save_png
+
     options = sampling.given()
     _check(model, samples, npz, batch_size, seed)
     check_folder(Path(out))

@@ -7,31 +7,17 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from heptapod.data import ImageSet
-from heptapod.data.selection import random_images
-from heptapod.data.splits import SplitName
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.baselines import check_baseline, measure_baseline
-from heptapod.evaluation.features import (
-    EfficientNetLite0Features,
-    FeatureExtractor,
-    InceptionFeatures,
-    inception_weights,
-)
-from heptapod.evaluation.perceptual import load_lpips
-from heptapod.evaluation.reconstruction import check_reconstruction_images, evaluate_reconstruction
-from heptapod.tokenizers import load_tokenizer, tokenizer_hash
-from heptapod.tokenizers.store import config_of
-from heptapod.training.folder import find_tokenizer
+from heptapod.configs.data import SplitName
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
-from heptapod.utils.files import check_folder, write_json
-from heptapod.utils.images import save_png
-from heptapod.utils.random import Stream
+
+if TYPE_CHECKING:
+    from heptapod.data import ImageSet
+    from heptapod.evaluation.features import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +67,19 @@ def evaluate(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    from heptapod.data.selection import random_images
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.baselines import check_baseline, measure_baseline
+    from heptapod.evaluation.features import EfficientNetLite0Features, InceptionFeatures, inception_weights
+    from heptapod.evaluation.perceptual import load_lpips
+    from heptapod.evaluation.reconstruction import check_reconstruction_images, evaluate_reconstruction
+    from heptapod.tokenizers import load_tokenizer, tokenizer_hash
+    from heptapod.tokenizers.store import config_of
+    from heptapod.training.folder import chosen_on, find_tokenizer
+    from heptapod.utils.files import check_folder, write_json
+    from heptapod.utils.images import save_png
+    from heptapod.utils.random import Stream
+
     check_at_least(1, count=count, batch_size=batch_size)
     check_at_least(0, seed=seed)
     if any(importlib.util.find_spec(package) is None for package in ("torchmetrics", "sklearn")):
@@ -104,10 +103,11 @@ def evaluate(
     training = None if baseline_data is None else read("baseline_data", baseline_data, None, None)
     if training is not None:
         check_baseline(model, training)
+    chosen = chosen_on(folder, "", images.sha256())
     started = time.perf_counter()
     report = evaluate_reconstruction(model, images.in_memory(), perceptual, extractors, batch_size, seed)
     figures: dict[str, Any] = {
-        "tokenizer": {"path": str(folder), "sha256": tokenizer_hash(model), **config_of(model)},
+        "tokenizer": {"path": str(folder), "sha256": tokenizer_hash(model), "chosen_on": chosen, **config_of(model)},
         "data": {
             "path": data,
             "split": split,

@@ -8,10 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
-from heptapod.inference.pipeline import Heptapod
-from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint, step_of
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.files import check_folder, load_strictly
 
 
 def export(arguments: list[str]) -> None:
@@ -35,6 +32,10 @@ def export_run(
         step: Step of the checkpoint; the newest complete one if left out.
         weights: ema for the moving average, model for the trained weights.
     """
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.training.checkpoint import read_checkpoint, step_of
+    from heptapod.utils.files import check_folder, load_strictly
+
     check_folder(Path(out))
     path = _checkpoint(Path(run) / "checkpoints", step)
     heptapod = Heptapod.from_pretrained(run)
@@ -53,6 +54,8 @@ def _checkpoint(folder: Path, step: int | None) -> Path:
     Raises:
         FileNotFoundError, ValueError: if there is none.
     """
+    from heptapod.training.checkpoint import checkpoints, problem_of, step_of
+
     paths = checkpoints(folder)
     if not paths:
         raise FileNotFoundError(f"{folder}: no checkpoints there")

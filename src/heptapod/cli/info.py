@@ -8,29 +8,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import rich.table
 import tyro
-from rich.console import Console
 
-from heptapod.data import DataConfig
-from heptapod.data.cache import is_cache, open_cache, verify_cache
-from heptapod.data.cache_picture import contact_sheet, token_statistics
-from heptapod.data.classes import class_lines, count_classes
-from heptapod.data.images import split_rows
-from heptapod.data.sources import open_source
-from heptapod.data.splits import SplitChoice, SplitName
-from heptapod.data.webdataset import has_braces
-from heptapod.evaluation.reconstruction import rate
-from heptapod.inference.pipeline import Heptapod
-from heptapod.models.heptapod import parameters_by_part
-from heptapod.tokenizers import load_tokenizer, tokenizer_hash
-from heptapod.tokenizers.store import config_of
-from heptapod.training.checkpoint import checkpoints, read_state, tensor_shapes
+from heptapod.configs.data import SplitName
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import from_dict, to_dict
-from heptapod.utils.files import open_tensors, read_json, read_metadata
-from heptapod.utils.images import save_png
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +41,11 @@ def show(
         verify: Compare every shard of a cache with its checksum.
         split: The split of a set of images; train if left out.
     """
+    import rich.table
+    from rich.console import Console
+
+    from heptapod.data.cache import is_cache, verify_cache
+
     if (sheet is not None or verify) and not is_cache(Path(path)):
         raise ValueError(f"{'verify' if verify else 'sheet'}: given, but {path} is no cache")
     if sheet is not None and Path(sheet).suffix != ".png":
@@ -79,6 +66,9 @@ def show(
 
 def _write_sheet(cache: Path, sheet: str | None) -> str:
     """Path of the contact sheet; empty if the cache is read-only."""
+    from heptapod.data.cache_picture import contact_sheet
+    from heptapod.utils.images import save_png
+
     picture = Path(sheet) if sheet else cache / "contact_sheet.png"
     try:
         save_png(contact_sheet(cache), picture)
@@ -99,6 +89,10 @@ def describe(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is nothing.
         ValueError: if it is damaged or not a file of heptapod.
     """
+    from heptapod.data.cache import is_cache
+    from heptapod.data.webdataset import has_braces
+    from heptapod.utils.files import read_json
+
     if not path.exists():
         if str(path) != "mnist5k" and not has_braces(str(path)):
             raise FileNotFoundError(f"{path}: no such file or folder")
@@ -132,6 +126,14 @@ def describe_images(path: str, split: SplitName | None = None) -> dict[str, Any]
     Raises:
         FileNotFoundError, ValueError: as :func:`heptapod.data.sources.open_source` does.
     """
+    import numpy as np
+
+    from heptapod.data import DataConfig
+    from heptapod.data.classes import count_classes
+    from heptapod.data.images import split_rows
+    from heptapod.data.sources import open_source
+    from heptapod.data.splits import SplitChoice
+
     source = open_source(path, "path", SplitChoice(split))
     config = from_dict(DataConfig, {"path": path}, "info")
     labels = np.array(source.labels)
@@ -151,6 +153,11 @@ def describe_images(path: str, split: SplitName | None = None) -> dict[str, Any]
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.models.heptapod import parameters_by_part
+    from heptapod.tokenizers.store import config_of
+    from heptapod.utils.files import read_json
+
     heptapod = Heptapod.from_pretrained(path)
     model = heptapod.model
     return {
@@ -167,6 +174,11 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _cache(path: Path) -> dict[str, Any]:
+    from heptapod.data.cache import open_cache
+    from heptapod.data.cache_picture import token_statistics
+    from heptapod.tokenizers import load_tokenizer
+    from heptapod.tokenizers.store import config_of
+
     cache = open_cache(path)
     index = {name: value for name, value in to_dict(cache.index).items() if name not in ("shards", "images_per_class")}
     counts = cache.index.images_per_class
@@ -188,6 +200,12 @@ def _cache(path: Path) -> dict[str, Any]:
 
 
 def _tokenizer(path: Path) -> dict[str, Any]:
+    from heptapod.evaluation.reconstruction import rate
+    from heptapod.models.heptapod import parameters_by_part
+    from heptapod.tokenizers import load_tokenizer, tokenizer_hash
+    from heptapod.tokenizers.store import config_of
+    from heptapod.utils.files import read_metadata
+
     tokenizer = load_tokenizer(path)
     return {
         "kind": "tokenizer",
@@ -201,6 +219,8 @@ def _tokenizer(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    from heptapod.training.checkpoint import read_state, tensor_shapes
+
     numbers: dict[str, int] = {}
     for name, shape in tensor_shapes(path).items():
         part = name.partition("/")[0]
@@ -209,6 +229,9 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
+    from heptapod.training.checkpoint import checkpoints
+    from heptapod.utils.files import read_json
+
     facts: dict[str, Any] = {
         "kind": "run",
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(path / "checkpoints")],
@@ -225,6 +248,8 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _tensor_file(path: Path) -> dict[str, Any]:
+    from heptapod.utils.files import open_tensors
+
     with open_tensors(path) as file:
         shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
@@ -233,6 +258,8 @@ def _tensor_file(path: Path) -> dict[str, Any]:
 
 
 def _rows(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    from heptapod.data.classes import class_lines
+
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
         if key == "classes" and isinstance(value, list):

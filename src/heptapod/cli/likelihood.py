@@ -11,30 +11,16 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
 from heptapod.cli.sampling_options import ModelFolder
-from heptapod.data.selection import Split, split_images
-from heptapod.distributed import process_group
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.likelihood_report import (
-    LikelihoodConfig,
-    labels_by_name,
-    measure_likelihood,
-    pixels_of_model_size,
-    selected_classes,
-)
-from heptapod.grid import TokenOrder
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.pretrained import find_pretrained
-from heptapod.likelihood import check_likelihood, trained_order
+from heptapod.configs.data import Split
+from heptapod.configs.grid import TokenOrder
 from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
-from heptapod.utils.files import check_folder, sha256, write_json
-from heptapod.utils.images import save_png
-from heptapod.utils.random import image_seeds
 
 
 def likelihood(arguments: list[str]) -> None:
     """Parses arguments and measures."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(measure, "likelihood", arguments)
 
 
@@ -83,6 +69,25 @@ def measure(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    from heptapod.cli.distributed_command import warn_if_ranks_idle
+    from heptapod.data.selection import split_images
+    from heptapod.distributed import process_group
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.likelihood_report import (
+        LikelihoodConfig,
+        labels_by_name,
+        measure_likelihood,
+        pixels_of_model_size,
+        selected_classes,
+    )
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.pretrained import find_pretrained
+    from heptapod.likelihood import check_likelihood, trained_order
+    from heptapod.training.folder import chosen_on
+    from heptapod.utils.files import check_folder, sha256, write_json
+    from heptapod.utils.images import save_png
+    from heptapod.utils.random import image_seeds
+
     check_at_least(1, count=count)
     image_seeds(seed, 1)
     check_folder(Path(out))
@@ -100,12 +105,13 @@ def measure(
 
     warn_if_ranks_idle(len(images), batch_size)
     started = time.perf_counter()
+    folder = find_pretrained(Path(model))
+    chosen = chosen_on(folder, data if split == "held_out" else "", images.sha256())
     report = measure_likelihood(heptapod, pixels, indices, config, labels, candidates if zero_shot else None)
     if report is None:
         return
-    folder = find_pretrained(Path(model))
     figures: dict[str, Any] = {
-        "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors")},
+        "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors"), "chosen_on": chosen},
         "data": {
             "path": data, "split": split, "sha256": images.sha256(), "count": len(images),
             "unreadable": images.unreadable,

@@ -11,15 +11,12 @@ from pydantic import Field
 
 from heptapod.cli.recipe_options import GridOptions, parse_recipe, train_settings_except
 from heptapod.tools.planning.gpus import DEFAULT_GPU, GPUS, find_gpu
-from heptapod.tools.planning.plan import Hardware, make_plan, to_json
-from heptapod.tools.planning.report import print_plan
-from heptapod.tools.planning.training_setup import resolve_setup
 from heptapod.utils.config import settings
-from heptapod.utils.files import check_folder, write_json
 
 WITHOUT = {
     *("description", "out", "seed", "device", "tokenizer.losses", "tokenizer.train", "probe", "model.rotary_base"),
-    *("objective.label_dropout", "data.validation_path", "data.validation_fraction", "data.memory_gib"),
+    *("objective.label_dropout", "data.validation_path", "data.validation_split", "data.validation_fraction"),
+    "data.memory_gib",
     *train_settings_except(
         *("steps", "batch_size", "accumulation", "precision", "ema_decay", "strategy", "activation_checkpointing")
     ),
@@ -59,6 +56,11 @@ class PlanOptions(GridOptions):
 def plan(arguments: list[str]) -> None:
     """Prints the cost of training a recipe."""
     recipe, options = parse_recipe("plan", arguments, PlanOptions, ABOUT, WITHOUT)
+    from heptapod.tools.planning.plan import Hardware, make_plan, to_json
+    from heptapod.tools.planning.report import print_plan
+    from heptapod.tools.planning.training_setup import resolve_setup
+    from heptapod.utils.files import check_folder, write_json
+
     out = None if options.out is None else Path(options.out)
     if out is not None and out.suffix != ".json":
         raise ValueError(f"out: {options.out} given, must be a .json file")

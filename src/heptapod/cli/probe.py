@@ -5,29 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import rich.table
 import tyro
-from rich.console import Console
 
 from heptapod.cli.sampling_options import ModelFolder
-from heptapod.data import DataConfig
-from heptapod.data.splits import SplitName
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.layer_features import check_unlabeled, layer_names
-from heptapod.evaluation.probe import Accuracy
-from heptapod.evaluation.probe_data import load_probe_data
-from heptapod.evaluation.probe_picture import probe_picture
-from heptapod.evaluation.probe_report import check_memory, data_facts, model_facts, selected_layers
-from heptapod.evaluation.probe_report import probe_model as measure_layers
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.pretrained import find_pretrained
+from heptapod.configs.data import SplitName
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.config import from_dict
-from heptapod.utils.files import check_folder, sha256, write_json
-from heptapod.utils.images import save_png
+
+if TYPE_CHECKING:
+    from heptapod.evaluation.probe import Accuracy
 
 TEST_SHARE = 0.2
 """Share of the images to test on, if the data has no test images."""
@@ -82,6 +71,19 @@ def probe_model(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    from heptapod.data import DataConfig
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.layer_features import check_unlabeled, layer_names
+    from heptapod.evaluation.probe_data import load_probe_data
+    from heptapod.evaluation.probe_picture import probe_picture
+    from heptapod.evaluation.probe_report import check_memory, data_facts, model_facts, selected_layers
+    from heptapod.evaluation.probe_report import probe_model as measure_layers
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.pretrained import find_pretrained
+    from heptapod.training.folder import chosen_on
+    from heptapod.utils.files import check_folder, sha256, write_json
+    from heptapod.utils.images import save_png
+
     check_at_least(1, count=count, test_count=test_count, batch_size=batch_size)
     check_at_least(0, seed=seed)
     check_folder(Path(out))
@@ -100,8 +102,9 @@ def probe_model(
     check_memory(images, heptapod.model.config.width * len(selected), memory_gib)
     report = measure_layers(heptapod, images, selected, batch_size, seed, random_model)
     sha = sha256(folder / "model.safetensors")
+    chosen = chosen_on(folder, data if test_data is None else test_data, images.test.sha256())
     figures = {
-        "model": {"path": str(folder), "sha256": sha, **model_facts(heptapod)},
+        "model": {"path": str(folder), "sha256": sha, "chosen_on": chosen, **model_facts(heptapod)},
         "data": {"path": data, "split": split, "test_path": test_data, "test_split": test_split, **data_facts(images)},
         **report.figures,
         "seconds": time.perf_counter() - started,
@@ -113,6 +116,9 @@ def probe_model(
 
 
 def _print(results: dict[str, dict[str, Accuracy]], figures: dict[str, Any]) -> None:
+    import rich.table
+    from rich.console import Console
+
     title = f"{figures['data']['test_images']:,} test images recognized, {figures['data']['classes']} classes"
     table = rich.table.Table(title=title)
     random = results.get("random_model", {})

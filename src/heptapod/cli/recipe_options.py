@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field
 
-from heptapod.tools.planning.training_setup import SetupOverrides
 from heptapod.training.config import TrainConfig
 from heptapod.training.recipe import Recipe, build_recipe, read_recipe, recipe_names, recipe_options
 from heptapod.utils.arguments import HELP, parse_arguments
 from heptapod.utils.config import from_dict, settings
 from heptapod.utils.options import Group
+
+if TYPE_CHECKING:
+    from heptapod.tools.planning.training_setup import SetupOverrides
 
 O = TypeVar("O")  # noqa: E741 - options
 
@@ -41,6 +43,8 @@ class GridOptions:
 
     def overrides(self, images: int | None = None) -> SetupOverrides:
         """The facts as the planner takes them."""
+        from heptapod.tools.planning.training_setup import SetupOverrides
+
         return SetupOverrides(self.grid, self.codes, self.channels, self.classes, images)
 
 

@@ -6,19 +6,15 @@ from pathlib import Path
 
 import tyro
 
-from heptapod.cli.distributed_command import run_distributed
-from heptapod.data.splits import SplitName
-from heptapod.distributed import process_group
-from heptapod.distributed.collectives import main_process_first
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.features import open_extractor
-from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import FEATURES_KEPT, SUFFIX
 from heptapod.utils.checks import BatchSize, Count, Seed, Side
-from heptapod.utils.files import check_folder
 
 
 def reference(arguments: list[str]) -> None:
     """Parses arguments and makes reference statistics."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(make, "reference", arguments)
 
 
@@ -53,6 +49,13 @@ def make(
         seed: Keys the choice of images.
         device: auto, cpu, cuda, ...
     """
+    from heptapod.distributed import process_group
+    from heptapod.distributed.collectives import main_process_first
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.features import open_extractor
+    from heptapod.evaluation.reference import make_reference
+    from heptapod.utils.files import check_folder
+
     target = Path(out)
     if target.suffix != SUFFIX:
         raise ValueError(f"out: {out} given, references are written as {SUFFIX}")

@@ -13,11 +13,9 @@ import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from PIL import Image
 from pydantic import Field
 
-from heptapod.distributed.device import resolve_device
-from heptapod.grid import MAX_CELLS
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize
 from heptapod.utils.messages import shown
@@ -77,6 +75,10 @@ def serve(
         max_upload_megapixels: Millions of pixels of an uploaded image.
         browser: Open the page.
     """
+    from PIL import Image
+
+    from heptapod.distributed.device import resolve_device
+
     _check(models, token)
     try:
         import uvicorn

@@ -7,33 +7,19 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 from pydantic import Field
-from torch import Tensor
 
-from heptapod.cli.distributed_command import run_distributed
-from heptapod.data.cache import CacheConfig, open_cache
-from heptapod.data.cache_picture import contact_sheet
-from heptapod.data.cache_writer import CacheWriter
-from heptapod.data.classes import class_lines
-from heptapod.data.selection import random_images
-from heptapod.data.sources import open_source
-from heptapod.data.splits import SplitChoice, SplitName
-from heptapod.distributed.device import resolve_device
-from heptapod.tokenizers import ContinuousTokenizer, load_tokenizer, save_tokenizer, tokenizer_hash
-from heptapod.tokenizers.base import to_float
-from heptapod.tokenizers.pretrained import KINDS, import_pretrained
-from heptapod.training.folder import find_tokenizer
+from heptapod.configs.data import SplitName
+from heptapod.configs.tokenizers import KINDS
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Seed, Side
 from heptapod.utils.config import from_dict
-from heptapod.utils.files import atomic_folder, check_folder
-from heptapod.utils.images import save_png
-from heptapod.utils.logging import Progress
-from heptapod.utils.random import Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 COUNT = 1024
@@ -42,6 +28,8 @@ COUNT = 1024
 
 def tokenize(arguments: list[str]) -> None:
     """Parses arguments and writes a cache, in one process or several (torchrun)."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(write_cache, "tokenize", arguments)
 
 
@@ -60,8 +48,8 @@ def write_cache(
     split: SplitName | None = None,
     image_size: Side = 0,
     flip: bool = False,
-    crops: int = 1,
-    crop_scale: float = 1.1,
+    crops: Annotated[int, Field(ge=1, le=5)] = 1,
+    crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1,
     dtype: Literal["float16", "float32"] = "float16",
     batch_size: BatchSize = 64,
     shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096,
@@ -89,6 +77,18 @@ def write_cache(
         shard_size: Images per shard.
         device: auto, cpu, cuda, ...; each of several processes uses a separate GPU.
     """
+    from heptapod.data.cache import CacheConfig, open_cache
+    from heptapod.data.cache_picture import contact_sheet
+    from heptapod.data.cache_writer import CacheWriter
+    from heptapod.data.classes import class_lines
+    from heptapod.data.sources import open_source
+    from heptapod.data.splits import SplitChoice
+    from heptapod.distributed.device import resolve_device
+    from heptapod.tokenizers import load_tokenizer
+    from heptapod.training.folder import find_tokenizer
+    from heptapod.utils.files import check_folder
+    from heptapod.utils.images import save_png
+
     values = {
         "image_size": image_size,
         "flip": flip,
@@ -147,6 +147,11 @@ def import_published(
         seed: Seed of the choice of images.
         device: auto, cpu, cuda, ...
     """
+    from heptapod.distributed.device import resolve_device
+    from heptapod.tokenizers import ContinuousTokenizer, save_tokenizer, tokenizer_hash
+    from heptapod.tokenizers.pretrained import import_pretrained
+    from heptapod.utils.files import atomic_folder, check_folder
+
     check_folder(Path(out))
     if Path(out).exists():
         raise ValueError(f"out: {out} exists; choose another --out, or remove it")
@@ -165,6 +170,13 @@ def import_published(
 
 def _sample_images(data: str, image_size: int, count: int, seed: int, batch_size: int = 8) -> Iterator[Tensor]:
     """Batches (B, 3, h, w) in [-1, 1] of random images of a set."""
+    import torch
+
+    from heptapod.data.selection import random_images
+    from heptapod.tokenizers.base import to_float
+    from heptapod.utils.logging import Progress
+    from heptapod.utils.random import Stream
+
     found = random_images("import-tokenizer", "data", data, image_size, count, (Stream.SPLIT, seed))
     images = found.in_memory()
     with torch.inference_mode(), Progress(f"measuring latents of {len(images):,} images", len(images)) as progress:

@@ -24,11 +24,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from heptapod.configs.data import MAX_SIDE, DataConfig
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.data.classes import count_classes
-from heptapod.data.images import MAX_SIDE, DataConfig, shuffled, split_rows
+from heptapod.data.images import shuffled, split_rows
 from heptapod.data.labels import matched_labels
 from heptapod.data.tokens import TokenSet
-from heptapod.grid import MAX_CELLS, GridSpec
+from heptapod.grid import GridSpec
 from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
 from heptapod.utils.logging import Progress
@@ -48,7 +50,7 @@ class CacheConfig:
     """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
     flip: bool = False
     """Also store every view mirrored."""
-    crops: int = 1
+    crops: Annotated[int, Field(ge=1, le=5)] = 1
     """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
@@ -62,6 +64,8 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
             raise ValueError(f"crops: {self.crops} given, must be 1 (the center) or 5 (and the corners)")
+        if self.crops == 1 and self.crop_scale != 1.1:
+            raise ValueError(f"crop_scale: {self.crop_scale} given, but with crops: 1 there is no larger copy")
         if self.crops > 1 and not self.image_size:
             raise ValueError(f"crops: {self.crops} given, which needs an image_size")
 

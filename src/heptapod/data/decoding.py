@@ -100,12 +100,17 @@ def _resized_center(image: Image.Image, side: int) -> Image.Image:
     return _resized_crops(image, (width, height), [((width - side) // 2, (height - side) // 2)], side)[0]
 
 
+def _is_thin(size: tuple[int, int], side: int) -> bool:
+    """Whether a resized image is much larger than a square of it."""
+    return size[0] * size[1] > max(LARGE, 2 * side * side)
+
+
 def _resized_crops(
     image: Image.Image, size: tuple[int, int], corners: list[tuple[int, int]], side: int
 ) -> list[Image.Image]:
     """Squares of an image resized to ``size``, in memory of the order of the image and the squares, if it is thin."""
     boxes = [(x, y, x + side, y + side) for x, y in corners]
-    if size[0] * size[1] <= max(LARGE, 2 * side * side):
+    if not _is_thin(size, side):
         resized = image.resize(size, Image.Resampling.BICUBIC)
         return [resized.crop(box) for box in boxes]
     x, y = image.width / size[0], image.height / size[1]
@@ -129,11 +134,11 @@ def read_image_file(path: Path) -> bytes:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
         raise ValueError("a folder, device, pipe or socket, not a file")
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"{size:,} bytes, too many for an image (at most {LARGEST_FILE:,})")
     with path.open("rb") as file:
-        content = file.read(min(path.stat().st_size, LARGEST_FILE) + 1)
-    if len(content) > LARGEST_FILE:
-        raise ValueError(f"more than {LARGEST_FILE:,} bytes, too many for an image")
-    return content
+        return file.read(size)
 
 
 def decode_one(

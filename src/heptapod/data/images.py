@@ -8,76 +8,37 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
+from heptapod.configs.data import DataConfig
 from heptapod.data.classes import keep_classes
 from heptapod.data.decoding import decode_one, to_rgb
 from heptapod.data.labels import matched_labels
 from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
-from heptapod.data.splits import SplitChoice, SplitName
-from heptapod.utils.config import settings
+from heptapod.data.splits import SplitChoice
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, random_rows
 
-MAX_SIDE = 1 << 14
-"""Pixels per side, at most."""
-MAX_IMAGES = 10**10
-"""Images of a set, at most."""
+
+def open_training(config: DataConfig, setting: str = "data.path") -> Source:
+    """Opens the images to train on, and those to hold out unless they are separate."""
+    name = _split_setting(setting, "split")
+    return open_source(config.path, setting, SplitChoice(config.split, is_training=True, setting=name))
 
 
-@settings
-class DataConfig:
-    """Where images come from and how they are prepared."""
-
-    path: str = "mnist5k"
-    """The built-in set mnist5k, a folder of images (one folder per class, or none), parquet file(s), or shards of
-    WebDataset: a folder of .tar files, one of them, or a pattern such as shards/train-{000000..000146}.tar (quoted in a
-    shell)."""
-    image_size: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
-    """Pixels per side after resizing the short side and cropping the center; 0 keeps the images as they are."""
-    flip: bool = False
-    """Mirror each training image with probability 1/2."""
-    split: SplitName | None = None
-    """The split to train on, if the set has several (folders or files named train, validation, test); train if unset.
-    all: the whole set."""
-    validation_path: str | None = None
-    """Held-out images; if unset a fixed share of the training images is held out."""
-    validation_split: SplitName | None = None
-    """The split of validation_path to hold out, or, without it, of path: validation holds that split of the set out. If
-    unset, validation or test of a validation_path with splits."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
-    limit: Annotated[int, Field(ge=2, le=MAX_IMAGES)] | None = None
-    """Use only the first images of a fixed random order (for a quick test)."""
-    memory_gib: Annotated[float, Field(gt=0, le=1e6)] = 8.0
-    """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
-    are decoded as they are read; larger parquet files are refused."""
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether the held-out images are a separate set or split."""
-        return self.validation_path is not None or self.validation_split is not None
-
-    def open_training(self, setting: str = "data.path") -> Source:
-        """Opens the images to train on, and those to hold out unless they are separate."""
-        name = _split_setting(setting, "split")
-        return open_source(self.path, setting, SplitChoice(self.split, is_training=True, setting=name))
-
-    def open_validation(self, setting: str = "data.validation_path") -> Source:
-        """Opens the images that ``has_validation`` is about."""
-        name = _split_setting(setting, "validation_split")
-        return open_source(
-            self.path if self.validation_path is None else self.validation_path,
-            setting if self.validation_path is not None else name,
-            SplitChoice(self.validation_split, ("validation", "test"), setting=name),
-        )
+def open_validation(config: DataConfig, setting: str = "data.validation_path") -> Source:
+    """Opens the images that ``has_validation`` is about."""
+    name = _split_setting(setting, "validation_split")
+    return open_source(
+        config.path if config.validation_path is None else config.validation_path,
+        setting if config.validation_path is not None else name,
+        SplitChoice(config.validation_split, ("validation", "test"), setting=name),
+    )
 
 
 @dataclass
@@ -162,10 +123,10 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
         FileNotFoundError: if a path does not exist.
         ValueError: if there are no images, or their sizes differ and no ``image_size`` is set.
     """
-    source = config.open_training()
+    source = open_training(config)
     held_out_source = source
     if config.has_validation:
-        held_out_source = with_classes_of(source, config.open_validation(), "data.validation_path")
+        held_out_source = with_classes_of(source, open_validation(config), "data.validation_path")
     train_rows, held_out_rows = split_rows(source.is_held_out(), config, source.labels)
     if config.has_validation:
         held_out_rows = np.arange(len(held_out_source.names))

@@ -180,7 +180,7 @@ def class_labels(
 
     def row_name(value: Value) -> str:
         part, start = first[value]
-        return names[start + part.first_row(value)]
+        return str(names[start + part.first_row(value)])
 
     numbers = sorted(value for value in first if isinstance(value, int))
     texts = sorted(value for value in first if isinstance(value, str))

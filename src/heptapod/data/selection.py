@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from heptapod.configs.data import Split, SplitName
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import Source, open_source
-from heptapod.data.splits import SplitChoice, SplitName
+from heptapod.data.splits import SplitChoice
 from heptapod.utils.config import from_dict
 from heptapod.utils.random import Stream, numpy_generator, random_rows
-
-Split = Literal["held_out", "train", "all", "validation", "test"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +72,7 @@ def split_images(
         ValueError: if the split has no image of the classes, or the images exceed ``memory_gib``.
     """
     preferred: tuple[SplitName, ...] = ("validation", "test", "train") if split == "held_out" else ("train",)
-    named = None if split in ("held_out", "train") else split
+    named: SplitName | None = None if split == "held_out" or split == "train" else split
     source = open_source(data, "data", SplitChoice(named, preferred))
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, "memory_gib": memory_gib}, command)
     if split == "train" and source.split not in (None, "train"):

@@ -10,12 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from heptapod.configs.data import SplitName
 from heptapod.data.listing import Folder
-
-SplitName = Literal["train", "validation", "test", "all"]
-"""A split, or all of them together."""
 
 KEYWORDS: dict[str, SplitName] = {
     "train": "train", "training": "train",
@@ -108,7 +106,8 @@ def images_of(tree: Folder, is_asked: bool) -> list[FoundImage]:
     Raises:
         ValueError: if a folder may be a split as well as a class.
     """
-    outer, node = (), tree
+    outer: tuple[str, ...] = ()
+    node = tree
     while not (found := _split_folders(node, is_asked)) and not node.images and len(node.folders) == 1:
         name, node = next(iter(node.folders.items()))
         outer = (*outer, name)

@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -184,7 +184,7 @@ def _labels(path: Path, member: tarfile.TarInfo, kind: str, file: BinaryIO) -> l
         raise ValueError(f"{path}: truncated tar file ({member.name} is incomplete)")
     try:
         text = content.decode("utf-8")
-        values = json.loads(text) if kind == "json" else None
+        values: Any = json.loads(text) if kind == "json" else None
     except (ValueError, RecursionError):
         needed = "JSON" if kind == "json" else "a class"
         raise ValueError(f"{path}: {member.name} contains {content[:20]!r}, {needed} was expected") from None

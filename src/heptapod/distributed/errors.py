@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-import torch
-import torch.distributed as dist
-
 
 class NonFiniteLossError(RuntimeError):
     """The loss or its gradient became infinite or not a number; the weights are those before the step."""
@@ -33,12 +30,12 @@ REPORTED_ERRORS = (ValueError, OSError, NonFiniteLossError, LostProcessError)
 """Errors with a one-line message: a user's mistake or a limit of the machine. Others are bugs and show a traceback."""
 
 
-LONGEST = 600
+LONGEST = 580
 """Characters of a message."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, in one line of at most 600 characters."""
+    """The message of an error, in one line of at most 580 characters."""
     message = str(error)
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
         message = f"{error.filename or 'file'}: {error.strerror or error}"
@@ -50,6 +47,8 @@ def one_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> str | None:
     """The message of an error that memory ran out; None for another error."""
+    import torch
+
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         where = "the GPU's memory"
@@ -64,6 +63,8 @@ def out_of_memory(error: BaseException) -> str | None:
 
 def as_lost_process_error(error: Exception) -> Exception:
     """Converts errors of PyTorch's backends for a lost process to :class:`LostProcessError`; returns other errors."""
+    import torch.distributed as dist
+
     text = str(error)
     if not isinstance(error, RuntimeError) or isinstance(error, REPORTED_ERRORS):
         return error

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, S, register_distribution, to_device
+from heptapod.configs.distributions import CellSampling
+from heptapod.distributions.base import CellDistribution, S, register_distribution, to_device
 from heptapod.nn.layers import Linear
 from heptapod.utils.random import KeyedGenerator
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heptapod.data.splits import SplitName
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import Metric
 from heptapod.distributed import process_group
 from heptapod.evaluation.collect import Observer, collect_features
 from heptapod.evaluation.features import FeatureExtractor
-from heptapod.evaluation.generation import Metric, measure, plan_metrics
+from heptapod.evaluation.generation import measure, plan_metrics
 from heptapod.evaluation.reference import open_reference
 from heptapod.evaluation.samples import ModelSamples
 from heptapod.evaluation.streams import ImageStream, npz_writer

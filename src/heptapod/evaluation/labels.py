@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from heptapod.configs.evaluation import LabelPolicy
 from heptapod.utils.random import Stream, numpy_generator
-
-LabelPolicy = Literal["balanced", "random", "reference", "none"]
 
 
 def policy_labels(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from heptapod.data import DataConfig, ImageSet, TokenSet, encode_images
 from heptapod.data.cache import is_cache, load_tokens, read_description
-from heptapod.data.images import decode, split_rows, with_classes_of
+from heptapod.data.images import decode, open_training, open_validation, split_rows, with_classes_of
 from heptapod.data.sources import Source
 from heptapod.evaluation.probe import check_probe_labels
 from heptapod.inference.pipeline import Heptapod
@@ -48,10 +48,10 @@ def load_probe_data(
 def _from_images(
     heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
 ) -> ProbeData:
-    source = config.open_training("data")
+    source = open_training(config, "data")
     test_source = source
     if config.has_validation:
-        test_source = with_classes_of(source, config.open_validation("test_data"), "test_data")
+        test_source = with_classes_of(source, open_validation(config, "test_data"), "test_data")
     if config.image_size:
         _check_size(heptapod, (config.image_size, config.image_size))
     train_rows, test_rows = split_rows(source.is_held_out(), config, source.labels)

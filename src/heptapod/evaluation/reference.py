@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.data.splits import SplitName
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import FEATURES_KEPT, SUFFIX
 from heptapod.distributed.collectives import broadcast_tensors
 from heptapod.evaluation.collect import Collected, collect_features
 from heptapod.evaluation.distances import FeatureStatistics
@@ -24,9 +25,6 @@ from heptapod.utils.files import read_metadata, read_tensors, sha256, write_tens
 from heptapod.utils.random import Stream, numpy_generator
 
 FORMAT = "heptapod-reference-1"
-SUFFIX = ".safetensors"
-FEATURES_KEPT = 10_000
-"""Features kept by default for the metrics that need more than moments."""
 MANY_CLASSES = 100_000
 """Label numbers from it on are ids: only the ones that occur are classes."""
 

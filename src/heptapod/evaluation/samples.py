@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heptapod.configs.evaluation import LabelPolicy
 from heptapod.distributed.collectives import blocks_of_rank
-from heptapod.evaluation.labels import LabelPolicy, counts_by_class, policy_labels
+from heptapod.evaluation.labels import counts_by_class, policy_labels
 from heptapod.evaluation.streams import Batches
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import model_fields

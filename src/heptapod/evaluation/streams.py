@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.configs.data import SplitName
 from heptapod.data.cache import is_cache, open_cache
 from heptapod.data.decoding import to_rgb
 from heptapod.data.images import check_size, decode_each
 from heptapod.data.sources import open_source
-from heptapod.data.splits import SplitChoice, SplitName
+from heptapod.data.splits import SplitChoice
 from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.encode import decode_pixels

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.configs.grid import TokenOrder
+from heptapod.configs.sampling import DEFAULT_BATCH
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.models import HeptapodModel
 from heptapod.sampling import SamplingConfig
@@ -16,9 +17,6 @@ from heptapod.tokenizers import Tokenizer
 from heptapod.tokenizers.encode import decode_pixels, encode_pixels
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.weights import unwrapped
-
-DEFAULT_BATCH = 64
-"""Images at a time where no batch size is given."""
 
 
 class ModelBundle:

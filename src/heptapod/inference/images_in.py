@@ -41,7 +41,7 @@ def image_tensor(image: ImageInput, setting: str = "image") -> Tensor:
     if isinstance(image, Image.Image):
         try:
             return torch.from_numpy(to_rgb(image, 0))
-        except ValueError as error:
+        except (ValueError, OSError, SyntaxError) as error:  # what decoders raise
             raise ValueError(f"{setting}: {error}") from None
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.grid import MAX_CELLS, TokenOrder
 from heptapod.inference.bundle import ModelBundle
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained

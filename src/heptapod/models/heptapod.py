@@ -8,26 +8,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import os
-import shutil
-import sys
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.models import ModelConfig
 from heptapod.distributions.build import build_distribution
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.backbone import Backbone
-from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head, head_without_weights
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Block, Linear, init_weights
 from heptapod.nn.rotary import CONDITION_CELL
-from heptapod.utils.machine import check_fits
+from heptapod.utils.machine import check_compiler, check_fits
 from heptapod.utils.random import KeyedGenerator, seeded_initialization
 from heptapod.utils.weights import plain_state_dict, unwrapped
 
@@ -106,11 +103,9 @@ class HeptapodModel(nn.Module):
         Raises:
             ValueError: if there is no C++ compiler, which a CPU needs.
         """
-        on_gpu = self.token_embedding.weight.device.type == "cuda"
-        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        if not on_gpu and shutil.which(compiler) is None:
-            raise ValueError(f"compile: a CPU needs a C++ compiler, and {compiler} is not there (name yours in CXX)")
-        mode = "reduce-overhead" if on_gpu else None
+        kind = self.token_embedding.weight.device.type
+        check_compiler("compile", kind)
+        mode = "reduce-overhead" if kind == "cuda" else None
         for part in self.modules():
             if isinstance(part, Block | CellMLP):
                 part.compile(dynamic=True, mode=mode)

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from heptapod.configs.sampling import SamplingConfig
 from heptapod.grid import tokens_at, with_tokens_at
 from heptapod.models.heads import ReadStates
 from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.sampling.order import split_by_confidence
 from heptapod.sampling.plan import Known, SamplingPlan, plan_sampling
-from heptapod.sampling.schedule import SamplingConfig
 from heptapod.utils.random import KeyedGenerator, Stream
 from heptapod.utils.weights import non_finite_error
 

@@ -6,37 +6,16 @@ Shape legend: B batch, N cells, C channels (one per entry of ``levels``).
 from __future__ import annotations
 
 import math
-from dataclasses import field
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.grid import MAX_CODES, GridSpec
+from heptapod.configs.tokenizers import FSQConfig
+from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import register_tokenizer
-from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
+from heptapod.tokenizers.networks import build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
-from heptapod.utils.config import settings
-from heptapod.utils.messages import shown
 from heptapod.utils.random import KeyedGenerator
-
-Levels = Annotated[list[Annotated[int, Field(ge=3, le=MAX_CODES)]], Field(min_length=1, max_length=24)]
-
-
-@settings
-class FSQConfig(NetworkConfig):
-    """A convolutional autoencoder whose cells are rounded: V is the product of the levels."""
-
-    kind: Literal["fsq"] = "fsq"
-    """Kind of tokenizer."""
-    levels: Levels = field(default_factory=lambda: [8, 5, 5, 5])
-    """Levels of each channel; [8, 5, 5, 5] gives 1,000 codes, [8, 8, 8, 6, 5] 15,360."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if math.prod(self.levels) > MAX_CODES:
-            raise ValueError(f"levels: {shown(self.levels)} given, their product may be at most {MAX_CODES:,}")
 
 
 class FiniteScalarQuantizer(nn.Module):

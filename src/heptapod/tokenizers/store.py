@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TOKENIZERS, Tokenizer, TokenizerConfig
+from heptapod.configs.tokenizers import TOKENIZERS, LossesConfig, NetworkConfig, TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, Tokenizer
 from heptapod.tokenizers.discriminator import PatchDiscriminator
-from heptapod.tokenizers.losses import LossesConfig
-from heptapod.tokenizers.networks import NetworkConfig
 from heptapod.tokenizers.trainable import TrainableTokenizer
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.extensions import origin_of
 from heptapod.utils.files import load_strictly, read_json, read_tensors, write_json, write_tensors
 from heptapod.utils.machine import check_fits
+from heptapod.utils.messages import quoted
 from heptapod.utils.random import seeded_initialization
 from heptapod.utils.weights import plain_state_dict, unwrapped
 
@@ -101,7 +101,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise FileNotFoundError(f"{folder}: no tokenizer there (config.json is missing)")
     values = read_json(source)
     if values.get("format") != "heptapod-tokenizer-1":
-        raise ValueError(f"{source}: not a tokenizer (format is {values.get('format')!r})")
+        raise ValueError(f"{source}: not a tokenizer (format is {quoted(values.get('format'))})")
     content = values.get("tokenizer")
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str):

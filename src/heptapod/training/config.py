@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from heptapod.tokenizers.losses import MAX_STEPS
+from heptapod.configs.tokenizers import MAX_STEPS
 from heptapod.utils.config import settings
 
 MAX_BATCH = 1 << 20

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import field
@@ -268,6 +269,31 @@ def report(folder: Path, items: tuple[Items, Items]) -> None:
         )
         for line in unreadable[:5]:
             logger.info(f"  {line}")
+
+
+def chosen_on(folder: Path, path: str, sha256: str | None) -> dict[str, Any] | None:
+    """The held-out images whose loss chose the weights of a folder; warns if they are the images that are measured.
+
+    Args:
+        folder: a model or a tokenizer. Only those in ``best`` of a run are chosen.
+        path: the images that are measured.
+        sha256: the hash of their content.
+
+    Returns:
+        Path and number of the images that the run read and held out; None for all other folders.
+    """
+    run = folder.parent
+    if folder.name != "best" or not ((run / "data.json").is_file() and (run / "config.yaml").is_file()):
+        return None
+    facts, data = read_json(run / "data.json"), read_yaml(run / "config.yaml").get("data", {})
+    source = data.get("validation_path") or facts.get("path")
+    if path == source or (sha256 and str(facts.get("sha256")).endswith(sha256)):  # the last one that start() joined
+        warnings.warn(
+            f"{folder}: held-out images of {source} chose these weights, so figures on them are too good; measure "
+            f"{run / 'last'}, or other images",
+            stacklevel=3,
+        )
+    return {"path": source, "held_out_images": facts.get("held_out_images")}
 
 
 def _joined(*hashes: str | None) -> str | None:

@@ -186,7 +186,7 @@ def open_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path}: truncated or damaged safetensors file ({error})") from None
+        raise ValueError(f"{path}: truncated or damaged safetensors file ({shown(str(error), 200)})") from None
 
 
 def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 GIB = 2**30
@@ -36,3 +38,14 @@ def check_fits(needed: int, given: str) -> None:
             f"{given} given, which needs at least {needed / GIB:,.1f} GiB of memory; this machine has "
             f"{available / GIB:,.1f} GiB"
         )
+
+
+def check_compiler(setting: str, device_type: str) -> None:
+    """Checks that there is what torch.compile needs on a device.
+
+    Raises:
+        ValueError: naming the setting, if there is no C++ compiler, which a CPU needs.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device_type != "cuda" and shutil.which(compiler) is None:
+        raise ValueError(f"{setting}: a CPU needs a C++ compiler, and {compiler} is not there (name yours in CXX)")

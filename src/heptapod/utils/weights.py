@@ -63,7 +63,7 @@ def without_prefix(needed: AbstractSet[str], tensors: Mapping[str, Tensor], sour
     Raises:
         ValueError: if the needed tensors have a prefix that others have not, or two have the same name without it.
     """
-    if not needed or needed <= tensors.keys():
+    if not needed or tensors.keys() >= set(needed):
         return dict(tensors)
     for dropped in (WRAPPED, (*WRAPPED, "module")):
         names = {name: ".".join(part for part in name.split(".") if part not in dropped) for name in tensors}

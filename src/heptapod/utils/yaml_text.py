@@ -28,16 +28,17 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuses aliases, which can stand for more than memory holds, and deep nesting."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(
                 None, None, f"*{shown(event.anchor, 20)} is an alias, which settings do not take: write the value out",
-                event.start_mark,
+                mark,
             )  # fmt: skip
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.composer.ComposerError(
-                None, None, f"more than {MAX_DEPTH} levels of nesting", event.start_mark
+                None, None, f"more than {MAX_DEPTH} levels of nesting", mark
             )  # fmt: skip
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
+from heptapod.configs.tokenizers import TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantizedTokenizer
 from heptapod.tokenizers.pretrained.folder import read_folder

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
+from heptapod.configs.tokenizers import TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, register_tokenizer
 from heptapod.tokenizers.pretrained.base import read_published
 from heptapod.tokenizers.pretrained.diffusers_ import KLTokenizer, VQModelTokenizer
 from heptapod.utils.config import settings

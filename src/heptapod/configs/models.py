@@ -8,9 +8,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from heptapod.distributions.config import DISTRIBUTIONS, MAX_DEPTH, MAX_WIDTH, DistributionConfig
+from heptapod.configs.distributions import DISTRIBUTIONS, MAX_DEPTH, MAX_WIDTH, DistributionConfig
 from heptapod.utils.config import settings
-from heptapod.utils.registry import Registry
+from heptapod.utils.registry import Builtin, Registry
 
 
 class Size(NamedTuple):
@@ -46,14 +46,24 @@ class HeadConfig:
     """Side of the window of a local head, an odd number; only for kind local (5 if unset)."""
 
     def __post_init__(self) -> None:
-        HEADS.get(self.kind)
+        HEADS.check(self.kind)
         if self.window is not None and self.kind != "local":
             raise ValueError(f"window: {self.window} given, but only kind: local has a window (kind is {self.kind})")
         if self.window is not None and self.window % 2 == 0:
             raise ValueError(f"window: {self.window} given, must be an odd number")
 
 
-HEADS = Registry("head", "cross", HeadConfig)
+HEADS = Registry(
+    "head",
+    "cross",
+    HeadConfig,
+    builtin={
+        "cross": Builtin("heptapod.models.heads.cross", HeadConfig, {"predicts_grid": True}),
+        "global": Builtin("heptapod.models.heads.global_", HeadConfig, {"predicts_grid": True}),
+        "local": Builtin("heptapod.models.heads.local", HeadConfig, {"predicts_grid": True}),
+        "next_token": Builtin("heptapod.models.heads.next_token", HeadConfig, {"predicts_grid": False}),
+    },
+)
 """Every head by kind."""
 
 
@@ -82,7 +92,7 @@ class ModelConfig:
         self.depth = self.depth or size.depth
         self.num_heads = self.num_heads or size.num_heads
         self.head = dataclasses.replace(self.head, depth=self.head.depth or size.head_depth)
-        if DISTRIBUTIONS.get(self.distribution.kind).has_mlp:
+        if DISTRIBUTIONS.fact(self.distribution.kind, "has_mlp"):
             self.distribution = dataclasses.replace(
                 self.distribution,
                 mlp_depth=self.distribution.mlp_depth or size.cell_mlp_depth,
