@@ -16,7 +16,7 @@ from heptapod.data import DataConfig, encode_images, load_images
 from heptapod.data.cache import CacheConfig, is_cache, load_tokens, open_cache, shard_path, verify_cache
 from heptapod.data.cache_picture import contact_sheet, token_statistics
 from heptapod.data.cache_writer import CacheWriter
-from heptapod.data.images import to_crops
+from heptapod.data.decoding import to_crops
 from heptapod.data.sources import Source, open_source
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, VAEConfig, VQConfig, VQTokenizer
 from heptapod.tokenizers.base import to_float
@@ -322,7 +322,7 @@ def test_latents_that_are_not_finite_are_refused(image_folder: Path, tmp_path: P
         write(tmp_path / "c", image_folder, tokenizer)
     write(tmp_path / "d", image_folder, tokenizer, dtype="float32")
     tokenizer.latent_std[0] = float("nan")  # type: ignore[index,operator]
-    with pytest.raises(ValueError, match="latents of these images are not finite in float32"):
+    with pytest.raises(ValueError, match="the latents of the tokenizer are not finite: latent_std of its weights"):
         write(tmp_path / "e", image_folder, tokenizer, dtype="float32")
 
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorProperties, TensorStorageMetadata
 
 from heptapod.data import Batch
-from heptapod.distributed.errors import InterruptedRunError, TerminatedError
-from heptapod.training import LossOutput, NonFiniteLossError, TrainConfig, Trainer
+from heptapod.distributed.errors import InterruptedRunError, NonFiniteLossError, TerminatedError
 from heptapod.training.checkpoint import (
     CheckpointWriter,
     checkpoints,
@@ -26,7 +25,10 @@ from heptapod.training.checkpoint import (
     read_checkpoint,
     tensor_shapes,
 )
+from heptapod.training.config import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.training.task import LossOutput
+from heptapod.training.trainer import Trainer
 from heptapod.utils.files import read_tensors
 
 CONFIG = TrainConfig(
@@ -484,3 +486,20 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_refusals(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
+
+
+def test_a_compiled_module_is_saved_and_resumed_by_its_own_names(tmp_path: Path) -> None:
+    def compiled() -> Line:
+        task = Line()
+        task.module = torch.compile(task.module, backend="eager")  # type: ignore[assignment]
+        return task
+
+    run(tmp_path / "plain")
+    before = checkpoints(tmp_path / "plain" / "checkpoints")[-1]
+    run(tmp_path / "compiled", task=compiled())
+    path = checkpoints(tmp_path / "compiled" / "checkpoints")[-1]
+    assert tensor_shapes(path) == tensor_shapes(before)
+    task = compiled()
+    assert run(tmp_path / "compiled", task=task)["step"] == 12
+    assert torch.equal(task.module.state_dict()["_orig_mod.0.weight"], read_checkpoint(path)["model"]["0.weight"])
+    assert run(tmp_path / "compiled", task=Line())["step"] == 12, "a plain module reads them too"

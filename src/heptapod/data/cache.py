@@ -15,18 +15,22 @@ settings, so that a killed run resumes at the first absent shard, and two caches
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.data.images import DataConfig, shuffled, split_rows
+from heptapod.configs.data import MAX_SIDE, DataConfig
+from heptapod.configs.grid import MAX_CELLS
+from heptapod.data.classes import count_classes
+from heptapod.data.images import shuffled, split_rows
+from heptapod.data.labels import matched_labels
 from heptapod.data.tokens import TokenSet
-from heptapod.grid import MAX_CELLS, GridSpec
+from heptapod.grid import GridSpec
 from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
 from heptapod.utils.logging import Progress
@@ -42,17 +46,17 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 class CacheConfig:
     """How images become the tokens of a cache."""
 
-    image_size: Annotated[int, Field(ge=0)] = 0
+    image_size: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
     """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
     flip: bool = False
     """Also store every view mirrored."""
-    crops: int = 1
+    crops: Annotated[int, Field(ge=1, le=5)] = 1
     """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
-    shard_size: Annotated[int, Field(ge=1)] = 4096
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Images of the source per shard."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Images encoded at a time. A part of the settings since it may show in the last bits of the tokens."""
     dtype: Literal["float16", "float32"] = "float16"
     """How continuous tokens are stored; codes are stored as the smallest integers that hold them."""
@@ -60,6 +64,8 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
             raise ValueError(f"crops: {self.crops} given, must be 1 (the center) or 5 (and the corners)")
+        if self.crops == 1 and self.crop_scale != 1.1:
+            raise ValueError(f"crop_scale: {self.crop_scale} given, but with crops: 1 there is no larger copy")
         if self.crops > 1 and not self.image_size:
             raise ValueError(f"crops: {self.crops} given, which needs an image_size")
 
@@ -83,6 +89,8 @@ class CacheDescription:
     """Images of the source, including unreadable ones."""
     class_names: list[str]
     """Name of each class; empty for a set without labels."""
+    split: str | None = None
+    """The split of the source, if it has several."""
     format: str = FORMAT
     """Version of this file."""
 
@@ -277,6 +285,11 @@ class Cache:
         """Height and width of the images in pixels."""
         return self.index.image_height, self.index.image_width
 
+    def classes(self) -> list[dict[str, Any]]:
+        """Name and numbers of images of each class, by the held-out split of the source."""
+        labels = self.tokens.labels.numpy()
+        return count_classes(self.description.class_names, labels[~self.held_out], labels[self.held_out])
+
 
 def open_cache(folder: Path) -> Cache:
     """Opens a complete cache; tokens stay on disk until they are read.
@@ -337,16 +350,25 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
     """
     train = open_cache(Path(config.path))
     _check_settings(train, config, "data.path")
+    _check_split(train, config.split, "data.split")
+    if config.validation_split is not None and config.validation_path is None:
+        raise ValueError(
+            f"data.validation_split: {config.validation_split} given, but a cache holds one split; tokenize the other "
+            "as well, and give it as data.validation_path"
+        )
     is_held_out = np.zeros(train.description.source_images, dtype=bool)
     is_held_out[train.rows[train.held_out]] = True
-    train_rows, held_out_rows = split_rows(is_held_out, config)
+    labels = np.full(train.description.source_images, -1)
+    labels[train.rows] = train.tokens.labels.numpy()
+    train_rows, held_out_rows = split_rows(is_held_out, config, labels)
     held_out = train
     if config.validation_path is not None:
         if not is_cache(Path(config.validation_path)):
             raise ValueError(f"data.validation_path: {config.validation_path} is not a cache, but data.path is one")
         held_out = open_cache(Path(config.validation_path))
         _check_settings(held_out, config, "data.validation_path")
-        _check_pair(train, held_out)
+        _check_split(held_out, config.validation_split, "data.validation_split")
+        held_out = _paired(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
     training, validation = _with_rows(train, train_rows), _with_rows(held_out, held_out_rows)
     for setting, part, origin in (
@@ -383,11 +405,28 @@ def _check_settings(cache: Cache, config: DataConfig, setting: str) -> None:
         )
 
 
-def _check_pair(train: Cache, held_out: Cache) -> None:
+def _check_split(cache: Cache, asked: str | None, setting: str) -> None:
+    """Raises if a cache holds another split than is asked for, or one that must be asked for."""
+    split = cache.description.split
+    if asked not in (None, split) and not (split is None and asked in ("all", "train")):
+        raise ValueError(f"{setting}: {asked} given, but {cache.folder} holds {split or 'a set without splits'}")
+    if split in ("validation", "test") and asked is None and setting == "data.split":
+        raise ValueError(
+            f"data.path: {cache.folder} holds the split {split}; to train on it, ask for it: data.split {split}"
+        )
+
+
+def _paired(train: Cache, held_out: Cache) -> Cache:
+    """The held-out cache with its labels as indices of the training classes, matched by name."""
     for name, train_value, held_out_value in (
         ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
-        ("classes", train.description.class_names, held_out.description.class_names),
         ("grid", train.tokens.grid, held_out.tokens.grid),
     ):
         if train_value != held_out_value:
             raise ValueError(f"data.validation_path: {held_out.folder} and {train.folder} differ in their {name}")
+    names, classes = held_out.tokens.class_names, train.tokens.class_names
+    labels = matched_labels(
+        held_out.tokens.labels.tolist(), names, classes, "data.validation_path", str(held_out.folder), str(train.folder)
+    )
+    tokens = replace(held_out.tokens, labels=torch.tensor(labels), class_names=classes)
+    return replace(held_out, tokens=tokens)

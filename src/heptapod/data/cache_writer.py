@@ -24,7 +24,8 @@ from heptapod.data.cache import (
     read_shard,
     shard_path,
 )
-from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
+from heptapod.data.decoding import to_crops, to_rgb
+from heptapod.data.images import check_size, decode_each
 from heptapod.data.sources import Source
 from heptapod.distributed import process_group
 from heptapod.distributed.coordination import SharedProgress, publish, wait_for_value
@@ -65,6 +66,7 @@ class CacheWriter:
             source_sha256=source.sha256(),
             source_images=len(source.names),
             class_names=source.class_names,
+            split=source.split,
         )
         self._size: tuple[int, int] | None = None  # of the images, set by the first one
         self._check_folder()

@@ -133,10 +133,9 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
             pixels = images.images[start : start + batch_size]
             part = tokens[start : start + len(pixels)]
             for view in range(num_views):
-                part[:, view] = encode_pixels(tokenizer, pixels, flip=bool(view)).to(dtype)
+                names = images.names[start : start + len(pixels)]
+                part[:, view] = encode_pixels(tokenizer, pixels, flip=bool(view), names=names).to(dtype)
             progress.advance(len(pixels))
-    encoded = TokenSet(
+    return TokenSet(
         [tokens], images.labels, images.names, images.class_names, grid, list(range(num_views)), images.unreadable
     )
-    encoded.check_finite()
-    return encoded

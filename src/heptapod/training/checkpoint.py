@@ -34,6 +34,8 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from heptapod.distributed import process_group
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
+from heptapod.utils.messages import shown
+from heptapod.utils.weights import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +289,7 @@ def _entries(path: Path) -> dict[str, TensorStorageMetadata]:
     except OSError:
         raise
     except Exception as error:  # whatever a damaged header leads the library to
-        raise DamagedError(f"{path}: damaged safetensors file ({error})") from None
+        raise DamagedError(f"{path}: damaged safetensors file ({shown(str(error), 200)})") from None
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
@@ -329,8 +331,8 @@ def read_checkpoint(path: Path, parts: Iterable[str] = ("model", "ema", "optimiz
 
 
 def flat(tensors: Tensors) -> dict[str, Tensor]:
-    """Names as they are in a checkpoint: part/name."""
-    return {f"{part}/{name}": tensor for part, values in tensors.items() for name, tensor in values.items()}
+    """Names as they are in a checkpoint: part/name, without what torch.compile adds to names."""
+    return {f"{part}/{plain_name(name)}": tensor for part, values in tensors.items() for name, tensor in values.items()}
 
 
 def _cause(error: BaseException, path: Path) -> BaseException:

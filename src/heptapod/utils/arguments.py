@@ -187,7 +187,9 @@ def _normalized(
             if below := [other for other in options if other.startswith(f"{key}.")]:
                 given = text if equals else following
                 inner = f"{key}.kind" if f"{key}.kind" in below else below[0]
-                raise ValueError(f"{key}: {quoted(given)} given, but it is a group of settings, such as --{_dashed(inner)}")
+                raise ValueError(
+                    f"{key}: {quoted(given)} given, but it is a group of settings, such as --{_dashed(inner)}"
+                )
             raise ValueError(unknown_setting(key, list(options), known))
         option = options[key]
         if not equals and option.is_flag and (following is None or following.lower() not in FLAG_VALUES):

@@ -55,23 +55,23 @@ def settings(cls: type[T]) -> type[T]:
 
 def _with_plain_numbers(cls: type[Any], source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
     """The schema of a settings class whose numbers are not converted from text or booleans."""
-    schema = handler(source)
-    _visit_numbers(schema, handler.resolve_ref_schema)
-    return schema
+    return _plain(handler(source), handler.resolve_ref_schema)  # type: ignore[no-any-return]
 
 
-def _visit_numbers(schema: Any, resolve: Callable[[Any], Any]) -> None:
-    if isinstance(schema, list | tuple):
-        for part in schema:
-            _visit_numbers(part, resolve)
+def _plain(schema: Any, resolve: Callable[[Any], Any]) -> Any:
+    """A schema, and those within it, with a check in front of every number; changed in place where it is possible."""
+    if isinstance(schema, list):
+        schema[:] = [_plain(part, resolve) for part in schema]
+    elif isinstance(schema, tuple):
+        return tuple(_plain(part, resolve) for part in schema)
     elif isinstance(schema, dict):
-        if schema.get("type") == "definition-ref":
-            schema = resolve(schema)
-        for name, part in schema.items():
-            if isinstance(part, dict) and part.get("type") in ("int", "float"):
-                schema[name] = core_schema.no_info_before_validator_function(_plain_number(part["type"]), part)
-            elif name not in ("cls", "metadata", "function", "serialization") and isinstance(part, dict | list):
-                _visit_numbers(part, resolve)
+        if schema.get("type") in ("int", "float"):
+            return core_schema.no_info_before_validator_function(_plain_number(schema["type"]), schema)
+        inside = resolve(schema) if schema.get("type") == "definition-ref" else schema
+        for name, part in inside.items():
+            if name not in ("cls", "metadata", "function", "serialization"):
+                inside[name] = _plain(part, resolve)
+    return schema
 
 
 def _plain_number(kind: str) -> Callable[[Any], Any]:
@@ -79,7 +79,7 @@ def _plain_number(kind: str) -> Callable[[Any], Any]:
 
     def check(value: Any) -> Any:
         if isinstance(value, str | bytes | bool):
-            raise PydanticCustomError(f"{kind}_type", f"Input should be a valid {name}")  # type: ignore[arg-type]
+            raise PydanticCustomError(f"{kind}_type", f"Input should be a valid {name}")
         return value
 
     return check
@@ -154,11 +154,11 @@ class Known(NamedTuple):
 def known_settings(cls: Any, prefix: str = "", kinds: tuple[str, ...] = ()) -> dict[str, Known]:
     """Every setting below a class by its dotted key, of all kinds."""
     known: dict[str, Known] = {}
-    hints, annotated = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
+    hints, annotated = _hints(cls)
     for field in dataclasses.fields(cls):
         key = prefix + field.name
         known[key] = Known(annotated[field.name], kinds)
-        groups = {group: kinds for group in (hints[field.name], *typing.get_args(hints[field.name]))}
+        groups = dict.fromkeys((hints[field.name], *typing.get_args(hints[field.name])), kinds)
         for registry in (note for note in typing.get_args(annotated[field.name]) if hasattr(note, "config_types")):
             groups = {group: tuple(registry.kinds_of(group)) for group in registry.config_types()}
         for group, names in groups.items():
@@ -167,6 +167,12 @@ def known_settings(cls: Any, prefix: str = "", kinds: tuple[str, ...] = ()) -> d
                     before = known.get(inner, Known(None)).kinds
                     known[inner] = setting._replace(kinds=(*before, *setting.kinds))
     return known
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The types of the fields of a class, without and with annotations."""
+    return typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
 
 
 def unknown_setting(key: str, accepted: Sequence[str], known: Mapping[str, Known]) -> str:

@@ -28,16 +28,17 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuses aliases, which can stand for more than memory holds, and deep nesting."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(
                 None, None, f"*{shown(event.anchor, 20)} is an alias, which settings do not take: write the value out",
-                event.start_mark,
+                mark,
             )  # fmt: skip
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.composer.ComposerError(
-                None, None, f"more than {MAX_DEPTH} levels of nesting", event.start_mark
+                None, None, f"more than {MAX_DEPTH} levels of nesting", mark
             )  # fmt: skip
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
@@ -109,7 +110,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: if it is not YAML as this module takes it; the message is one line.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
