@@ -80,8 +80,8 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
         grows = key == steps and may_grow and isinstance(was, int) and train.steps > was
         if not is_path and not grows:
             raise ValueError(
-                f"out: {folder} holds a run with {key} = {shown(was)}, now {shown(given)} is given; choose another --out, "
-                "or remove the folder"
+                f"out: {folder} holds a run with {key} = {shown(was)}, now {shown(given)} is given; choose another "
+                "--out, or remove the folder"
             )
         if grows and isinstance(was, int):
             logger.info(_longer(train, was))
