@@ -18,7 +18,7 @@ from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
 from heptapod.utils.registry import further_settings
 
-Solver = Literal["ancestral", "ddim", "euler", "heun"]
+Solver = Literal["multistep", "ancestral", "ddim", "euler", "heun"]
 
 
 @settings
@@ -36,7 +36,8 @@ class CellSampling:
     """Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset: default loses no quality
     that we could measure; fast takes no longer than the transformer (with the separable modulation)."""
     cell_solver: Solver | None = None
-    """Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's."""
+    """Solver of continuous tokens: multistep (second order; the presets'), ancestral or ddim (diffusion), euler or heun
+    (flow); unset takes the preset's."""
     cell_steps: Annotated[int, Field(ge=1)] | None = None
     """Solver steps per continuous token; unset takes the preset's."""
 

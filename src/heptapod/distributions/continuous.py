@@ -50,7 +50,10 @@ class ContinuousDistribution(CellDistribution):
     """Outputs of the MLP for each channel of a token."""
     has_likelihood = False
     uncertainty_name = "spread (standard deviation)"
-    presets: Mapping[Literal["default", "fast"], Preset]
+    presets: Mapping[Literal["default", "fast"], Preset] = {
+        "default": Preset("multistep", 12),
+        "fast": Preset("multistep", 8),
+    }
     solvers: Mapping[Solver, int]
     """The solvers and their default numbers of steps."""
     max_steps: int | None = None
