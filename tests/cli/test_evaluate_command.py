@@ -16,7 +16,8 @@ from torch import Tensor
 
 from heptapod import Heptapod
 from heptapod.cli import main
-from heptapod.data.images import DataConfig, decode
+from heptapod.configs.data import DataConfig
+from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures, FeatureExtractor
 from heptapod.evaluation.reference import Reference

@@ -33,7 +33,7 @@ MISTAKES = [
     (["sample", "missing"], "missing: no such folder"),
     (["sample", "empty"], "empty: no model there"),
     (["info", "missing"], "missing: no such file or folder"),
-    (["info", "empty"], "empty: neither a model, a tokenizer, a cache, a run nor a checkpoint"),
+    (["info", "empty"], "empty: neither a model, a tokenizer, a cache, a run, a checkpoint nor a set of images"),
     (["plan", "--gpus", "4"], "a recipe comes first"),
     (["plan", "nothing"], "recipe: nothing is neither a file nor one of"),
     (["plan", "demo", "--gpu", "h1000"], "gpu: h1000 given, must be one of a100-40"),

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from heptapod.cli import main
 from heptapod.training.folder import chosen_on
-from heptapod.utils.config import read_yaml
 from heptapod.utils.files import read_json, write_json
+from heptapod.utils.yaml_text import read_yaml
 from tests.cli.test_cli import TINY, fails
 from tests.conftest import write_classes
 

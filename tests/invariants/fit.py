@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.models import HeptapodModel
-from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
-from heptapod.training import TrainConfig
+from heptapod.objective import draw_supervision, objective_loss
+from heptapod.training.config import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
 from heptapod.utils.random import KeyedGenerator, Stream
 

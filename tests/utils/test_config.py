@@ -122,13 +122,13 @@ def test_every_setting_is_documented() -> None:
     import inspect
     import re
 
+    from heptapod.configs.objective import ObjectiveConfig
     from heptapod.data import DataConfig
     from heptapod.data.cache import CacheConfig
     from heptapod.models import HeadConfig, ModelConfig
-    from heptapod.objective import ObjectiveConfig
     from heptapod.sampling import SamplingConfig
     from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig
-    from heptapod.training import TrainConfig
+    from heptapod.training.config import TrainConfig
     from heptapod.training.recipe import TokenizerStage
 
     groups = [DataConfig, HeadConfig, ModelConfig, ObjectiveConfig, Recipe, TokenizerStage, SamplingConfig]

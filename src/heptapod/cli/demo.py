@@ -5,22 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
-
-import rich.table
-import torch
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from heptapod.cli.recipe_options import PrintConfig, parse_recipe
 from heptapod.cli.train import printed
-from heptapod.data import load_images
-from heptapod.evaluation.classifier import Classifier, accuracy, train_classifier
-from heptapod.inference.pipeline import Heptapod
 from heptapod.training.recipe import Recipe
-from heptapod.training.run import train_model, train_tokenizer
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import read_json, write_json
-from heptapod.utils.images import image_grid, save_png
+
+if TYPE_CHECKING:
+    from heptapod.evaluation.classifier import Classifier
+    from heptapod.inference.pipeline import Heptapod
 
 logger = logging.getLogger(__name__)
 ABOUT = (
@@ -38,6 +32,14 @@ def demo(arguments: list[str]) -> None:
     recipe, options = parse_recipe("demo", ["demo", *arguments], PrintConfig, ABOUT)
     if printed(recipe, options):
         return
+    import torch
+
+    from heptapod.data import load_images
+    from heptapod.evaluation.classifier import accuracy, train_classifier
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.training.run import train_model, train_tokenizer
+    from heptapod.utils.files import read_json
+
     if recipe.data.path != "mnist5k":
         raise ValueError(f"data.path: {recipe.data.path} given, but the demo is about mnist5k; use `heptapod train`")
     started = time.perf_counter()
@@ -80,6 +82,10 @@ def demo(arguments: list[str]) -> None:
 
 def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]:
     """Samples the same number of digits per class, and measures how many the classifier recognizes."""
+    import torch
+
+    from heptapod.evaluation.classifier import accuracy
+
     classes = len(heptapod.class_names)
     labels = [i % classes for i in range(IMAGES)]
     began = time.perf_counter()
@@ -95,6 +101,12 @@ def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]
 
 
 def _write(recipe: Recipe, heptapod: Heptapod, metrics: dict[str, Any]) -> None:
+    import rich.table
+    from rich.console import Console
+
+    from heptapod.utils.files import write_json
+    from heptapod.utils.images import image_grid, save_png
+
     out = Path(recipe.out)
     names = heptapod.class_names
     labels = [i for i in range(len(names)) for _ in range(SHOWN_PER_CLASS)]

@@ -6,9 +6,6 @@ import logging
 from pathlib import Path
 
 from heptapod.cli.recipe_options import PrintConfig, parse_recipe
-from heptapod.distributed import process_group
-from heptapod.distributed.coordination import report_failure_once
-from heptapod.training import run
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import to_yaml
 
@@ -23,6 +20,10 @@ def train(arguments: list[str]) -> None:
     recipe, options = parse_recipe("train", arguments, PrintConfig, about)
     if printed(recipe, options):
         return
+    from heptapod.distributed import process_group
+    from heptapod.distributed.coordination import report_failure_once
+    from heptapod.training import run
+
     with process_group.init_process_group(recipe.train.timeout), report_failure_once():
         figures = run.train_model(recipe)
         if not process_group.is_main_process():
@@ -42,6 +43,10 @@ def train_tokenizer(arguments: list[str]) -> None:
     recipe, options = parse_recipe("train-tokenizer", arguments, PrintConfig, about, NOT_OF_TOKENIZERS)
     if printed(recipe, options):
         return
+    from heptapod.distributed import process_group
+    from heptapod.distributed.coordination import report_failure_once
+    from heptapod.training import run
+
     with process_group.init_process_group(recipe.tokenizer.train.timeout), report_failure_once():
         run.train_tokenizer(recipe)
         if not process_group.is_main_process():

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling, register_distribution, to_device
+from heptapod.configs.distributions import CellSampling
+from heptapod.distributions.base import register_distribution, to_device
 from heptapod.distributions.continuous import ContinuousDistribution, Preset
 
 NUM_LEVELS = 1000

@@ -10,17 +10,18 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from heptapod.data import DataConfig
-from heptapod.distributions.config import DISTRIBUTIONS
-from heptapod.models import ModelConfig, head_class
-from heptapod.objective import ObjectiveConfig
-from heptapod.sampling import TRAINED_FOR, SamplingConfig
-from heptapod.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
-from heptapod.training import ProbeConfig, TrainConfig
+from heptapod.configs.data import DataConfig
+from heptapod.configs.distributions import DISTRIBUTIONS
+from heptapod.configs.models import HEADS, ModelConfig
+from heptapod.configs.objective import ObjectiveConfig
+from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
+from heptapod.configs.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
+from heptapod.training.config import ProbeConfig, TrainConfig
 from heptapod.utils.arguments import parse_arguments
-from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names
+from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names
 from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 from heptapod.utils.options import Group
+from heptapod.utils.yaml_text import read_yaml
 
 
 @settings
@@ -68,7 +69,7 @@ class Recipe:
     """Sampling config of the sample grids during training, and the default of `heptapod sample`."""
 
     def __post_init__(self) -> None:
-        if not head_class(self.model.head.kind).predicts_grid and self.objective.targets_per_prefix != 1:
+        if not HEADS.fact(self.model.head.kind, "predicts_grid") and self.objective.targets_per_prefix != 1:
             raise ValueError(
                 f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a "
                 f"{self.model.head.kind} head predicts one cell per prefix: set it to 1"
@@ -128,9 +129,25 @@ def build_recipe(name: str, values: Mapping[str, Any], changes: Mapping[str, Any
     merged = merge(_for_kinds(values, changes), changes)
     _name_kinds(merged)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
+    _check_effect(recipe, changes)
     recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
     recipe.out = recipe.out or f"runs/{Path(name).stem}"
     return recipe
+
+
+def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
+    """Refuses changes of a tokenizer that is trained already.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    trained = recipe.tokenizer.path or (recipe.data.path if (Path(recipe.data.path) / "cache.json").is_file() else None)
+    for part in ("model", "losses", "train"):
+        if trained and (changed := _part(changes, "tokenizer", part)):
+            raise ValueError(
+                f"tokenizer.{part}.{next(iter(changed))}: given, but the tokenizer of {trained} is used, which is "
+                "trained already"
+            )
 
 
 PARTS = (("tokenizer", "model", TOKENIZERS), ("model", "distribution", DISTRIBUTIONS))

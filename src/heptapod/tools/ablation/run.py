@@ -48,9 +48,9 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
         recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
         try:
+            logger.info(f"{title}, {steps:,} steps")
+            train_model(recipe)
             with locked(folder / run.name):
-                logger.info(f"{title}, {steps:,} steps")
-                train_model(recipe)
                 measure_run(recipe, study.measures, real)
         except LockedError:
             logger.info(f"{title}: another process is running it")
