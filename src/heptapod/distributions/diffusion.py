@@ -96,7 +96,7 @@ class DiffusionDistribution(ContinuousDistribution):
         angles = [math.acos(math.sqrt(SIGNAL[level])) for level in levels]
 
         def denoise(x: Tensor, i: int) -> Tensor:
-            epsilon = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
+            epsilon: Tensor = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
             return (x - math.sin(angles[i]) * epsilon) / math.cos(angles[i])
 
         return sample_multistep(noise, angles, denoise)

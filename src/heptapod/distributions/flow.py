@@ -78,7 +78,7 @@ class FlowDistribution(ContinuousDistribution):
         def denoise(x: Tensor, i: int) -> Tensor:
             noise_share, signal = math.sin(angles[i]), math.cos(angles[i])
             x = x / (noise_share + signal)  # (1 − t) token + t noise
-            velocity = self.mlp(x, [part[i] for part in schedule], condition)
+            velocity: Tensor = self.mlp(x, [part[i] for part in schedule], condition)
             return x - noise_share / (noise_share + signal) * velocity
 
         return sample_multistep(noise, angles, denoise)
