@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,16 @@ import torch
 
 from heptapod.distributed.errors import one_line, out_of_memory
 from heptapod.utils import files
-from heptapod.utils.files import TEMPORARY, check_folder, read_tensors, write_atomically, write_tensors
+from heptapod.utils.files import (
+    TEMPORARY,
+    LockedError,
+    check_folder,
+    locked,
+    read_tensors,
+    write_atomically,
+    write_tensors,
+)
+from tests.distributed.launch import environment
 from tests.small import CODES, small_model
 
 
@@ -53,6 +66,57 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         write_tensors(path, {"x": torch.zeros(2)})
     assert read_tensors(path)["x"].tolist() == [1.0, 1.0]
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from heptapod.utils.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_kill_releases_the_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "run"
+    command = [sys.executable, "-c", OWNER, str(folder)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "locked\n"
+        name = rf"run: another process is writing there \(process {owner.pid} on {re.escape(socket.gethostname())}\)"
+        with pytest.raises(LockedError, match=name), locked(folder):
+            pass
+        owner.kill()
+        owner.wait()
+    with locked(folder):
+        assert (folder / ".lock-owner").read_text().startswith(f"process {os.getpid()} ")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_made_for_a_lock_goes_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refused"), locked(tmp_path / "a" / "b"):
+        raise ValueError("refused")
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "file").touch()
+    assert (tmp_path / "a" / "b" / "file").is_file()
+
+
+def test_a_linked_folder_has_the_lock_of_its_target(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with locked(tmp_path / "run"), pytest.raises(LockedError), locked(tmp_path / "link"):
+        pass
+
+
+def test_leftovers_of_others_are_removed_but_not_the_lock(tmp_path: Path) -> None:
+    (tmp_path / f"{TEMPORARY}x").touch()
+    with locked(tmp_path):
+        files.remove_temporary(tmp_path)
+        with pytest.raises(LockedError), locked(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def full_disk(*_: object, **__: object) -> None:
