@@ -150,11 +150,7 @@ def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
         (recipe.data.has_validation, "the held-out images are a set of their own", "data.validation_fraction"),
         (not recipe.probe.images, "probe.images is 0", "probe.test_images"),
         (not losses.adversarial_weight, "tokenizer.losses.adversarial_weight is 0", *adversary),
-        (
-            not losses.perceptual_weight,
-            "tokenizer.losses.perceptual_weight is 0",
-            "tokenizer.losses.perceptual_network",
-        ),
+        (not losses.perceptual_weight, "tokenizer.losses.perceptual_weight is 0", network),
     ):
         for key in _dotted(changes) if is_idle else ():
             if key.startswith(tuple(without_effect)):
