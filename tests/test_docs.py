@@ -51,10 +51,11 @@ COMMAND_LINE = ("heptapod.cli", "heptapod.cli", "heptapod.tools.bench")
 SMALL_TOKENIZER = [
     "--tokenizer.model.width", "8", "--tokenizer.train.steps", "4", "--tokenizer.train.batch_size", "4",
 ]  # fmt: skip
-SMALL = [
-    *SMALL_TOKENIZER, "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
+SMALL_MODEL = [
+    "--model.width", "16", "--model.depth", "1", "--model.num_heads", "1", "--model.head.depth", "1",
     "--train.steps", "4", "--train.batch_size", "4", "--train.eval_images", "4",
 ]  # fmt: skip
+SMALL = [*SMALL_TOKENIZER, *SMALL_MODEL]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -125,6 +126,9 @@ def after_commands(place: Path) -> Path:
             if arguments[0] == "studio":  # on a free port, and ended as soon as it would serve
                 arguments += ["--port", "0"]
             small = {"train": SMALL, "demo": SMALL, "train-tokenizer": SMALL_TOKENIZER}.get(arguments[0], [])
+            places = {*arguments, *(["caches/digits5"] if "digits_features" in arguments else [])}
+            if "--tokenizer.path" in arguments or any((Path(place) / "cache.json").is_file() for place in places):
+                small = SMALL_MODEL  # the tokenizer is trained already
             assert main([*arguments, *(small if "--help" not in arguments else [])]) == 0, command
     return place
 

@@ -27,11 +27,12 @@ TINY_TOKENIZER = [
     "--tokenizer.model.width", "8", "--tokenizer.model.codebook_size", "8", "--tokenizer.model.code_width", "4",
     "--tokenizer.train.steps", "6", "--tokenizer.train.batch_size", "8",
 ]  # fmt: skip
-TINY = [
-    *TINY_TOKENIZER, "--model.width", "16", "--model.depth", "1",
+TINY_MODEL = [
+    "--model.width", "16", "--model.depth", "1",
     "--model.num_heads", "1", "--model.head.depth", "1", "--train.steps", "6", "--train.batch_size", "8",
     "--train.precision", "float32", "--train.eval_every", "3", "--train.log_every", "1",
 ]  # fmt: skip
+TINY = [*TINY_TOKENIZER, *TINY_MODEL]
 
 
 def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, line_count: int = 1) -> None:
@@ -126,7 +127,8 @@ def test_train_tokenizer_then_use_it(run_folder: Path, tmp_path: Path, capsys: p
     common = ["cifar10", "--data", images, "--data.image_size", "16"]
     assert main(["train-tokenizer", *common, *TINY_TOKENIZER, "--out", str(tmp_path / "a")]) == 0
     assert json.loads((tmp_path / "a/tokenizer/training.json").read_text())["val_psnr"] > 0
-    assert main(["train", *common, *TINY, "--out", str(tmp_path / "b"), "--tokenizer.path", str(tmp_path / "a")]) == 0
+    given = ["--tokenizer.path", str(tmp_path / "a")]
+    assert main(["train", *common, *TINY_MODEL, "--out", str(tmp_path / "b"), *given]) == 0
     assert not (tmp_path / "b" / "tokenizer").exists()
     assert main(["sample", str(tmp_path / "b"), "--count", "1", "--out", str(tmp_path / "s.png")]) == 0
     capsys.readouterr()

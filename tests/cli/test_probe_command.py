@@ -16,11 +16,11 @@ from heptapod.cli import main
 from heptapod.training.folder import chosen_on
 from heptapod.utils.files import read_json, write_json
 from heptapod.utils.yaml_text import read_yaml
-from tests.cli.test_cli import TINY, fails
+from tests.cli.test_cli import TINY_MODEL, TINY_TOKENIZER, fails
 from tests.conftest import write_classes
 
 pytest.importorskip("sklearn")
-SHORT = [*TINY, "--train.steps", "4", "--train.eval_every", "2", "--data.validation_fraction", "0.25"]
+SHORT = [*TINY_MODEL, "--train.steps", "4", "--train.eval_every", "2", "--data.validation_fraction", "0.25"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("probe")
     write_classes(folder / "images", 30)
     run = ["--data", str(folder / "images"), "--out", str(folder / "run"), "--objective.label_dropout", "0.5"]
-    assert main(["train", "demo", *run, *SHORT]) == 0
+    assert main(["train", "demo", *run, *TINY_TOKENIZER, *SHORT]) == 0
     cache = ["--data", str(folder / "images"), "--out", str(folder / "cache")]
     assert main(["tokenize", str(folder / "run"), *cache]) == 0
     return folder

@@ -9,6 +9,9 @@ import pytest
 
 from heptapod.utils.yaml_text import MAX_BYTES, dump_yaml, parse_yaml, read_yaml
 
+DEEP = "line 5: more than 32 levels of nesting"
+BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'lol'] * 9)}]" for i in range(9))
+
 
 @pytest.mark.parametrize(
     ("text", "value"),
@@ -31,6 +34,7 @@ from heptapod.utils.yaml_text import MAX_BYTES, dump_yaml, parse_yaml, read_yaml
         ("<<", "<<"),
         ("[a, 1]", ["a", 1]),
         ("a: {b: 'no'}", {"a": {"b": "no"}}),
+        ("a: &x [1]\nb: *x", {"a": [1], "b": [1]}),
         ("a: *", None),
     ],
 )
@@ -46,7 +50,12 @@ def test_values(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &x [1]\nb: *x\n", r"line 2: \*x is an alias, which settings do not take"),
+        ("a: &x [1, *x]\n", r"line 1: \*x stands for itself"),
+        (BOMB, "line 6: more than 200,000 values, with aliases written out"),
+        (
+            "\n".join(f"a{i}: &a{i} {'[' * 9}*a{i - 1}{']' * 9}" if i else "a0: &a0 [1]" for i in range(9)),
+            "line 4: more",
+        ),
         ("train: {steps: 1}\nseed: 1\ntrain: {}\n", "line 3: 'train' is given twice, first in line 1"),
         ("a:\n  b: 1\n  b: 2\n", "line 3: 'b' is given twice, first in line 2"),
         ("[" * 500 + "]" * 500, "line 1: more than 32 levels of nesting"),

@@ -1,7 +1,8 @@
 """YAML as settings need it: plain values, bounded in size and depth, and nothing dropped or reinterpreted silently.
 
 Scalars follow the core schema of YAML 1.2 (with ``_`` between digits): ``no``, ``1:30`` and ``2026-01-01`` are text,
-``1e-3`` is a number. A name given twice, an alias and deep nesting are errors.
+``1e-3`` is a number. A name given twice, deep nesting and aliases that stand for very many values
+are errors.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ MAX_BYTES = 1 << 20
 """Size of a file, at most."""
 MAX_DEPTH = 32
 """Mappings and lists within each other, at most."""
+MAX_VALUES = 200_000
+"""Values in a file, at most, aliases written out."""
 MAX_DIGITS = 1000
 """Characters of a number, at most."""
 
@@ -27,22 +30,39 @@ def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(None, None, problem, mark)
 
 
+def _inner(node: yaml.Node | None) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
 class _Loader(yaml.SafeLoader):
     """See the module."""
 
-    depth = 0
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = self.values = 0  # of the node that is read; of all nodes so far, aliases written out
+        self.extents: dict[int, tuple[int, int]] = {}  # values and levels of each node
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuses aliases, which can stand for more than memory holds, and deep nesting."""
+        """Refuses deep nesting, and aliases that stand for more than anyone would write out."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            name = shown(event.anchor, 20)
-            raise _refusal(f"*{name} is an alias, which settings do not take: write the value out", event.start_mark)
+        is_alias, before = isinstance(event, yaml.AliasEvent), self.values
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        node: yaml.Node | None = super().compose_node(parent, index) if self.depth <= MAX_DEPTH else None
+        if is_alias and id(node) not in self.extents:
+            raise _refusal(f"*{shown(event.anchor, 20)} stands for itself", event.start_mark)
+        values, levels = self.extents[id(node)] if is_alias else (1, 1)
+        self.values += values
+        if self.depth + levels - 1 > MAX_DEPTH:
             raise _refusal(f"more than {MAX_DEPTH} levels of nesting", event.start_mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
+        if self.values > MAX_VALUES:
+            raise _refusal(f"more than {MAX_VALUES:,} values, with aliases written out", event.start_mark)
         self.depth -= 1
+        if not is_alias:
+            inner = _inner(node)
+            levels = 1 + max((self.extents[id(part)][1] for part in inner), default=0)
+            self.extents[id(node)] = (self.values - before, levels)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
