@@ -22,13 +22,13 @@ import diffusers
 import torch
 import tyro
 from record import provenance
+from tests.distributions.exact import FEATURES, GivenNoise, Normals, exact_distribution
 from torch import Tensor
 
 from heptapod.distributions import CellSampling
 from heptapod.distributions.diffusion import NUM_LEVELS, SIGNAL
 from heptapod.tools.bench.results import markdown_table
 from heptapod.utils.files import write_json
-from tests.distributions.exact import FEATURES, GivenNoise, Normals, exact_distribution
 
 MIXTURE = Normals(
     torch.tensor([0.2, 0.5, 0.3]),
