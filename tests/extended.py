@@ -15,7 +15,6 @@ EXTENDED = frozenset(
         "tests/distributed/test_torchrun.py",
         "tests/training/test_disk_full.py",
         "tests/training/test_kill.py",
-        # Precision, resuming, published files. Quick: bfloat16, codes, a run with more steps, every form of a folder.
         # Precision, resuming and published files. Quick: bfloat16, codes, more steps, every form of a folder.
         "tests/inference/test_precision.py::test_half_precision_is_the_same_model_rounded[vectors-dtype1]",
         "tests/inference/test_precision.py::test_the_default_precision_of_torch_changes_nothing[vectors]",
