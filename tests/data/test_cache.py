@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -375,3 +376,19 @@ def test_the_source_is_known_by_names_and_labels() -> None:
         source(["1", "2"], [0, 0]).sha256(),
     }
     assert len(hashes) == 3
+
+
+@pytest.mark.parametrize("key", ["grid", "shards", "images_per_class", "views"])
+def test_a_damaged_index_is_made_again(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    write(tmp_path / "c", image_folder)
+    before = contents(tmp_path / "c")
+    file = tmp_path / "c" / "index.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {key: values[key] | {"width": 10**30} if key == "grid" else []}))
+    with pytest.raises(ValueError, match=r"index\.json"):
+        open_cache(tmp_path / "c")
+    write(tmp_path / "c", image_folder)
+    assert "the index is made again from the shards" in caplog.text
+    assert contents(tmp_path / "c") == before

@@ -21,12 +21,31 @@ from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import INCEPTION, FeatureExtractor
 from heptapod.evaluation.streams import ImageStream, npz_entries, open_images, read_npz_entry
 from heptapod.utils.checks import check_at_least
+from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import read_metadata, read_tensors, sha256, write_tensors
 from heptapod.utils.random import Stream, numpy_generator
 
 FORMAT = "heptapod-reference-1"
 MANY_CLASSES = 100_000
 """Label numbers from it on are ids: only the ones that occur are classes."""
+
+
+@settings
+class _Facts:
+    """What the metadata of a file holds of a reference."""
+
+    extractor: dict[str, Any]
+    """As in Reference."""
+    count: int | None
+    """As in Reference."""
+    source: dict[str, Any]
+    """As in Reference."""
+    class_names: list[str]
+    """As in Reference."""
+    class_counts: list[int]
+    """As in Reference."""
+    image_size: list[int] | None
+    """As in Reference."""
 
 
 @dataclass
@@ -111,11 +130,19 @@ class Reference:
         metadata = read_metadata(path)
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path}: not a reference (heptapod reference makes one)")
+        tensors = read_tensors(path)
         try:
-            content: dict[str, Any] = {**read_tensors(path), **json.loads(metadata["facts"])}
-            reference = cls(**content)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            facts = from_dict(_Facts, json.loads(metadata["facts"]), "")
+            features, mean = tensors["features"], tensors["mean"]
+            shapes = {"mean": (features.shape[-1],), "covariance": 2 * mean.shape, "features": features.shape[-2:]}
+            if any(tensors[name].shape != shape for name, shape in shapes.items()) or len(tensors) != len(shapes):
+                raise ValueError("the shapes of its tensors")
+            if [tensors[name].dtype for name in shapes] != [torch.float64, torch.float64, torch.float32]:
+                raise ValueError("the types of its tensors")
+        except (KeyError, IndexError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: damaged reference ({error})") from None
+        fields: dict[str, Any] = {**tensors, **vars(facts)}
+        reference = cls(**fields)
         if reference.sha256() != metadata.get("sha256"):
             raise ValueError(f"{path}: damaged reference, its content does not have the hash that it names")
         return reference

@@ -34,6 +34,7 @@ from heptapod.training.optim import learning_rate
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import from_dict, settings, to_dict, to_yaml
 from heptapod.utils.files import locked, read_json, write_atomically, write_json
+from heptapod.utils.messages import shown
 from heptapod.utils.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
         grows = key == steps and may_grow and isinstance(was, int) and train.steps > was
         if not is_path and not grows:
             raise ValueError(
-                f"out: {folder} holds a run with {key} = {was}, now {given} is given; choose another --out, or remove "
-                "the folder"
+                f"out: {folder} holds a run with {key} = {shown(was)}, now {shown(given)} is given; choose another "
+                "--out, or remove the folder"
             )
         if grows and isinstance(was, int):
             logger.info(_longer(train, was))
@@ -286,7 +287,7 @@ def chosen_on(folder: Path, path: str, sha256: str | None) -> dict[str, Any] | N
     if folder.name != "best" or not ((run / "data.json").is_file() and (run / "config.yaml").is_file()):
         return None
     facts, data = read_json(run / "data.json"), read_yaml(run / "config.yaml").get("data", {})
-    source = data.get("validation_path") or facts.get("path")
+    source = (data.get("validation_path") if isinstance(data, dict) else None) or facts.get("path")
     if path == source or (sha256 and str(facts.get("sha256")).endswith(sha256)):  # the last one that start() joined
         warnings.warn(
             f"{folder}: held-out images of {source} chose these weights, so figures on them are too good; measure "

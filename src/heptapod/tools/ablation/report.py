@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from heptapod import __version__
+from heptapod.tools.ablation.plan import read_plan
 from heptapod.tools.ablation.plots import curves_picture, samples_picture, steps_picture
 from heptapod.tools.ablation.study import Arm, Budget, Study, arm_recipe
 from heptapod.tools.bench.results import Column, describe_hardware, markdown_table
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import read_json, read_tensors, write_atomically, write_json
+from heptapod.utils.files import read_tensors, write_atomically, write_json
 
 Row = dict[str, Any]
 
@@ -29,7 +30,7 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
     if not rows:
         raise ValueError(f"out: no run of the study in {study.out} is finished; there is nothing to report")
     folder = Path(study.out)
-    plan = read_json(folder / "plan.json")
+    plan = read_plan(folder)
     rows = with_differences(study, rows)
     figures = [draw(study, rows, folder) for draw in (curves_picture, steps_picture, samples_picture)]
     written = [figure for figure in figures if figure is not None]
