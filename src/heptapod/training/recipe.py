@@ -153,7 +153,7 @@ def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
         (not losses.perceptual_weight, "tokenizer.losses.perceptual_weight is 0", network),
     ):
         for key in _dotted(changes) if is_idle else ():
-            if key.startswith(tuple(without_effect)):
+            if key.startswith(tuple(map(str, without_effect))):
                 raise ValueError(f"{key}: given, but {reason}")
 
 
