@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 import tyro
+from record import provenance
 from torch import Tensor
 
 from heptapod.configs.distributions import Solver
@@ -55,8 +58,8 @@ class Options:
     """Numbers of cells per step."""
     steps: tuple[int, ...] = (4, 5, 6, 8, 12, 25, 50, 100)
     """Numbers of network evaluations per cell."""
-    solvers: tuple[str, ...] = ("ddim", "euler", "heun")
-    """Solvers; also: ancestral."""
+    solvers: tuple[str, ...] = ("multistep", "ddim", "euler")
+    """Solvers; also: heun, ancestral."""
     batch: int = 8
     """Images at a time."""
     repeats: int = 2
@@ -105,7 +108,8 @@ def main(options: Options) -> None:
     print(markdown_table(COLUMNS, rows))
     settings = {name: getattr(options, name) for name in ("batch", "cells", "repeats")}
     settings |= {"size": "B", "head": "cross", "grid": [GRID.height, GRID.width, GRID.channels], "dtype": "float32"}
-    write_rows(options.out, settings, rows)
+    source = provenance(shlex.join(["python", "benchmarks/cell_cost.py", *sys.argv[1:]]))
+    write_rows(options.out, settings, rows, provenance=source)
 
 
 def cell_solvers(

@@ -13,22 +13,25 @@ Writes JSON after every setting (the same command resumes) and a figure, and pri
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
 from cell_cost import CellSolver, cell_solvers, seconds_in_cells
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from record import provenance
 from torch import Tensor
 
 from heptapod import Heptapod
 from heptapod.data import ImageSet
-from heptapod.data.selection import random_images
+from heptapod.data.selection import random_images, split_images
 from heptapod.evaluation.distances import FeatureStatistics, frechet_distance, kernel_distance
 from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.reconstruction import reconstruct
@@ -54,6 +57,8 @@ class Options:
     """Images per setting."""
     real: int = 5000
     """Maximum number of real images, chosen at random."""
+    split: Literal["all", "held_out"] = "all"
+    """Which real images: all of the data, or those that training holds out of it, on which settings are chosen."""
     steps: tuple[int, ...] = (4, 8, 12, 25, 50, 100)
     """Network evaluations per cell."""
     temperatures: tuple[float, ...] = (1.0,)
@@ -108,7 +113,10 @@ def main(options: Options) -> None:
     sizes = {model.model.grid.height * model.tokenizer.factor for model in models.values()}
     if len(sizes) > 1:
         raise SystemExit(f"--models: their images have {sorted(sizes)} pixels; compare models of one size")
-    real = random_images("cell_quality", "data", options.data, sizes.pop(), options.real, (Stream.EVALUATION, 0))
+    if options.split == "all":
+        real = random_images("cell_quality", "data", options.data, sizes.pop(), options.real, (Stream.EVALUATION, 0))
+    else:
+        real = split_images("cell_quality", options.data, options.split, sizes.pop(), None, options.real, 0, 4.0)
     folders = dict(zip(names, options.models, strict=True))
     results = open_results(
         options, {name: describe_model(model, Path(folders[name])) for name, model in models.items()}, real
@@ -128,12 +136,15 @@ def open_results(options: Options, models: Mapping[str, Any], real: ImageSet) ->
         "batch_size": options.batch_size,
         "dtype": "float32",
         "features": EfficientNetLite0Features.name,
+        "data": options.data,
+        "split": options.split,
         "real_images": len(real),
         "real_sha256": real.sha256(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
     results = resume_rows(options.out, settings, models={}, halves={}, reconstructions={})
+    results["provenance"] = provenance(shlex.join(["python", "benchmarks/cell_quality.py", *sys.argv[1:]]))
     for name, description in models.items():
         if results["models"].setdefault(name, description)["sha256"] != description["sha256"]:
             raise SystemExit(f"{options.out}: {name} is another model there; give other --names or another --out")

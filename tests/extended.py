@@ -15,6 +15,13 @@ EXTENDED = frozenset(
         "tests/distributed/test_torchrun.py",
         "tests/training/test_disk_full.py",
         "tests/training/test_kill.py",
+        # Precision, resuming and published files. Quick: bfloat16, codes, more steps, every form of a folder.
+        "tests/inference/test_precision.py::test_half_precision_is_the_same_model_rounded[vectors-dtype1]",
+        "tests/inference/test_precision.py::test_the_default_precision_of_torch_changes_nothing[vectors]",
+        "tests/tokenizers/test_published_files.py::test_an_autoencoder_in_half_precision_shards",
+        "tests/training/test_resume.py::test_a_cosine_that_becomes_longer_is_said",
+        "tests/training/test_resume.py::test_a_tokenizer_trains_on_until_a_model_is_trained_on_its_tokens",
+        "tests/training/test_resume.py::test_another_tokenizer_by_another_path_is_refused",
         # Several processes. Quick: DDP and FSDP2 against one process, evaluation on two ranks.
         "tests/cli/test_tokenize_processes.py",
         "tests/inference/test_pipeline.py::test_two_processes_draw_the_images_of_one",

@@ -18,7 +18,9 @@ PAGES = {
     "readme": ROOT / "README.md",
     **{page.stem.replace("-", "_"): page for page in sorted((ROOT / "docs").glob("*.md"))},
 }
+FOLDER = ROOT / "tests" / "figures"
 RECIPES = ROOT / "src" / "heptapod" / "training" / "recipes"
+STUDIES = ROOT / "src" / "heptapod" / "tools" / "ablation" / "studies"
 RESULTS = sorted(
     [*(ROOT / "benchmarks" / "results").glob("*.json"), *(ROOT / "docs" / "studies").glob("*/results.json")]
 )
@@ -27,17 +29,14 @@ RESULTS = sorted(
 def text_of(name: str) -> str:
     if name != "recipes":
         return plain(PAGES[name].read_text(encoding="utf-8"))
-    files = sorted(RECIPES.glob("*.yaml"))
+    files = [*sorted(RECIPES.glob("*.yaml")), *sorted(STUDIES.glob("*.yaml"))]
     return "\n".join(plain(yaml.safe_load(file.read_text(encoding="utf-8"))["description"]) for file in files)
 
 
 @pytest.mark.parametrize("name", [*PAGES, "recipes"])
 def test_figures_are_those_of_their_files(name: str) -> None:
-    try:
-        module = importlib.import_module(f"tests.figures.{name}")
-    except ModuleNotFoundError:
-        module = None
-    claimed = [plain(piece) for piece in module.figures()] if hasattr(module, "figures") else []
+    module = importlib.import_module(f"tests.figures.{name}") if (FOLDER / f"{name}.py").is_file() else object()
+    claimed = [plain(piece) for piece in getattr(module, "figures", list)()]
     text = text_of(name)
     missing = [piece for piece in claimed if piece not in text]
     assert not missing, "results files say what the page does not:\n" + "\n".join(missing)
@@ -59,3 +58,23 @@ def test_results_say_where_they_come_from(file: Path) -> None:
     provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
     assert {"command", "commit", "machine"} <= provenance.keys()
     assert all(provenance.values())
+
+
+def test_a_figure_without_a_file_is_found() -> None:
+    table = "| a | b |\n|---|---|\n| x | 12 |\n| y | 13 |\n"
+    page = plain(f"# A\n\nIt takes **7 minutes** and\nreaches 93.0% (2510.06673).\n\n{table}")
+
+    def found(claimed: list[str], *settings: str) -> list[str]:
+        return [figure.partition(" in ")[0] for figure in left_over(page, claimed, list(settings))]
+
+    assert found(["It takes 7 minutes and reaches 93.0%", "|x|12|", "|y|13|"]) == []
+    assert found(["It takes 7 minutes", "|x|12|"]) == ["93.0", "13"]
+    assert found(["|x|12|"], r"93\.0%") == ["7 minutes", "13"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["22.57 dB", "2 times", "twenty minutes", "half an hour", "93%", "± 5", "1e-5", "44 ms", "3 to 4 points", "0.108"],
+)
+def test_what_counts_as_a_figure(text: str) -> None:
+    assert left_over(f"about {text} here", [], [])

@@ -16,6 +16,7 @@ from heptapod.data import DataConfig
 from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.data.webdataset import INDEX
+from heptapod.evaluation.streams import open_images
 from heptapod.inference.images_in import read_image
 from heptapod.inference.record import record_fields
 from tests.cases.paths import case
@@ -139,13 +140,23 @@ def test_13_the_command_says_both(
     assert "is no class of this model (1, 10, 2)" in fails(capsys, "sample", "model", "--labels", "0")
 
 
-def test_14_samples_of_several_sizes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    samples = str(case("14-mixed-size-samples/mixed"))
-    line = fails(capsys, "evaluate", "--samples", samples, "--reference", samples, "--out", str(tmp_path / "out"))
-    assert "samples are compared as they are; bring all to one size first" in line or "set image_size" in line
-    np.savez(tmp_path / "mixed.npz", arr_0=np.array([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], dtype=object))
-    line = fails(capsys, "evaluate", "--samples", str(tmp_path / "mixed.npz"), "--reference", samples)
-    assert "arr_0 cannot be read (it holds Python objects, perhaps images of several sizes" in line
+def test_14_samples_of_several_sizes(tmp_path: Path) -> None:
+    """Each command says what it can do about them."""
+    path = str(case("14-mixed-size-samples/mixed"))
+    with pytest.raises(
+        ValueError, match=r"^samples: \d\d\.png is .* pixels, images before it .*: samples are compared as"
+    ):
+        list(open_images(path, "samples").batches(4))
+    with pytest.raises(ValueError, match=r"^reference: .*: set image_size to resize them"):
+        list(open_images(path, "reference").batches(4))
+    assert [len(images) for images, _ in open_images(path, "reference", 32).batches(4)] == [4, 4, 4]
+    with pytest.raises(ValueError, match=r"set image_size \(in a recipe data\.image_size\) to resize them"):
+        decode(open_source(path), DataConfig(path))
+    arrays = np.empty(2, dtype=object)
+    arrays[:] = [np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)]
+    np.savez(tmp_path / "mixed.npz", arr_0=arrays)
+    with pytest.raises(ValueError, match=r"arr_0 must be .* object, perhaps because the images have several sizes"):
+        open_images(str(tmp_path / "mixed.npz"), "samples")
 
 
 def test_nested_json_is_one_line(tmp_path: Path) -> None:

@@ -343,10 +343,10 @@ def test_embedding_code_sees_no_output(tmp_path: Path, capfd: pytest.CaptureFixt
         (["info", "x", "--verifi"], "unknown setting 'verifi'; did you mean 'verify'?"),
         (["tokenize", "x", "--data", "y"], "out: none given; --out is required"),
         (["tokenize", "x", "y", "--data", "y", "--out", "z"], "unexpected argument 'y'"),
-        (["train", "demo", "--train.beta1", "1"], "train.beta1: 1.0 given, must be below 1"),
+        (["train", "demo", "--train.beta1", "1"], "train.beta1: 1.0 given, must be at least 0 and below 1"),
         (
             ["train", "demo", "--objective.targets-per-prefix", "0"],
-            "objective.targets_per_prefix: 0 given, must be at least 1 or 'all'",
+            "objective.targets_per_prefix: 0 given, must be at least 1 and at most 65,536 or 'all'",
         ),
     ],
 )

@@ -102,7 +102,7 @@ def test_likelihood_counts_the_normalization(place: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--cell_solver", "ddim"], "cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"),
+        (["--cell_solver", "ddim"], "a FlowDistribution is drawn by multistep, euler or heun"),
         (["--cell_steps", "0"], "cell_steps: 0 given, must be at least 1"),
         (["--top_k", "3"], "top_k: 3 given, but this model samples continuous tokens, not codes"),
         (["--temperature", "-1"], "temperature: -1.0 given, must be at least 0"),

@@ -50,8 +50,7 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def fake(inception: str | None, device: str) -> FeatureExtractor:
         return CallableFeatures("colors", 6, function, lambda features: features[:, :4] * 9, 4)
 
-    monkeypatch.setattr("heptapod.cli.evaluate.open_extractor", fake)
-    monkeypatch.setattr("heptapod.cli.reference.open_extractor", fake)
+    monkeypatch.setattr("heptapod.evaluation.features.open_extractor", fake)
     return seen
 
 

@@ -15,9 +15,9 @@ from heptapod.distributions.diffusion import (
     MAX_LEVEL,
     NUM_LEVELS,
     Backwards,
-    DiffusionDistribution,
     cosine_signal,
     respaced_levels,
+    solver_levels,
 )
 from heptapod.distributions.flow import FlowDistribution
 from heptapod.utils.random import KeyedGenerator, Stream, seeded_initialization
@@ -137,61 +137,6 @@ def test_hutchinson_estimates_the_same_likelihood(monkeypatch: pytest.MonkeyPatc
     assert float((found - exact).mean().abs()) < 3 * float((found - exact).std()) / 8  # 64 independent cells
 
 
-def test_the_default_solvers_follow_the_probability_flow() -> None:
-    """Euler and Heun approach one solution, Heun faster; DDIM approaches one too."""
-    for kind, solvers in (("flow", ("euler", "heun")), ("diffusion", ("ddim",))):
-        distribution = randomized(build(kind, 4, width=32), 0.5)
-        features = torch.randn(1, 8, FEATURES, generator=torch.Generator().manual_seed(1))
-
-        def draw(solver: str, steps: int, of: CellDistribution = distribution, z: Tensor = features) -> Tensor:
-            sampling = CellSampling(cell_solver=solver, cell_steps=steps)  # type: ignore[arg-type]
-            with torch.no_grad():
-                return of.sample(z, KeyedGenerator(Stream.SAMPLE, [(0,)]), sampling)
-
-        fine = draw(solvers[-1], 900)
-        error = {(s, k): float((draw(s, k) - fine).abs().mean() / fine.std()) for s in solvers for k in (10, 40)}
-        for solver in solvers:
-            assert error[solver, 40] < (0.8 if kind == "diffusion" else 0.5) * error[solver, 10]
-        if kind == "flow":
-            assert error["heun", 10] < 0.3 * error["euler", 10]
-
-
-def test_diffusion_of_a_known_normal() -> None:
-    """With the exact noise predictor of N(2, 0.5²), ancestral sampling and DDIM give that normal."""
-    distribution = build("diffusion", 1)
-    assert isinstance(distribution, DiffusionDistribution)
-    signal = torch.from_numpy(cosine_signal(NUM_LEVELS)).float()
-
-    class Exact(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.output = nn.Linear(1, 1)  # says on which device it is
-
-        def of_features(self, features: Tensor) -> list[Tensor]:
-            return [features]
-
-        def of_levels(self, levels: Tensor) -> list[Tensor]:
-            return [signal[(levels * NUM_LEVELS).round().long()]]
-
-        def forward(self, x: Tensor, levels: list[Tensor], features: list[Tensor]) -> Tensor:
-            share = levels[0]
-            variance = share * 0.25 + 1 - share
-            epsilon = (1 - share).sqrt() * (x - share.sqrt() * 2) / variance
-            return torch.cat([epsilon, torch.full_like(epsilon, -1)], -1)
-
-    distribution.mlp = Exact()  # type: ignore[assignment]
-    for solver, steps, tolerance in (("ancestral", 250, 0.02), ("ddim", 250, 0.02), ("ancestral", MAX_LEVEL, 0.02)):
-        sampling = CellSampling(cell_solver=solver, cell_steps=steps)  # type: ignore[arg-type]
-        x = distribution.sample(torch.zeros(1, 20_000, FEATURES), KeyedGenerator(Stream.SAMPLE, [(1,)]), sampling)
-        assert abs(float(x.mean()) - 2) < tolerance
-        assert abs(float(x.std()) - 0.5) < tolerance
-    sampling = CellSampling(cell_solver="ancestral", cell_steps=250, temperature=0.7)
-    assert (
-        float(distribution.sample(torch.zeros(1, 5000, 16), KeyedGenerator(Stream.SAMPLE, [(1,)]), sampling).std())
-        < 0.45
-    )
-
-
 def test_the_bound_is_the_divergence_of_two_normals() -> None:
     """Against the posterior q(x_s | x_t, x) of a Gaussian chain, conditioned by the general formula."""
     signal, before = torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
@@ -221,6 +166,10 @@ def test_levels_of_sampling() -> None:
         assert len(set(levels)) == steps
         assert (levels[0], levels[-1]) == (MAX_LEVEL, 0)
         assert levels == sorted(levels, reverse=True)
+    for steps in (1, 2, 8, 12, 100, MAX_LEVEL + 1):
+        levels = solver_levels(CellSampling(cell_solver="multistep", cell_steps=steps))
+        assert len(levels) == steps
+        assert all(MAX_LEVEL >= a > b >= 0 for a, b in zip(levels, levels[1:], strict=False))
     signal = cosine_signal(NUM_LEVELS)
     assert (np.diff(signal) < 0).all()
     assert 0.99 < signal[0] < 1
@@ -268,7 +217,7 @@ def test_plans_and_refusals() -> None:
         for wrong in (CellSampling(top_k=3), CellSampling(top_p=0.5)):
             with pytest.raises(ValueError, match="this model samples continuous tokens, not codes"):
                 distribution.plan(wrong)
-    with pytest.raises(ValueError, match="cell_solver: ddim given, but a FlowDistribution is drawn by euler or heun"):
+    with pytest.raises(ValueError, match="ddim given, but a FlowDistribution is drawn by multistep, euler or heun"):
         flow.plan(CellSampling(cell_solver="ddim"))
     with pytest.raises(ValueError, match="cell_steps: 5000 given, must be at most"):
         diffusion.plan(CellSampling(cell_steps=5000))

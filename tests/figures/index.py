@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.figures import results
 
-SETTINGS = [r"0\.3 million parameters"]
+SETTINGS = [r"0\.3 million parameters", r"the CPU build instead \(200 MB\)"]
 
 
 def figures() -> Iterator[str]:

@@ -8,6 +8,7 @@ from tests.figures.studies import arm, distance, gap, nats, probe, seconds
 SETTINGS = [
     r"LlamaGen-B, L, 3B: 26\.3, 13\.5, 9\.38|MAR-B, L, H: 3\.48, 2\.60, 2\.35|\|2\.70\|",  # FID of the papers
     "Apache-2.0",
+    r"the CPU build instead \(200 MB\)",  # a download of PyTorch
     "killed ten times",  # by a test
     r"Python 3\.11 or newer, PyTorch 2\.11 or newer",
 ]

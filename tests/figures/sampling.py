@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.figures import results, row
 
-SETTINGS = [r"0\.75, no guidance"]
+SETTINGS = [r"0\.75, no guidance", r"above 0 it must be at least 0\.0001"]
 ORDERS = ("raster", "random", "spiral", "confidence")
 MIB = 1 << 20
 

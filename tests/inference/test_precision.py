@@ -29,7 +29,7 @@ GRIDS = [pytest.param(CODES, id="codes"), pytest.param(VECTORS, id="vectors")]
 def test_half_precision_is_the_same_model_rounded(grid: GridSpec, dtype: torch.dtype) -> None:
     heptapod = small_model(grid)
     tokens, images = heptapod.generate_tokens([0, 1, 2], seed=3), heptapod.generate([0, 1, 2], seed=3, output="tensor")
-    nats = heptapod.negative_log_likelihood(images, [0, 1, 2])
+    nats = heptapod.negative_log_likelihood(images[:1], [0])
     assert heptapod.to(dtype) is heptapod
     assert (heptapod.model.dtype, heptapod.tokenizer.dtype) == (dtype, torch.float32)
     half = heptapod.generate_tokens([0, 1, 2], seed=3)
@@ -38,16 +38,16 @@ def test_half_precision_is_the_same_model_rounded(grid: GridSpec, dtype: torch.d
         assert (half == tokens).float().mean() > 0.9
     else:
         torch.testing.assert_close(half, tokens, atol=0.1, rtol=0.05)
-    torch.testing.assert_close(heptapod.negative_log_likelihood(images, [0, 1, 2]), nats, atol=0.05, rtol=0.01)
+    torch.testing.assert_close(heptapod.negative_log_likelihood(images[:1], [0]), nats, atol=0.05, rtol=0.01)
     edited = edit(heptapod, images[0], torch.arange(16 * 20).view(16, 20) > 160, labels=1)
     assert edited.kept_cells_identical
     assert ask_cell(heptapod, 3, 1, [0], half[0, :1]).tokens.dtype == tokens.dtype
-    assert heptapod.belief(0).width > 100
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("distribution", ["categorical", "diffusion", "flow"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("head", "distribution"), [*((head, "categorical") for head in HEADS), ("global", "diffusion"), ("local", "flow")]
+)
 def test_every_part_computes_in_half_precision(
     make_model: Callable[..., HeptapodModel], head: str, distribution: str, dtype: torch.dtype
 ) -> None:
@@ -108,16 +108,16 @@ def test_the_default_precision_of_torch_changes_nothing(
     first = small_model(grid)
     first.save_pretrained(tmp_path / "m")
     images = first.generate([0, 1], seed=1, output="tensor")
-    nats = first.negative_log_likelihood(images, [0, 1])
+    nats = first.negative_log_likelihood(images[:1], [0])
     asked = ask_cell(first, 3, 1)
     request.getfixturevalue("float64_default")
     second = Heptapod.from_pretrained(tmp_path / "m")
     assert torch.get_default_dtype() == torch.float64
     assert second.model.dtype == torch.float32
     assert torch.equal(second.generate([0, 1], seed=1, output="tensor"), images)
-    torch.testing.assert_close(second.negative_log_likelihood(images, [0, 1]), nats, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(second.negative_log_likelihood(images[:1], [0]), nats, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ask_cell(second, 3, 1).values, asked.values, atol=1e-4, rtol=1e-4)
-    assert second.belief(0).width > 100
+    assert second.belief(0, steps=2).width > 100
     second.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors", "tokenizer/model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "m" / name).read_bytes()
@@ -143,12 +143,18 @@ def test_wrapped_models_are_saved_without_their_wrappers(grid: GridSpec, tmp_pat
 # ---- Values that are not finite --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("part", ["token_embedding.weight", "head.blocks.0.mlp_norm.weight", "distribution"])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("grid", "part", "temperature"),
+    [
+        pytest.param(CODES, "token_embedding.weight", 0.0, id="codes-coldest"),
+        pytest.param(CODES, "distribution", 0.8, id="codes"),
+        pytest.param(VECTORS, "head.blocks.0.mlp_norm.weight", 0.0, id="vectors-coldest"),
+        pytest.param(VECTORS, "distribution", 0.8, id="vectors"),
+    ],
+)
 def test_spoiled_weights_generate_nothing(grid: GridSpec, part: str, temperature: float) -> None:
     heptapod = small_model(grid)
-    images = heptapod.generate([1], output="tensor")
+    images = heptapod.generate([1], steps=4, output="tensor")
     name = next(name for name, _ in heptapod.model.named_parameters() if name.startswith(part))
     with torch.no_grad():
         heptapod.model.get_parameter(name).fill_(torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -12,9 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from heptapod.distributed.errors import one_line, out_of_memory
 from heptapod.utils import files
-from heptapod.utils.files import TEMPORARY, LockedError, locked, read_tensors, write_tensors
+from heptapod.utils.files import (
+    TEMPORARY,
+    LockedError,
+    check_folder,
+    locked,
+    read_tensors,
+    write_atomically,
+    write_tensors,
+)
 from tests.distributed.launch import environment
+from tests.small import CODES, small_model
 
 
 def test_what_a_killed_writer_left_goes_when_the_file_is_written_anew(
@@ -129,3 +140,77 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
     assert [writer.communicate()[1] for writer in writers] == ["", ""]
     assert seen <= {"a" * 100_000, "b" * 100_000}
     assert list(path.parent.iterdir()) == [path]
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    for write in (
+        lambda: write_atomically(tmp_path / "a" / "b" / "c.txt", full_disk),
+        lambda: files.write_json(tmp_path / "a" / "b" / "c.txt", {"x": object()}),
+    ):
+        with pytest.raises((OSError, TypeError)) as error:
+            write()
+        assert list(tmp_path.iterdir()) == [], "folders that were made for it are gone"
+        if isinstance(error.value, OSError):
+            path = tmp_path / "a" / "b" / "c.txt"
+            assert one_line(error.value) == f"disk full while writing {path}; everything saved before is intact"
+
+
+def test_a_failed_export_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heptapod = small_model(CODES)
+    monkeypatch.setattr("heptapod.inference.pretrained.write_json", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        heptapod.save_pretrained(tmp_path / "new" / "model")
+    assert list(tmp_path.iterdir()) == []
+    kept = tmp_path / "old"
+    kept.mkdir()
+    (kept / "mine.txt").touch()
+    with pytest.raises(OSError, match="No space"):
+        heptapod.save_pretrained(kept)
+    assert (kept / "mine.txt").is_file()
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_folder(Path("new/inner"))
+    check_folder(tmp_path)
+    Path("file").touch()
+    for path, message in (
+        ("/", "out: / given, the root of the file system"),
+        ("/tmp/..", "out: /tmp/.. given, the root of the file system"),
+        ("file/inner", "out: file/inner given, but file is a file"),
+        ("x" * 5000, "out: xxx"),
+        ("a\0b", "out: a b given, no name of a folder"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
+            check_folder(Path(path))
+        assert len(str(error.value)) < 300
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match=r"^npz: new/inner given, but \. cannot be written to$"):
+        check_folder(Path("new/inner"), "npz")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{" * 1000, "1" * 5000, '"' + "\\x" * 1000, "\xff", "[]"])
+def test_json_that_is_damaged(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match="damaged") as error:
+        files.read_json(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200 + len(str(path))
+
+
+def test_memory_that_runs_out_is_one_line() -> None:
+    gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+    assert out_of_memory(gpu) == (
+        "out of memory: this does not fit in the GPU's memory, 20.00 GiB more were asked for; a smaller batch size or "
+        "model takes less"
+    )
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert "the memory of this machine, 1152921504606846976 bytes more" in str(out_of_memory(error.value))
+    assert out_of_memory(MemoryError()) is not None
+    assert out_of_memory(RuntimeError("shapes do not fit")) is None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+SIDE = 256
 COUNT = 1024
 """Images on which latents are measured."""
 
@@ -124,7 +125,7 @@ def import_published(
     source: tyro.conf.Positional[str],
     out: str,
     data: str | None = None,
-    image_size: Side = 256,
+    image_size: Side = SIDE,
     count: Count = COUNT,
     patch: Annotated[int, Field(ge=1, le=16)] = 1,
     seed: Seed = 0,
@@ -160,7 +161,16 @@ def import_published(
         if data is None:
             raise ValueError(f"data: none given, but the latents of {kind} must be measured on images; give --data")
         tokenizer.measure(_sample_images(data, image_size, count, seed))
-    elif given := [name for name, value in (("data", data), ("count", count != COUNT), ("seed", seed)) if value]:
+    elif given := [
+        name
+        for name, value in (
+            ("data", data),
+            ("count", count != COUNT),
+            ("seed", seed),
+            ("image_size", image_size != SIDE),
+        )
+        if value
+    ]:
         raise ValueError(f"{given[0]}: given, but {kind} has codes; there is nothing to measure")
     with atomic_folder(Path(out)) as folder:
         save_tokenizer(tokenizer, folder, {"imported_from": Path(source).name})

@@ -60,7 +60,7 @@ DISTRIBUTIONS = Registry(
 """Every cell distribution by kind."""
 
 
-Solver = Literal["ancestral", "ddim", "euler", "heun"]
+Solver = Literal["multistep", "ancestral", "ddim", "euler", "heun"]
 
 
 MIN_TEMPERATURE = 1e-4
@@ -78,16 +78,18 @@ class CellSampling:
     """How the token of a cell is sampled from its distribution."""
 
     temperature: Annotated[float, Field(ge=0, le=100), AfterValidator(_check_temperature)] = 1.0
-    """Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales the noise from which
-    continuous tokens are sampled. 0 takes the most likely code, or no noise; otherwise at least 0.0001."""
+    """Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales all noise from
+    which continuous tokens are sampled (the variance of a normal times its square). 0 takes the most likely code, or no
+    noise; otherwise at least 0.0001."""
     top_k: Annotated[int, Field(ge=1, le=MAX_CODES)] | None = None
     """Keep only the k most likely codes of each cell."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Keep only the smallest set of most likely codes with at least this total probability."""
     preset: Literal["default", "fast"] = "default"
-    """Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset: default loses no quality
-    that we could measure; fast takes no longer than the transformer (with the separable modulation)."""
+    """Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset. default: 12 steps of
+    multistep, within 2% of the learned spread; fast: 8, within 5%."""
     cell_solver: Solver | None = None
-    """Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's."""
+    """Solver of continuous tokens: multistep, or ancestral or ddim (diffusion), euler or heun (flow); unset takes the
+    preset's."""
     cell_steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Solver steps per continuous token; unset takes the preset's."""

@@ -335,7 +335,7 @@ def _labels(shard: Path, file: Any, label_column: str) -> Labels:
 
     try:
         return arrow_labels(file.read([label_column]).column(0), lambda row: f"{shard}[{row}]")
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{shard}: damaged column {label_column!r} ({str(error).splitlines()[0]})") from None
 
 

@@ -56,7 +56,7 @@ def out_of_memory(error: BaseException) -> str | None:
         where = "the memory of this machine"
     else:
         return None
-    asked = re.search(r"tried to allocate ([\d,.]+ ?\w*)", text)
+    asked = re.search(r"(?i)tried to allocate ([\d,.]+ ?\w*)", text)
     size = f", {asked[1]} more were asked for" if asked else ""
     return f"out of memory: this does not fit in {where}{size}; a smaller batch size or model takes less"
 

@@ -50,7 +50,10 @@ class ContinuousDistribution(CellDistribution):
     """Outputs of the MLP for each channel of a token."""
     has_likelihood = False
     uncertainty_name = "spread (standard deviation)"
-    presets: Mapping[Literal["default", "fast"], Preset]
+    presets: Mapping[Literal["default", "fast"], Preset] = {
+        "default": Preset("multistep", 12),
+        "fast": Preset("multistep", 8),
+    }
     solvers: Mapping[Solver, int]
     """The solvers and their default numbers of steps."""
     max_steps: int | None = None
@@ -160,9 +163,9 @@ class ContinuousDistribution(CellDistribution):
         preset = self.presets[sampling.preset]
         solver = sampling.cell_solver or preset.solver
         if solver not in self.solvers:
-            raise ValueError(
-                f"cell_solver: {solver} given, but a {type(self).__name__} is drawn by {' or '.join(self.solvers)}"
-            )
+            *others, last = self.solvers
+            allowed = f"{', '.join(others)} or {last}" if others else last
+            raise ValueError(f"cell_solver: {solver} given, but a {type(self).__name__} is drawn by {allowed}")
         steps = sampling.cell_steps or (preset.steps if solver == preset.solver else self.solvers[solver])
         if self.max_steps is not None and steps > self.max_steps:
             raise ValueError(f"cell_steps: {steps} given, must be at most {self.max_steps}")

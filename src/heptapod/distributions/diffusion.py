@@ -5,13 +5,16 @@ Shape legend: B images, M cells of an image, R noise levels, T noise levels of t
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling
 from heptapod.distributions.base import register_distribution, to_device
-from heptapod.distributions.continuous import ContinuousDistribution, Preset
+from heptapod.distributions.continuous import ContinuousDistribution
+from heptapod.distributions.multistep import multistep_angles, sample_multistep
 
 NUM_LEVELS = 1000
 MIN_SIGNAL = 1e-4
@@ -45,8 +48,7 @@ class DiffusionDistribution(ContinuousDistribution):
     """
 
     outputs_per_channel = 2  # noise and log-variance
-    presets = {"default": Preset("ddim", 12), "fast": Preset("ddim", 8)}
-    solvers = {"ancestral": 100, "ddim": 12}
+    solvers = {"multistep": 12, "ancestral": 100, "ddim": 12}
     max_steps = MAX_LEVEL + 1
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
@@ -67,13 +69,16 @@ class DiffusionDistribution(ContinuousDistribution):
 
     def _levels(self, sampling: CellSampling) -> list[float]:
         """See :meth:`ContinuousDistribution._levels`."""
-        return [level / NUM_LEVELS for level in respaced_levels(sampling.cell_steps or 1)]
+        return [level / NUM_LEVELS for level in solver_levels(sampling)]
 
     def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
-        """See :meth:`ContinuousDistribution._draw`; temperature scales the noise of every step (DDIM: the first)."""
-        levels = respaced_levels(sampling.cell_steps or 1)
+        """See :meth:`ContinuousDistribution._draw`; temperature scales all noise."""
+        noise = sampling.temperature * noise
+        levels = solver_levels(sampling)
+        if sampling.cell_solver == "multistep":
+            return self._draw_multistep(noise[0], condition, schedule, levels)
         signals = torch.cat([SIGNAL[levels], SIGNAL.new_ones(1)])
-        x = noise[0] * (sampling.temperature if sampling.cell_solver == "ddim" else 1.0)
+        x = noise[0]
         for i in range(len(levels)):
             step = Backwards(signals[i], signals[i + 1], torch.device("cpu"))  # scalars, which work on every device
             epsilon, interpolation = self.mlp(x, [part[i] for part in schedule], condition).chunk(2, -1)
@@ -82,8 +87,19 @@ class DiffusionDistribution(ContinuousDistribution):
                 continue
             x = step.mean(x, epsilon)
             if i + 1 < len(levels):
-                x = x + sampling.temperature * (step.log_variance(interpolation) / 2).exp() * noise[i + 1]
+                x = x + (step.log_variance(interpolation) / 2).exp() * noise[i + 1]
         return x
+
+    def _draw_multistep(
+        self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], levels: list[int]
+    ) -> Tensor:
+        angles = [math.acos(math.sqrt(SIGNAL[level])) for level in levels]
+
+        def denoise(x: Tensor, i: int) -> Tensor:
+            epsilon: Tensor = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
+            return (x - math.sin(angles[i]) * epsilon) / math.cos(angles[i])
+
+        return sample_multistep(noise, angles, denoise)
 
 
 class Backwards:
@@ -129,6 +145,19 @@ class Backwards:
         distance = (true_mean - mean).square() * (-log_variance).exp()
         kl = (log_variance - self.lower + (self.lower - log_variance).exp() + distance - 1) / 2
         return self.has_variance * kl
+
+
+def solver_levels(sampling: CellSampling) -> list[int]:
+    """Levels visited by the solver, descending."""
+    steps = sampling.cell_steps or 1
+    if sampling.cell_solver != "multistep":
+        return respaced_levels(steps)
+    angles = torch.tensor(multistep_angles(steps), dtype=torch.float64)
+    nearest = torch.searchsorted(SIGNAL.sqrt().arccos(), angles)
+    levels: list[int] = torch.minimum(nearest, MAX_LEVEL - torch.arange(steps)).tolist()
+    for i in range(steps - 2, -1, -1):  # of many steps each has a level of its own
+        levels[i] = max(levels[i], levels[i + 1] + 1)
+    return levels
 
 
 def respaced_levels(steps: int) -> list[int]:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling
 from heptapod.distributions.base import register_distribution, to_device
-from heptapod.distributions.continuous import ContinuousDistribution, Preset
+from heptapod.distributions.continuous import ContinuousDistribution
+from heptapod.distributions.multistep import multistep_angles, sample_multistep
 from heptapod.utils.random import KeyedGenerator
 
 EXACT_CHANNELS = 32
@@ -34,8 +35,7 @@ class FlowDistribution(ContinuousDistribution):
     """
 
     has_likelihood = True
-    presets = {"default": Preset("euler", 25), "fast": Preset("euler", 8)}
-    solvers = {"euler": 25, "heun": 25}
+    solvers = {"multistep": 12, "euler": 25, "heun": 25}
 
     def _losses(self, x: Tensor, noise: Tensor, quantiles: Tensor, condition: list[Tensor]) -> Tensor:
         """See :meth:`ContinuousDistribution._losses`."""
@@ -51,14 +51,18 @@ class FlowDistribution(ContinuousDistribution):
         return 1
 
     def _levels(self, sampling: CellSampling) -> list[float]:
-        """See :meth:`ContinuousDistribution._levels`: evenly from noise to token, both included."""
+        """See :meth:`ContinuousDistribution._levels`; euler, heun: evenly from noise to token, both included."""
+        if sampling.cell_solver == "multistep":
+            return [1 / (1 + 1 / math.tan(angle)) for angle in multistep_angles(sampling.cell_steps or 1)]
         return [float(level) for level in np.linspace(1, 0, (sampling.cell_steps or 0) + 1)]
 
     def _draw(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], sampling: CellSampling) -> Tensor:
         """See :meth:`ContinuousDistribution._draw`; temperature scales the initial noise."""
+        x = noise[0] * sampling.temperature
+        if sampling.cell_solver == "multistep":
+            return self._draw_multistep(x, condition, schedule)
         num_steps = len(schedule[0]) - 1
         step = -1 / num_steps
-        x = noise[0] * sampling.temperature
         for i in range(num_steps):
             velocity = self.mlp(x, [part[i] for part in schedule], condition)
             end = x + step * velocity
@@ -67,6 +71,17 @@ class FlowDistribution(ContinuousDistribution):
                 end = x + step / 2 * (velocity + end_velocity)
             x = end
         return x
+
+    def _draw_multistep(self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor]) -> Tensor:
+        angles = multistep_angles(len(schedule[0]))
+
+        def denoise(x: Tensor, i: int) -> Tensor:
+            noise_share, signal = math.sin(angles[i]), math.cos(angles[i])
+            x = x / (noise_share + signal)  # (1 − t) token + t noise
+            velocity: Tensor = self.mlp(x, [part[i] for part in schedule], condition)
+            return x - noise_share / (noise_share + signal) * velocity
+
+        return sample_multistep(noise, angles, denoise)
 
     @torch.no_grad()
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:

@@ -141,7 +141,8 @@ class Reference:
                 raise ValueError("the types of its tensors")
         except (KeyError, IndexError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: damaged reference ({error})") from None
-        reference = cls(**tensors, **vars(facts))
+        fields: dict[str, Any] = {**tensors, **vars(facts)}
+        reference = cls(**fields)
         if reference.sha256() != metadata.get("sha256"):
             raise ValueError(f"{path}: damaged reference, its content does not have the hash that it names")
         return reference

@@ -246,7 +246,7 @@ def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
         if f"{name}.npy" not in archive.namelist():
             return None
         try:
-            _checked_header(archive, name)
+            _checked_header(archive, name, is_read_at_once=True)
             with archive.open(f"{name}.npy") as entry:
                 array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
         except NPZ_ERRORS as error:
@@ -281,6 +281,8 @@ def _npz_labels(path: Path, setting: str, total: int) -> np.ndarray:
             shape, _, dtype = _checked_header(archive, "arr_1")
         except NPZ_ERRORS as error:
             raise ValueError(f"{setting}: {path}: arr_1 cannot be read ({error})") from None
+    if dtype.hasobject:
+        raise ValueError(f"{setting}: {path}: arr_1 cannot be read (it holds Python objects)")
     if shape != (total,) or dtype.kind not in "iu":  # before memory for it is allocated
         raise ValueError(wrong)
     labels = read_npz_entry(path, "arr_1")
@@ -326,7 +328,8 @@ def _npz_shape(path: Path, setting: str) -> tuple[int, int, int]:
         except NPZ_ERRORS as error:
             raise ValueError(f"{setting}: {path}: arr_0 cannot be read ({error})") from None
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1 or in_columns:
-        raise ValueError(f"{setting}: {path}: arr_0 must be (M, h, w, 3) uint8, it is {shape} {dtype}")
+        why = ", perhaps because the images have several sizes" if dtype.hasobject else ""
+        raise ValueError(f"{setting}: {path}: arr_0 must be (M, h, w, 3) uint8, it is {shape} {dtype}{why}")
     return shape[0], shape[1], shape[2]
 
 
@@ -339,16 +342,15 @@ def _open_npz(path: Path) -> zipfile.ZipFile:
         raise ValueError(f"{path}: not a readable npz file ({error})") from None
 
 
-def _checked_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _checked_header(
+    archive: zipfile.ZipFile, name: str, is_read_at_once: bool = False
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, order of the axes and dtype of an array; raises if the file cannot hold so many bytes."""
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as file:
         shape, in_columns, dtype = _read_header(file)
-    claimed = math.prod(shape) * dtype.itemsize
-    packed = Path(str(archive.filename)).stat().st_size
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, perhaps images of several sizes; save one array of one size")
-    if min(shape, default=0) < 0 or claimed > min(entry.file_size, MAX_RATIO * packed):
+    most = MAX_RATIO * Path(str(archive.filename)).stat().st_size
+    if math.prod(shape) * dtype.itemsize > (min(most, entry.file_size) if is_read_at_once else most):
         raise ValueError(f"its header claims {shape} {dtype}, which the file does not hold")
     return shape, in_columns, dtype
 

@@ -35,7 +35,6 @@ from heptapod.distributed import process_group
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import TEMPORARY, check_shapes, finish_folder, read_json, sha256, write_json
 from heptapod.utils.messages import shown
-from heptapod.utils.messages import shown
 from heptapod.utils.weights import plain_name
 
 logger = logging.getLogger(__name__)

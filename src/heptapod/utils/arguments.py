@@ -11,8 +11,10 @@ settings (a named size, say) therefore stay open, and every error is one line.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import io
 import keyword
 import re
 import typing
@@ -115,10 +117,18 @@ def _tyro(trees: list[Tree], command: str, words: list[str], about: str) -> tupl
     import tyro
 
     merged: Tree = {name: entry for tree in trees for name, entry in tree.items()}
-    parsed, unknown = tyro.cli(
-        _tyro_class("Options", merged), prog=f"heptapod {command}", description=about, args=words,
-        return_unknown_args=True, use_underscores=False, config=(tyro.conf.AvoidSubcommands,),
-    )  # fmt: skip
+    box = io.StringIO()  # of several lines, on standard error
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed, unknown = tyro.cli(
+                _tyro_class("Options", merged), prog=f"heptapod {command}", description=about, args=words,
+                return_unknown_args=True, use_underscores=False, config=(tyro.conf.AvoidSubcommands,),
+            )  # fmt: skip
+    except SystemExit as stop:
+        if not stop.code:  # the help is printed
+            raise
+        given = " ".join(words)
+        raise ValueError(f"arguments: {quoted(given)} not understood; see heptapod {command} --help") from None
     return dict(_given(parsed, "")), list(unknown)
 
 

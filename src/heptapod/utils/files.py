@@ -27,6 +27,8 @@ TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not finished."""
 LOCK = ".lock"
 """Name of the file that locks a folder; who has the lock is in a file next to it."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file or folder."""
 METADATA_KEY = "heptapod"
 """The one metadata key of our safetensors files; its value is JSON."""
 
@@ -262,19 +264,21 @@ def check_folder(path: Path, setting: str = "out") -> None:
     Raises:
         ValueError: if the path, or one above it, is a file or cannot be written to; if it is the root of the disk.
     """
-    if path.resolve() == Path(path.resolve().anchor):
+    try:
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+            raise ValueError(f"a name is longer than {LONGEST_NAME} bytes")
+        is_root = path.resolve() == Path(path.resolve().anchor)
+        folder = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)), Path())
+        is_folder = folder.is_dir()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{setting}: {shown(str(path))} given, no name of a folder ({reason})") from None
+    if is_root:
         raise ValueError(f"{setting}: {shown(str(path))} given, the root of the file system; name a folder below it")
-    for folder in (path, *path.parents):
-        try:
-            exists, is_folder = os.path.lexists(folder), folder.is_dir()
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{setting}: {shown(str(path))} given, no name of a folder ({error})") from None
-        if exists and not is_folder:
-            raise ValueError(f"{setting}: {path} given, but {folder} is a file; a folder is needed")
-        if exists:
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise ValueError(f"{setting}: {path} given, but {folder} cannot be written to")
-            return
+    if not is_folder:
+        raise ValueError(f"{setting}: {path} given, but {folder} is a file; a folder is needed")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{setting}: {path} given, but {folder} cannot be written to")
 
 
 class LockedError(ValueError):

@@ -65,8 +65,7 @@ def _notes(source: Any) -> Iterator[Any]:
 
 def nearest(key: str, known: Sequence[str]) -> str:
     """A hint at the name that was meant: "; did you mean ...?", or nothing."""
-    last = key.rpartition(".")[2]
+    last, known = key.rpartition(".")[2], [other for other in known if other != key]
     near = [other for other in known if other.endswith(f".{key}")] or difflib.get_close_matches(key, known, 1, 0.5)
     near = near or [other for other in known if other.rpartition(".")[2] == last]
-    near = [other for other in near if other != key]
     return f"; did you mean {near[0]!r}?" if near else ""

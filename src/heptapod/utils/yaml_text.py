@@ -13,12 +13,18 @@ from typing import Any
 
 import yaml
 
-from heptapod.utils.messages import shown
+from heptapod.utils.messages import quoted, shown
 
 MAX_BYTES = 1 << 20
 """Size of a file, at most."""
 MAX_DEPTH = 32
 """Mappings and lists within each other, at most."""
+MAX_DIGITS = 1000
+"""Characters of a number, at most."""
+
+
+def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, problem, mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,48 +34,35 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuses aliases, which can stand for more than memory holds, and deep nesting."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        mark: Any = event.start_mark
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, f"*{shown(event.anchor, 20)} is an alias, which settings do not take: write the value out",
-                mark,
-            )  # fmt: skip
+            name = shown(event.anchor, 20)
+            raise _refusal(f"*{name} is an alias, which settings do not take: write the value out", event.start_mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(
-                None, None, f"more than {MAX_DEPTH} levels of nesting", mark
-            )  # fmt: skip
+            raise _refusal(f"more than {MAX_DEPTH} levels of nesting", event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuses a name that is given twice, or that is no text."""
-        seen: dict[Hashable, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a name must be text", key.start_mark)
-            name, line = self.construct_object(key), key.start_mark.line + 1
+            name = self.construct_object(key) if isinstance(key, yaml.ScalarNode) else None
             if not isinstance(name, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the name {shown(key.value, 40)} must be text, such as {shown(key.value, 40)!r}",
-                    key.start_mark,
-                )  # fmt: skip
-            if name in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{shown(name, 40)!r} is given twice, first in line {seen[name]}", key.start_mark
-                )
-            seen[name] = line
+                given = f", such as {shown(key.value, 40)!r}" if isinstance(key, yaml.ScalarNode) else ""
+                raise _refusal(f"a name must be text{given}", key.start_mark)
+            if name in lines:
+                raise _refusal(f"{quoted(name, 40)} is given twice, first in line {lines[name]}", key.start_mark)
+            lines[name] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
     def whole_number(self, node: yaml.ScalarNode) -> int:
-        """An integer; also of more digits than Python converts."""
+        """An integer, of no more digits than Python converts."""
         text = str(self.construct_scalar(node)).replace("_", "")
-        if len(text) > 1000:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a number of {len(text):,} characters", node.start_mark
-            )
+        if len(text) > MAX_DIGITS:
+            raise _refusal(f"a number of {len(text):,} characters", node.start_mark)
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
     def number(self, node: yaml.ScalarNode) -> float:
@@ -79,8 +72,15 @@ class _Loader(yaml.SafeLoader):
         ))  # fmt: skip
 
 
-_Loader.yaml_implicit_resolvers = {}
-for tag, pattern, first in (
+class _Dumper(yaml.SafeDumper):
+    """Writes every value out, and quotes text that any version of YAML reads as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always."""
+        return True
+
+
+SCALARS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
@@ -89,18 +89,14 @@ for tag, pattern, first in (
         r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+0123456789.",
     ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
+)
+"""What is no text: type, pattern and first characters."""
+_Loader.yaml_implicit_resolvers = {}
+for tag, pattern, first in SCALARS:
+    for cls in (_Loader, _Dumper):
+        cls.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes every value out."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Always."""
-        return True
 
 
 def parse_yaml(text: str) -> Any:

@@ -31,16 +31,16 @@ export interface CellAnswer {
 
 /** How one cell is sampled; a field that is left out is as the model was saved. There is no guidance. */
 export interface CellOptions {
-  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales the noise from which continuous tokens are sampled. */
+  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). */
   temperature?: number | null;
   /** Keep only the k most likely codes of each cell. */
   top_k?: number | null;
   /** Keep only the smallest set of most likely codes with at least this total probability. */
   top_p?: number | null;
-  /** Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset: default loses no quality that we could measure; fast takes no longer than the transformer (with the separable modulation). */
+  /** Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset. default: 12 steps of multistep, within 2% of the learned spread; fast: 8, within 5%. */
   preset?: "default" | "fast" | null;
-  /** Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's. */
-  cell_solver?: "ancestral" | "ddim" | "euler" | "heun" | null;
+  /** Solver of continuous tokens: multistep, or ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's. */
+  cell_solver?: "multistep" | "ancestral" | "ddim" | "euler" | "heun" | null;
   /** Solver steps per continuous token; unset takes the preset's. */
   cell_steps?: number | null;
 }
@@ -245,7 +245,7 @@ export interface SamplingConfig {
   top_k?: number | null;
   top_p?: number | null;
   preset?: "default" | "fast";
-  cell_solver?: "ancestral" | "ddim" | "euler" | "heun" | null;
+  cell_solver?: "multistep" | "ancestral" | "ddim" | "euler" | "heun" | null;
   cell_steps?: number | null;
   /** Only for a global head: keep the states of read cells between steps instead of recomputing them. Faster, but not the exact prediction. */
   approximate_head?: boolean;
@@ -259,16 +259,16 @@ export interface SamplingOptions {
   token_order?: "raster" | "random" | "spiral" | "confidence" | null;
   /** Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid. */
   schedule?: "cosine" | "constant" | number[] | null;
-  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales the noise from which continuous tokens are sampled. */
+  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). */
   temperature?: number | null;
   /** Keep only the k most likely codes of each cell. */
   top_k?: number | null;
   /** Keep only the smallest set of most likely codes with at least this total probability. */
   top_p?: number | null;
-  /** Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset: default loses no quality that we could measure; fast takes no longer than the transformer (with the separable modulation). */
+  /** Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset. default: 12 steps of multistep, within 2% of the learned spread; fast: 8, within 5%. */
   preset?: "default" | "fast" | null;
-  /** Solver of continuous tokens: ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's. */
-  cell_solver?: "ancestral" | "ddim" | "euler" | "heun" | null;
+  /** Solver of continuous tokens: multistep, or ancestral or ddim (diffusion), euler or heun (flow); unset takes the preset's. */
+  cell_solver?: "multistep" | "ancestral" | "ddim" | "euler" | "heun" | null;
   /** Solver steps per continuous token; unset takes the preset's. */
   cell_steps?: number | null;
   /** Only for a global head: keep the states of read cells between steps instead of recomputing them. Faster, but not the exact prediction. */

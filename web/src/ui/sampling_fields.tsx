@@ -83,7 +83,7 @@ export function SamplingFields({ form, model, limits, cells, problems = {}, chan
               <SelectField
                 label="Cell solver"
                 {...bind("cell_solver")}
-                options={withDefault(model, "cell_solver", ["ancestral", "ddim", "euler", "heun"])}
+                options={withDefault(model, "cell_solver", ["multistep", "ancestral", "ddim", "euler", "heun"])}
               />
               <NumberField label="Cell steps" {...number("cell_steps")} min={1} max={limits.cell_steps} step={1} />
             </>
