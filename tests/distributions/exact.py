@@ -69,8 +69,10 @@ class ExactMLP(nn.Module):
 
 
 def exact_distribution(kind: str, truth: Normals) -> ContinuousDistribution:
-    """The distribution as it is built where nothing but its kind is set, with an exact network."""
-    distribution = build_distribution(DistributionConfig(kind), FEATURES, channels=truth.means.shape[1])
+    """The distribution as it is built where nothing but its kind is set, with an exact network instead of its MLP."""
+    distribution = build_distribution(
+        DistributionConfig(kind, mlp_depth=1, mlp_width=8), FEATURES, channels=truth.means.shape[1]
+    )
     assert isinstance(distribution, ContinuousDistribution)
     distribution.mlp = ExactMLP(kind, truth)  # type: ignore[assignment]
     return distribution
