@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo test test-rest test-all lint bench web docs clean
+# Whose turn it is among the nightly tests: the number of commits, or of days where this is no clone.
+TURN ?= $(shell git rev-list --count HEAD 2> /dev/null || expr $$(date +%s) / 86400)
+
+.PHONY: demo test test-rest test-nightly test-all lint bench web docs clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo
@@ -13,11 +16,16 @@ demo: $(VENV)/.demo
 
 # The quick tests, at most 8 minutes on two idle cores: enough to trust a change.
 test: $(VENV)/.dev
-	$(PYTEST) -m "not extended" --cov --cov-report=
+	$(PYTEST) -m "not extended and not nightly" --cov --cov-report=
 
-# The others (tests/extended.py lists them), and the coverage of both parts: run it after `make test`.
+# The others (tests/extended.py lists them), one of the nightly ones by turns, and the coverage of both parts: run it
+# after `make test`.
 test-rest: $(VENV)/.dev
-	$(PYTEST) -m extended --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=85
+	$(PYTEST) -m "extended or nightly" --turn $(TURN) --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=85
+
+# Trainings of one to three minutes each on one core.
+test-nightly: $(VENV)/.dev
+	$(PYTEST) -m nightly
 
 test-all: test test-rest
 

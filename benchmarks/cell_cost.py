@@ -25,8 +25,8 @@ import tyro
 from record import provenance
 from torch import Tensor
 
+from heptapod.configs.distributions import Solver
 from heptapod.distributions import CellDistribution, DistributionConfig
-from heptapod.distributions.base import Solver
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig

@@ -19,9 +19,10 @@ import torch
 import tyro
 from torch import Tensor
 
+from heptapod.configs.evaluation import FEATURES_KEPT
 from heptapod.evaluation.features import EfficientNetLite0Features
 from heptapod.evaluation.generation import evaluate_images
-from heptapod.evaluation.reference import FEATURES_KEPT, make_reference
+from heptapod.evaluation.reference import make_reference
 from heptapod.evaluation.streams import open_images, write_npz
 from heptapod.tools.bench.results import hardware
 from heptapod.utils.files import write_json

@@ -13,7 +13,7 @@ from heptapod.distributions import DistributionConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
-from tests.extended import EXTENDED
+from tests.extended import EXTENDED, NIGHTLY, nightly_of
 
 HEADS = ["global", "local", "cross", "next_token"]
 ORDERS = ["raster", "random", "mixed"]
@@ -28,9 +28,20 @@ torch.set_num_threads(int(os.environ.get("HEPTAPOD_TEST_THREADS", os.environ.get
 STALE = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--turn", type=int, metavar="N", help="of the nightly tests, only the entry whose turn N is")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    turn = config.getoption("turn")
+    return [] if turn is None else [f"nightly test of turn {turn}: {nightly_of(turn)}"]
+
+
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the tests of the table; notes the entries that name no test of the collected files."""
+    turn = config.getoption("turn")
+    skipped = set() if turn is None else {*NIGHTLY} - {nightly_of(turn)}
     files, seen = set(), set()
     for item in items:
         case = item.nodeid
@@ -39,8 +50,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seen |= names
         if names & EXTENDED:
             item.add_marker("extended")
+        if names & {*NIGHTLY}:
+            item.add_marker("nightly")
+    items[:] = [item for item in items if item.nodeid not in skipped]
     whole = not any("::" in argument for argument in config.args)
-    config.stash[STALE] = sorted(entry for entry in EXTENDED - seen if whole and entry.partition("::")[0] in files)
+    config.stash[STALE] = sorted(
+        entry for entry in {*EXTENDED, *NIGHTLY} - seen if whole and entry.partition("::")[0] in files
+    )
 
 
 def randomized(model: HeptapodModel, seed: int = 0) -> HeptapodModel:

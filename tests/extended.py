@@ -1,15 +1,13 @@
-"""The tests that `make test` leaves to `make test-rest`; together the two run every test.
+"""The tests that `make test` leaves to `make test-rest`, and the nightly ones; all together are every test.
 
-An entry is a file, a test, or one case of a test. `tests/conftest.py` marks what the entries name with `extended`, and
-`tests/test_suite.py` fails where an entry names nothing.
+An entry is a file, a test, or one case of a test. `tests/conftest.py` marks what the entries name with `extended` or
+`nightly`, and `tests/test_suite.py` fails where an entry names nothing.
 """
 
 EXTENDED = frozenset(
     {
-        # Models trained until they match an exact distribution. Quick: the lattice, with the cross head.
-        "tests/distributions/test_continuous.py::test_learns_a_mixture",
+        # Models trained until they match an exact distribution.
         "tests/invariants/test_ising.py::test_learns_the_exact_distribution",
-        "tests/invariants/test_lattice.py::test_learns_the_exact_conditionals[global-short]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[fsq]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[vae]",
         # Runs that are killed, cut off or out of disk space. Quick: one exact resume per task.
@@ -17,6 +15,13 @@ EXTENDED = frozenset(
         "tests/distributed/test_torchrun.py",
         "tests/training/test_disk_full.py",
         "tests/training/test_kill.py",
+        # Precision, resuming and published files. Quick: bfloat16, codes, more steps, every form of a folder.
+        "tests/inference/test_precision.py::test_half_precision_is_the_same_model_rounded[vectors-dtype1]",
+        "tests/inference/test_precision.py::test_the_default_precision_of_torch_changes_nothing[vectors]",
+        "tests/tokenizers/test_published_files.py::test_an_autoencoder_in_half_precision_shards",
+        "tests/training/test_resume.py::test_a_cosine_that_becomes_longer_is_said",
+        "tests/training/test_resume.py::test_a_tokenizer_trains_on_until_a_model_is_trained_on_its_tokens",
+        "tests/training/test_resume.py::test_another_tokenizer_by_another_path_is_refused",
         # Several processes. Quick: DDP and FSDP2 against one process, evaluation on two ranks.
         "tests/cli/test_tokenize_processes.py",
         "tests/inference/test_pipeline.py::test_two_processes_draw_the_images_of_one",
@@ -64,3 +69,18 @@ EXTENDED = frozenset(
         "tests/test_package.py",
     }
 )
+
+NIGHTLY = (
+    # Trainings of one to three minutes on one core. `make test-rest` runs one entry by turns, `make test-nightly` all.
+    "tests/distributions/test_continuous.py::test_learns_a_mixture[diffusion-2]",
+    "tests/invariants/test_lattice.py::test_learns_the_exact_conditionals[cross]",
+    "tests/distributions/test_continuous.py::test_learns_a_mixture[flow-16]",
+    "tests/distributions/test_continuous.py::test_learns_a_mixture[diffusion-16]",
+    "tests/invariants/test_lattice.py::test_learns_the_exact_conditionals[global]",
+    "tests/distributions/test_continuous.py::test_learns_a_mixture[flow-2]",
+)
+
+
+def nightly_of(turn: int) -> str:
+    """The entry of the nightly tests whose turn it is."""
+    return NIGHTLY[turn % len(NIGHTLY)]

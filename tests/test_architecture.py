@@ -14,6 +14,7 @@ PACKAGE = Path(heptapod.__file__).parent
 LAYERS = (
     "distributed",
     "utils",
+    "configs",
     "grid",
     "nn",
     "tokenizers",

@@ -249,7 +249,7 @@ def test_subclasses_of_flow_and_local_head_receive_their_settings() -> None:
     code = (
         "import heptapod\n"
         "from heptapod.distributions.flow import FlowDistribution\n"
-        "from heptapod.models.config import HeadConfig\n"
+        "from heptapod.configs.models import HeadConfig\n"
         "from heptapod.models.heads import LocalHead\n"
         "from heptapod.models.heptapod import build_model\n"
         "@heptapod.settings\n"

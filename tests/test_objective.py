@@ -5,16 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import build_model
-from heptapod.objective import (
-    ObjectiveConfig,
-    draw_supervision,
-    drop_labels,
-    next_cell_supervision,
-    objective_loss,
-)
+from heptapod.objective import draw_supervision, drop_labels, next_cell_supervision, objective_loss
 
 H, W = 3, 4
 N = H * W

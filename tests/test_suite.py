@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from heptapod.cli.app import COMMANDS
 from tests.conftest import STALE
-from tests.extended import EXTENDED
+from tests.extended import EXTENDED, NIGHTLY, nightly_of
 from tests.test_docs import commands
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_every_entry_of_the_table_names_a_test(request: pytest.FixtureRequest) -> None:
-    missing = sorted(entry for entry in EXTENDED if not (ROOT / entry.partition("::")[0]).is_file())
+    missing = sorted(entry for entry in {*EXTENDED, *NIGHTLY} if not (ROOT / entry.partition("::")[0]).is_file())
     assert missing + request.config.stash[STALE] == []
+
+
+def test_every_nightly_test_has_its_turn() -> None:
+    assert {nightly_of(turn) for turn in range(1000, 1000 + len(NIGHTLY))} == set(NIGHTLY)
+    assert not EXTENDED & set(NIGHTLY)
+
+
+@pytest.mark.parametrize("turn", [0, 5])
+def test_a_turn_selects_one_nightly_test(turn: int, pytestconfig: pytest.Config) -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "nightly"]
+    files = sorted({entry.partition("::")[0] for entry in NIGHTLY})
+    done = subprocess.run([*command, f"--turn={turn}", *files], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if "::" in line] == [nightly_of(turn)]
 
 
 def test_make_test_runs_every_command() -> None:

@@ -6,17 +6,12 @@ Shape legend: B batch, N cells, k cells of a part, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-TokenOrder = Literal["raster", "random", "mixed"]
-"""The order in which a model reads the cells of the grid; mixed draws raster or random for each image."""
-
-
-MAX_CELLS = 1 << 16
-"""The most cells that a grid may have."""
+from heptapod.configs.grid import MAX_CELLS, MAX_CHANNELS, MAX_CODES
+from heptapod.utils.messages import shown
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,12 @@ class GridSpec:
     """C: tokens are continuous, with C channels; 0 for codes."""
 
     def __post_init__(self) -> None:
+        for name, least, most in (
+            *(("height", 1, MAX_CELLS), ("width", 1, MAX_CELLS)),
+            *(("vocabulary_size", 0, MAX_CODES), ("channels", 0, MAX_CHANNELS)),
+        ):
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name}: {shown(value)} given, must be at least {least} and at most {most:,}")
         if (self.vocabulary_size > 0) == (self.channels > 0):
             raise ValueError(
                 f"vocabulary_size: {self.vocabulary_size} and channels: {self.channels} given, one of them must be "

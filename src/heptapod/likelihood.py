@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from heptapod.grid import GridSpec, TokenOrder, tokens_at
+from heptapod.configs.grid import TokenOrder
+from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import Supervision, draw_token_order, next_cell_supervision, objective_loss
 from heptapod.tokenizers.base import Tokenizer
@@ -17,6 +18,7 @@ from heptapod.tokenizers.encode import decode_pixels
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream
+from heptapod.utils.weights import non_finite_error
 
 READABLE_IN: dict[TokenOrder, tuple[TokenOrder, ...]] = {
     "raster": ("raster",),
@@ -61,7 +63,8 @@ def negative_log_likelihood(
         (M,) float32 on the CPU.
 
     Raises:
-        ValueError: if the model's distribution has no likelihood, or for several raster orders: there is only one.
+        ValueError: if the model's distribution has no likelihood, for several raster orders: there is only one, or if
+            a result is not finite.
     """
     check_likelihood(model, token_order, orders, batch_size)
     title = f"likelihood of {len(tokens):,} images"
@@ -70,6 +73,11 @@ def negative_log_likelihood(
             _by_batch(model, tokens, labels, token_order, numbers, batch_size, _next_cell_nats, (seed, k), bar)
             for k in range(orders)
         ]
+    valid = torch.stack(each).isfinite().all(0)
+    if not valid.all():
+        row = int((~valid).nonzero()[0])
+        number = row if numbers is None else int(numbers[row])
+        raise non_finite_error(f"likelihood: the model's of image {number} is", model, model.dtype)
     if orders == 1:
         return each[0]
     N = tokens.shape[1]

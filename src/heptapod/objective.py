@@ -11,31 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.configs.grid import TokenOrder
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator, Stream
-
-
-@settings
-class ObjectiveConfig:
-    """Token order and supervision density."""
-
-    token_order: TokenOrder = "raster"
-    """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
-    prefixes_per_image: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
-    """S: random prefixes supervised per image and step, or all of them."""
-    targets_per_prefix: Annotated[int, Field(ge=1)] | Literal["all"] = 3
-    """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread."""
-    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Probability of training an image without its label."""
 
 
 @dataclass

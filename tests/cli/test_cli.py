@@ -343,10 +343,10 @@ def test_embedding_code_sees_no_output(tmp_path: Path, capfd: pytest.CaptureFixt
         (["info", "x", "--verifi"], "unknown setting 'verifi'; did you mean 'verify'?"),
         (["tokenize", "x", "--data", "y"], "out: none given; --out is required"),
         (["tokenize", "x", "y", "--data", "y", "--out", "z"], "unexpected argument 'y'"),
-        (["train", "demo", "--train.beta1", "1"], "train.beta1: 1.0 given, must be below 1"),
+        (["train", "demo", "--train.beta1", "1"], "train.beta1: 1.0 given, must be at least 0 and below 1"),
         (
             ["train", "demo", "--objective.targets-per-prefix", "0"],
-            "objective.targets_per_prefix: 0 given, must be at least 1 or 'all'",
+            "objective.targets_per_prefix: 0 given, must be at least 1 and at most 65,536 or 'all'",
         ),
     ],
 )
@@ -359,9 +359,9 @@ def test_arguments_without_effect_or_out_of_range(
 def test_help_shows_limits_and_dashes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "demo", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--train.batch-size INT Images per optimizer step. (at least 1; default: 64)" in text
+    assert "--train.batch-size INT Images per optimizer step. (at least 1 and at most 1,048,576; default: 64)" in text
     assert "--train.ema-decay FLOAT" in text
-    assert "(at least 0, below 1; default: 0.995)" in text
+    assert "(at least 0 and below 1; default: 0.995)" in text
     assert main(["train-tokenizer", "demo", "--help"]) == 0
     text = capsys.readouterr().out
     assert "--tokenizer.train.steps" in text

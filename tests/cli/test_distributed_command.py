@@ -127,8 +127,7 @@ def alone(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         return CallableFeatures("colors", 6, colors, lambda features: features[:, :4] * 9, 4)
 
     monkeypatch.chdir(place)
-    monkeypatch.setattr("heptapod.cli.evaluate.open_extractor", extractor)
-    monkeypatch.setattr("heptapod.cli.reference.open_extractor", extractor)
+    monkeypatch.setattr("heptapod.evaluation.features.open_extractor", extractor)
     monkeypatch.setattr("heptapod.utils.logging.SECONDS_BETWEEN_LINES", 0)
 
     def run(name: str) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from heptapod import Heptapod
 from heptapod.cli import main
-from heptapod.data.images import to_rgb
+from heptapod.data.decoding import to_rgb
 from heptapod.grid import GridSpec
 from heptapod.models import HeptapodModel
 from heptapod.tokenizers import VQConfig, build_tokenizer

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from heptapod import Heptapod
 from heptapod.cli import main
-from heptapod.data.images import DataConfig, decode
+from heptapod.configs.data import DataConfig
+from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures, FeatureExtractor
 from heptapod.evaluation.reference import Reference
@@ -49,8 +50,7 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def fake(inception: str | None, device: str) -> FeatureExtractor:
         return CallableFeatures("colors", 6, function, lambda features: features[:, :4] * 9, 4)
 
-    monkeypatch.setattr("heptapod.cli.evaluate.open_extractor", fake)
-    monkeypatch.setattr("heptapod.cli.reference.open_extractor", fake)
+    monkeypatch.setattr("heptapod.evaluation.features.open_extractor", fake)
     return seen
 
 

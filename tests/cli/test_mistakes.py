@@ -7,10 +7,32 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from heptapod.cli import main
+from heptapod.distributed.errors import one_line
 from tests.cli.test_cli import fails_without_writing
 
 MISTAKES = [
     (["paint"], "unknown command 'paint'"),
+    (["trian", "demo"], "unknown command 'trian'; did you mean 'train'?"),
+    (["train", "demo", "--data", "a", "b"], "unexpected argument 'b': --data takes one value, and 'a' is it"),
+    (["sample", "m", "--cfg-scale", "3"], "unknown setting 'cfg_scale': there is no guidance"),
+    (["train", "demo", "--sampling.guidance_scale", "3"], "unknown setting 'sampling.guidance_scale': there is no"),
+    (["train", "demo", "--seed", "1:30"], "seed: '1:30' given; input should be a valid integer"),
+    (["train", "demo", "--data", "even", "--out", "/"], "out: / given, the root of the file system"),
+    (["train", "demo", "--train.learning_rate", "nan"], "train.learning_rate: 'nan' given; input should be a valid"),
+    (["train", "demo", "--tokenizer.model.latent_channels", "3"], "latent_channels': it belongs to kind vae"),
+    (["train", "demo", "--data", "even", "--model.width", "65536", "--model.depth", "512"], "which needs at least"),
+    (["train", "demo", "--data", "even", "--tokenizer.model.width", "16384"], "which needs at least"),
+    (["train", "demo", "--data", "even", "--train.batch-size", "1048576"], "which needs at least"),
+    (
+        ["tokenize", "m", "--data", "even", "--out", "c", "--crop-scale", "2"],
+        "crop_scale: 2.0 given, but with",
+    ),
+    (
+        ["sample", "m", "--count", "99999999999999999999"],
+        "count: 99999999999999999999 given, must be at least 1",
+    ),
+    (["sample", "m", "--out", "mine.yaml/x.png"], "out: mine.yaml given, but mine.yaml is a file"),
     (["train", "demmo"], "recipe: demmo is neither a file nor one of"),
     (["train", "--out", "x"], "a recipe comes first"),
     (["train", "demo", "--data", "missing"], "data.path: missing does not exist"),
@@ -33,7 +55,7 @@ MISTAKES = [
     (["sample", "missing"], "missing: no such folder"),
     (["sample", "empty"], "empty: no model there"),
     (["info", "missing"], "missing: no such file or folder"),
-    (["info", "empty"], "empty: neither a model, a tokenizer, a cache, a run nor a checkpoint"),
+    (["info", "empty"], "empty: neither a model, a tokenizer, a cache, a run, a checkpoint nor a set of images"),
     (["plan", "--gpus", "4"], "a recipe comes first"),
     (["plan", "nothing"], "recipe: nothing is neither a file nor one of"),
     (["plan", "demo", "--gpu", "h1000"], "gpu: h1000 given, must be one of a100-40"),
@@ -80,3 +102,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_mistakes(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     fails_without_writing(capsys, arguments, message, place)
+
+
+def test_a_machine_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heptapod.cli.app.importlib.util.find_spec", lambda _: None)
+    assert main(["info", "x"]) == 2
+    assert "PyTorch is not installed: pip install torch --index-url" in capsys.readouterr().err
+
+
+def test_a_message_is_no_longer_than_a_few_lines() -> None:
+    text = one_line(ValueError("first words " + "x" * 100_000 + " last words"))
+    assert len(text) <= 600
+    assert text.startswith("first words")
+    assert text.endswith("last words")

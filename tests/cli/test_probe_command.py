@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from heptapod.cli import main
-from heptapod.utils.config import read_yaml
+from heptapod.training.folder import chosen_on
 from heptapod.utils.files import read_json, write_json
+from heptapod.utils.yaml_text import read_yaml
 from tests.cli.test_cli import TINY, fails
 from tests.conftest import write_classes
 
@@ -106,9 +109,9 @@ def test_refusals(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     write_classes(tmp_path / "few", 4)
     refused("training image(s) of the class", data=tmp_path / "few")
     write_classes(tmp_path / "one", 40)
-    for file in (tmp_path / "one" / "light").iterdir():
-        file.unlink()
+    shutil.rmtree(tmp_path / "one" / "light")
     refused("all images are of the class dark; a probe needs two", data=tmp_path / "one")
+    (tmp_path / "one" / "dark").rename(tmp_path / "one" / "gray")
     refused("has other classes than", "--test_data", str(tmp_path / "one"))
 
 
@@ -170,3 +173,31 @@ def test_probes_during_training_change_no_weight(
     fails(capsys, few, "probe.images: ")
     fails(capsys, [*trained, "--probe.images", "-1"], "probe.images: -1 given, must be at least 0")
     assert not (tmp_path / "never").exists()
+
+
+def test_images_that_chose_the_weights_are_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For the best weights of a run; not for the last ones, which nothing chose."""
+    images, out = str(place / "images"), tmp_path / "out"
+    chosen = {"path": images, "held_out_images": 15}
+
+    def measured(model: Path, *arguments: str) -> tuple[Any, bool]:
+        common = ["--data", images, "--token_order", "raster", "--count", "4", "--out", str(out)]
+        assert main(["likelihood", str(model), *common, *arguments]) == 0
+        return read_json(out / "likelihood.json")["model"][
+            "chosen_on"
+        ], "chose these weights" in capsys.readouterr().err
+
+    assert measured(place / "run") == (chosen, True)
+    assert measured(place / "run", "--split", "train") == (chosen, False), "reported, but these are other images"
+    assert measured(place / "run" / "last") == (None, False)
+
+
+def test_images_that_chose_the_weights_are_recognized_by_content(place: Path) -> None:
+    held_out = read_json(place / "run" / "data.json")["sha256"][64:]
+    with pytest.warns(UserWarning, match="chose these weights"):
+        assert chosen_on(place / "run" / "best", "moved", held_out) is not None
+    with warnings.catch_warnings(action="error"):
+        assert chosen_on(place / "run" / "best", "moved", "0" * 64) is not None
+        assert chosen_on(place / "run" / "last", "moved", held_out) is None

@@ -48,10 +48,17 @@ def test_beyond_this_machine_a_token_is_made_up_and_asked_for(model: Path) -> No
     [
         ([], "models: none given"),
         (["nowhere"], "nowhere: no such folder"),
-        (["m", "--port", "70000"], "port: 70000 given, must be between 0 and 65535"),
+        (["m", "--port", "70000"], "port: 70000 given, must be at least 0 and at most 65,535"),
         (["m", "--token", "short"], "token: must have at least 8 characters"),
         (["m", "--max_count", "0"], "max_count: 0 given, must be at least 1"),
-        (["m", "--max_upload_megapixels", "200"], "max_upload_megapixels: 200 given, Pillow opens nothing above 178"),
+        (
+            ["m", "--max_upload_megapixels", "200"],
+            "max_upload_megapixels: 200 given, must be at least 1 and",
+        ),
+        (
+            ["m", "--host", "0.0.0.0", "--port", "0", "--allow_host", "x.org"],
+            "allow_host: x.org given, but",
+        ),
         (["m", "--max_waiting", "-1"], "max_waiting: -1 given, must be at least 1"),
         (["m", "--host", "nowhere.invalid"], "host: nowhere.invalid given, which is no address of this machine"),
         (["m", "--host", "203.0.113.1"], "host: 203.0.113.1 given, which is no address of this machine"),

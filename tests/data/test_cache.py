@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from heptapod.data import DataConfig, encode_images, load_images
 from heptapod.data.cache import CacheConfig, is_cache, load_tokens, open_cache, shard_path, verify_cache
 from heptapod.data.cache_picture import contact_sheet, token_statistics
 from heptapod.data.cache_writer import CacheWriter
-from heptapod.data.images import to_crops
+from heptapod.data.decoding import to_crops
 from heptapod.data.sources import Source, open_source
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, VAEConfig, VQConfig, VQTokenizer
 from heptapod.tokenizers.base import to_float
@@ -276,7 +277,7 @@ def test_damage_names_the_file(image_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"00002\.safetensors"):
             check(tmp_path / "c")
     shutil.copy(shard_path(tmp_path / "c", 0).parent.parent / "tokenizer" / "model.safetensors", shard)
-    with pytest.raises(ValueError, match=r"00002\.safetensors: not a shard"):
+    with pytest.raises(ValueError, match=r"00002\.safetensors: damaged, not a shard"):
         open_cache(tmp_path / "c")
     (tmp_path / "c" / "index.json").write_text("{}")
     with pytest.raises(ValueError, match=r"index\.json: images"):
@@ -321,7 +322,7 @@ def test_latents_that_are_not_finite_are_refused(image_folder: Path, tmp_path: P
         write(tmp_path / "c", image_folder, tokenizer)
     write(tmp_path / "d", image_folder, tokenizer, dtype="float32")
     tokenizer.latent_std[0] = float("nan")  # type: ignore[index,operator]
-    with pytest.raises(ValueError, match="latents of these images are not finite in float32"):
+    with pytest.raises(ValueError, match="the latents of the tokenizer are not finite: latent_std of its weights"):
         write(tmp_path / "e", image_folder, tokenizer, dtype="float32")
 
 
@@ -375,3 +376,19 @@ def test_the_source_is_known_by_names_and_labels() -> None:
         source(["1", "2"], [0, 0]).sha256(),
     }
     assert len(hashes) == 3
+
+
+@pytest.mark.parametrize("key", ["grid", "shards", "images_per_class", "views"])
+def test_a_damaged_index_is_made_again(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    write(tmp_path / "c", image_folder)
+    before = contents(tmp_path / "c")
+    file = tmp_path / "c" / "index.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {key: values[key] | {"width": 10**30} if key == "grid" else []}))
+    with pytest.raises(ValueError, match=r"index\.json"):
+        open_cache(tmp_path / "c")
+    write(tmp_path / "c", image_folder)
+    assert "the index is made again from the shards" in caplog.text
+    assert contents(tmp_path / "c") == before

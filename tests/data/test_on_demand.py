@@ -11,7 +11,7 @@ from heptapod.cli import main
 from heptapod.data import DataConfig, ImageSet, batch_at, load_images
 from heptapod.data.loader import BatchStream, names_sha256
 from heptapod.data.on_demand import ImagesOnDemand
-from heptapod.training import Trainer
+from heptapod.training.trainer import Trainer
 from heptapod.utils.files import sha256
 
 TINY = 1e-6  # GiB

@@ -118,6 +118,21 @@ def test_kinds_of_members(tmp_path: Path) -> None:
     assert [int(image[0, 4, 4]) for image in images] == pytest.approx([0, 60, 90, 120], abs=2)
 
 
+def test_names_with_several_dots(tmp_path: Path) -> None:
+    """The key ends at the first dot; an image without more dots comes first, another one is taken where it is alone."""
+    write_shard(tmp_path / "a.tar", [
+        ("0.input.jpg", picture(60, "jpg")), ("0.cls", b"0"), ("1.mask.png", picture(9)), ("1.png", picture(120)),
+        ("1.cls", b"1"), ("2.bmp", picture(90, "bmp")), ("2.cls", b"1"), (".ipynb_checkpoints/3.png", picture()),
+        ("__MACOSX/4.png", picture()),
+    ])  # fmt: skip
+    source = open_source(str(tmp_path))
+    assert source.names == ["a.tar/0.input.jpg", "a.tar/1.png", "a.tar/2.bmp"]
+    assert source.labels == [0, 1, 1]
+    write_shard(tmp_path / "b.tar", [("5.input.jpg", picture()), ("5.target.png", picture())])
+    with pytest.raises(ValueError, match=r"b\.tar: sample 5 has two images, 5\.input\.jpg and 5\.target\.png"):
+        open_source(str(tmp_path))
+
+
 def test_samples_without_an_image_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(tmp_path / "a.tar", [("0.png", picture()), ("1.cls", b"0"), ("2.png", picture()), ("README.txt", b"-")])
     for _ in range(2):  # also when the index is there
@@ -331,24 +346,26 @@ def test_wherever_it_is_cut_off_a_shard_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("a.txt", b"x"), ("a.cls", b"1")], "0.tar: has no images (members that end in jpg, jpeg, png, webp)"),
+        ([("a.txt", b"x"), ("a.cls", b"1")], "0.tar: has no images (members that end in jpg, jpeg, png, webp, …)"),
         ([], "0.tar: has no images"),
         ([("a.png", b"x"), ("a.jpg", b"x")], "0.tar: sample a has two images, a.png and a.jpg"),
         ([("a.png", b"x"), ("a.png", b"x")], "0.tar: sample a has two images, a.png and a.png"),
-        ([("a.png", b"x"), ("a.cls", b"dog")], "0.tar: a.cls contains b'dog', a class number was expected"),
-        ([("a.png", b"x"), ("a.cls", b"\xff\xfe")], r"0.tar: a.cls contains b'\xff\xfe', a class number was expected"),
+        ([("a.png", b"x"), ("a.cls", b"\xff\xfe")], r"0.tar: a.cls contains b'\xff\xfe', a class was expected"),
+        ([("a.png", b"x"), ("a.cls", b"1\n2")], r"0.tar: a.cls: label '1\n2' given, must be a whole number or a name"),
+        ([("a.png", b"x"), ("a.cls", b"9" * 40)], "0.tar: a.cls: label 18446744073709551616 given, must be a whole"),
         ([("a.png", b"x"), ("a.json", b"{label")], "0.tar: a.json contains b'{label', JSON was expected"),
-        ([("a.png", b"x"), ("a.json", b'{"label": "dog"}')], """0.tar: a.json has the "label" 'dog', a class number"""),
-        ([("a.png", b"x"), ("a.json", b'{"label": true}')], """0.tar: a.json has the "label" 'True', a class number"""),
-        ([("a.png", b"x"), ("a.cls", b"-1")], "0.tar: a.cls has class number -1, which must be 0 … 999,999"),
-        ([("a.png", b"x"), ("a.cls", b"20260101")], "0.tar: a.cls has class number 20260101, which must be"),
+        ([("a.png", b"x"), ("a.json", b"[" * 9999)], "0.tar: a.json contains b'[[[[[[[[[[[[[[[[[[[[', JSON was"),
+        ([("a.png", b"x"), ("a.json", b'{"label": 1.5}')], "0.tar: a.json: label 1.5 given, must be a whole number"),
+        ([("a.png", b"x"), ("a.json", b'{"label": [1]}')], "0.tar: a.json: label [1] given, must be a whole number"),
+        ([("a.png", b"x"), ("a.json", b'{"label": "\\ud800"}')], r"0.tar: a.json: label '\ud800' given, must be"),
+        ([("a.png", b"x"), ("a.cls", b"dog")], "0.tar/a.png: label 'dog' is none of the classes of {}/class_names.txt"),
         (
             [("a.png", b"x"), ("a.cls", b"0"), ("b.png", b"x"), ("b.cls", b"2")],
-            r"0.tar/b.png: class number 2 is out of range, {}/class_names.txt has 2 classes",
+            "0.tar/b.png: label 2 is out of range, {}/class_names.txt has 2 classes",
         ),
         (
-            [("a.png", b"x"), ("a.cls", b"0"), ("b.png", b"x")],
-            r"{}: 1 of 2 samples have no label, for example 0.tar/b.png; give all samples a .cls member, or none",
+            [("a.png", b"x"), ("a.cls", b"0"), ("b.png", b"x"), ("b.cls", b"cats")],
+            "0.tar/b.png has the label 'cats', but 0.tar/a.png has 0; all must be numbers, or all names",
         ),
     ],
 )
@@ -361,11 +378,44 @@ def test_samples_that_are_refused(tmp_path: Path, members: list[tuple[str, bytes
     assert str(error.value).startswith("data.path: ")
 
 
-def test_labels_in_one_shard_and_none_in_another(tmp_path: Path) -> None:
+def test_labels_in_one_shard_and_none_in_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(tmp_path / "0.tar", [("a.png", b"x"), ("a.cls", b"0")])
-    write_shard(tmp_path / "1.tar", [("b.png", b"x")])
-    with pytest.raises(ValueError, match=r"1 of 2 samples have no label, for example 1\.tar/b\.png"):
-        open_source(str(tmp_path))
+    write_shard(tmp_path / "1.tar", [("b.png", b"x"), ("c.png", b"x"), ("c.cls", b"-1")])
+    source = open_source(str(tmp_path))
+    assert (source.labels, source.class_names) == ([0, -1, -1], ["0"])
+    assert "2 of 3 images have no label (null, negative or none given), for example 1.tar/b.png" in caplog.text
+
+
+def test_names_and_ids_are_kept_in_the_index(tmp_path: Path) -> None:
+    """Every form of a label in JSON and text; the second time they come from the index."""
+    write_shard(tmp_path / "names" / "0.tar", [("a.png", b"x"), ("a.cls", b"dog\n"), ("b.png", b"x")])
+    write_shard(tmp_path / "names" / "1.tar", [("a.png", b"x"), ("a.json", b'{"label": "bee"}')])
+    write_shard(tmp_path / "ids" / "0.tar", [
+        ("a.png", b"x"), ("a.cls", b"2119789"), ("b.png", b"x"), ("b.json", b'{"label": 1440764.0}'),
+        ("c.png", b"x"), ("c.json", b'{"label": NaN}'), ("d.png", b"x"), ("d.json", b'{"label": null}'),
+    ])  # fmt: skip
+    write_shard(tmp_path / "bools" / "0.tar", [("a.png", b"x"), ("a.json", b'{"label": true}')])
+    for _ in range(2):
+        names, ids, bools = (open_source(str(tmp_path / name)) for name in ("names", "ids", "bools"))
+        assert (names.labels, names.class_names) == ([1, -1, 0], ["bee", "dog"])
+        assert (ids.labels, ids.class_names) == ([1, 0, -1, -1], ["1440764", "2119789"])
+        assert (bools.labels, bools.class_names) == ([0], ["true"])
+
+
+@pytest.mark.parametrize("place", [-1, -20, -60, 30])
+def test_an_index_with_a_changed_byte_is_made_anew(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    shards = write_shards(image_folder, tmp_path / "shards", 12)
+    whole = open_source(str(shards))
+    content = bytearray((shards / INDEX).read_bytes())
+    before = bytes(content)
+    content[place] ^= 1
+    (shards / INDEX).write_bytes(content)
+    again = open_source(str(shards))
+    assert (again.labels, again.names) == (whole.labels, whole.names)
+    assert f"{INDEX} is damaged and made again" in caplog.text
+    assert (shards / INDEX).read_bytes() == before
 
 
 def test_missing_and_mixed(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

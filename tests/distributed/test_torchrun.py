@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from heptapod.training.checkpoint import checkpoints, find_checkpoint, problem_of
-from heptapod.utils.files import read_json, sha256
+from heptapod.utils.files import locked, read_json, sha256
 from tests.distributed.launch import environment, free_port, torchrun
 
 RECIPE = """
@@ -91,6 +91,34 @@ def test_a_terminated_single_process(recipe: str, tmp_path: Path) -> None:
     assert (process.returncode, time.monotonic() - began < 10) == (143, True)
     step = read_json(checkpoints(out / "checkpoints")[-1] / "state.json")["step"]
     assert f"stopped by SIGTERM after step {step}, which is saved" in errors
+
+
+def test_ctrl_c_reaches_every_rank(recipe: str, tmp_path: Path) -> None:
+    """As a terminal sends it: to torchrun and to its workers, to which torchrun then passes it on once more."""
+    command = torchrun("train", recipe, "--out", str(tmp_path / "run"), "--train.save_every", "50")
+    listening = [sys.executable, "-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+                 "os.execvp(sys.argv[1], sys.argv[1:])", *command]  # fmt: skip
+    process = subprocess.Popen(
+        listening, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for_step(tmp_path / "run", 50, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    step = read_json(checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json")["step"]
+    assert errors.count("Ctrl+C: saving a checkpoint") == 1, errors
+    assert errors.count(f"stopped by Ctrl+C after step {step}, which is saved") == 1, errors
+    assert 'File "' + str(Path(__file__).parents[2] / "src") not in errors, "no traceback of heptapod"
+
+
+def test_a_second_run_is_refused_once(recipe: str, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        command = torchrun("train", recipe, "--out", str(tmp_path / "run"))
+        result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode != 0
+    told = [line for line in result.stderr.splitlines() if line.startswith("heptapod: error")]
+    assert len(told) == 1, result.stderr
+    assert f"run: another process is writing there (process {os.getpid()} on " in told[0]
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
 
 
 def test_a_mistake_is_told_once(recipe: str, tmp_path: Path) -> None:

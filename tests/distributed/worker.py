@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from PIL import Image
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.data.loader import Batch
 from heptapod.data.tokens import TokenSet
 from heptapod.distributed import process_group
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import HeptapodModel, build_model
-from heptapod.objective import ObjectiveConfig
-from heptapod.training import TrainConfig, Trainer
+from heptapod.training.config import TrainConfig
 from heptapod.training.model_task import ModelTask
 from heptapod.training.task import LossOutput
+from heptapod.training.trainer import Trainer
 from heptapod.utils.files import write_tensors
 
 GRID = GridSpec(3, 3, 8)

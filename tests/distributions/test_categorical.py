@@ -74,3 +74,34 @@ def test_log_prob_and_belief() -> None:
 def test_refusals(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CellSampling(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("half", ["autocast", "weights"])
+def test_half_precision_rounds_no_logits(half: str) -> None:
+    """The product is added up in float32 and stays so: a loss of near-equal codes has no steps of 2^-8."""
+    generator = torch.Generator().manual_seed(0)
+    distribution = Categorical(64, 32)
+    with torch.no_grad():
+        distribution.logits.weight.normal_(generator=generator)
+    features = torch.randn(2, 3, 5, 64, generator=generator, requires_grad=True)
+    if half == "weights":
+        distribution.to(torch.bfloat16)
+    weight, bias = (p.detach().float() for p in (distribution.logits.weight, distribution.logits.bias))
+    exact = torch.nn.functional.linear(features, weight, bias)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast"):
+        logits = distribution.float32_logits(features)
+        rounded = distribution.logits(features).float()
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, exact, atol=1e-5, rtol=1e-5)
+    assert (rounded - exact).abs().max() > 1e-2, "as it was"
+    targets = torch.randint(32, (2, 3, 5), generator=generator)
+    (expected,) = torch.autograd.grad(
+        torch.nn.functional.cross_entropy(exact.flatten(0, 2), targets.flatten()), features
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast"):
+        loss = distribution.loss(features, targets).mean()
+    loss.backward()
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad, expected, atol=2e-3, rtol=2e-2)
+    assert distribution.logits.weight.grad is not None
+    assert distribution.logits.weight.grad.dtype == distribution.logits.weight.dtype

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heptapod.data.images import DataConfig, decode
+from heptapod.configs.data import DataConfig
+from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import (
     CallableFeatures,

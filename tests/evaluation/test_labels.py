@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from heptapod.evaluation.labels import policy_labels
+from heptapod.evaluation.labels import counts_by_class, policy_labels
 
 
 @pytest.mark.parametrize(("count", "classes"), [(25, 10), (30, 10), (3, 10), (1, 1), (5000, 1000), (997, 10)])
@@ -54,3 +54,13 @@ def test_errors() -> None:
         policy_labels("reference", 5, 3, class_counts=[1, 2])
     with pytest.raises(ValueError, match="count: 0 given"):
         policy_labels("none", 0, 3)
+
+
+def test_classes_of_a_reference_are_those_of_the_model_by_name() -> None:
+    assert counts_by_class(["b", "c"], [4, 0], ["a", "b"]) == [0, 4]
+    assert counts_by_class(["0", "2"], [1, 5], ["a", "b", "c"]) == [1, 0, 5]  # numbers, for names: by index
+    assert counts_by_class(["10", "1"], [3, 1], ["1", "10", "2"]) == [1, 3, 0]
+    with pytest.raises(ValueError, match=r"the reference has 1 class\(es\) that the model lacks \('c'\)"):
+        counts_by_class(["a", "c"], [1, 1], ["a", "b"])
+    with pytest.raises(ValueError, match=r"the model lacks \('5'\)"):
+        counts_by_class(["0", "5"], [1, 1], ["a", "b"])

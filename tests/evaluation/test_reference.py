@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from heptapod.data.images import DataConfig, decode
+from heptapod.configs.data import DataConfig
+from heptapod.data.images import decode
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures, FeatureExtractor
 from heptapod.evaluation.reference import Reference, make_reference, open_reference

@@ -13,6 +13,7 @@ from torch import Tensor
 from heptapod.data.cache import CacheConfig
 from heptapod.data.cache_writer import CacheWriter
 from heptapod.data.sources import open_source
+from heptapod.evaluation.reference import _classes
 from heptapod.evaluation.streams import Batches, open_images, read_npz_entry, write_npz
 from heptapod.tokenizers import PixelConfig, build_tokenizer
 from heptapod.tokenizers.base import to_float, to_uint8
@@ -137,6 +138,43 @@ def test_damaged_npz(tmp_path: Path) -> None:
         archive.writestr("arr_0.npy", b"\x00")
     with pytest.raises(ValueError, match="arr_0 cannot be read"):
         open_images(str(path), "samples")
+
+
+def header(shape: str, kind: str) -> bytes:
+    """The start of an array that claims a shape."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"arr_0": header("(1099511627776, 4, 4, 3)", "|u1")}, "arr_0 cannot be read .its header claims"),
+        ({"arr_1": header("(1099511627776,)", "<i8")}, "arr_1 cannot be read .its header claims"),
+        ({"arr_1": header("(2,)", "<i8") + b"12345678"}, "arr_1 cannot be read .its header claims"),
+        ({"arr_1": header("(2,)", "<u8") + b"\xff" * 16}, "arr_1 must be 2 whole numbers below 2.63"),
+    ],
+)
+def test_arrays_that_claim_more_than_the_file_holds(tmp_path: Path, entries: dict[str, bytes], message: str) -> None:
+    """Nothing is allocated for them."""
+    path = tmp_path / "samples.npz"
+    entries = {"arr_0": header("(2, 4, 4, 3)", "|u1") + bytes(96), **entries}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(ValueError, match=message):
+        open_images(str(path), "samples")
+
+
+def test_labels_of_an_npz_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A label of 2^40 is one class of a reference, and negative ones are none, which is said."""
+    path = tmp_path / "samples.npz"
+    np.savez(path, arr_0=np.zeros((4, 4, 4, 3), np.uint8), arr_1=np.array([2**40, 3, -7, 3]))
+    stream = open_images(str(path), "reference")
+    labels = torch.cat([labels for _, labels in stream.batches(2)])
+    assert labels.tolist() == [2**40, 3, -1, 3]
+    assert _classes(labels, []) == (["3", str(2**40)], [2, 1])
+    assert "1 of 4 images have no label (negative)" in caplog.text
 
 
 def test_folder(image_folder: Path, caplog: pytest.LogCaptureFixture) -> None:

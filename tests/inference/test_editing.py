@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from heptapod import Heptapod, SamplingConfig, edit, outpaint, vary
+from heptapod.configs.tokenizers import VAEConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeptapodModel
 from heptapod.tokenizers import PixelConfig, VQConfig, build_tokenizer
 from heptapod.tokenizers.base import to_float
-from heptapod.tokenizers.vae import VAEConfig
 
 Make = Callable[..., HeptapodModel]
 CLASSES = ["cat", "dog", "owl"]

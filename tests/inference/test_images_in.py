@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod import Heptapod, edit, outpaint, vary
-from heptapod.data.images import to_rgb
+from heptapod.data.decoding import to_rgb
 from heptapod.grid import GridSpec
 from heptapod.inference import pipeline
 from heptapod.inference.images_in import image_batch, image_tensor, mask_tensor

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.models import HeptapodModel
-from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
-from heptapod.training import TrainConfig
+from heptapod.objective import draw_supervision, objective_loss
+from heptapod.training.config import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
 from heptapod.utils.random import KeyedGenerator, Stream
 
@@ -19,8 +20,12 @@ def fit(
     objective: ObjectiveConfig,
     config: TrainConfig,
     sample: Callable[[int], tuple[Tensor, Tensor]],
+    noise: type[KeyedGenerator] = KeyedGenerator,
 ) -> HeptapodModel:
-    """The averaged model after training on ``sample(count)`` -> labels and tokens, in float32."""
+    """The averaged model after training in float32 on ``sample(count)``: labels and tokens.
+
+    ``noise`` draws what the loss of vectors adds to them.
+    """
     optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
     if config.compile:
         model.compile_blocks()
@@ -28,7 +33,7 @@ def fit(
         labels, tokens = sample(config.batch_size)
         keys = [(0, step, i) for i in range(config.batch_size)]
         supervision = draw_supervision(objective, model.grid.height, model.grid.width, keys)
-        loss = objective_loss(model, tokens, labels, supervision, KeyedGenerator(Stream.LOSS, keys)).mean()
+        loss = objective_loss(model, tokens, labels, supervision, noise(Stream.LOSS, keys)).mean()
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,6 +36,23 @@ class Lattice:
         labels = torch.randint(CLASSES, (count,), generator=generator)
         noise = torch.randn(count, N, dtype=torch.float64, generator=generator)
         return labels, (self.mean[labels] + noise @ self._root.T).float().unsqueeze(-1)
+
+    def balanced(self, batch: int, pool: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches of labels and tokens as of :meth:`sample`, with less noise in what is learned from them.
+
+        They come from pools of independent fields, half of each class, whose noise is then shifted and turned so that
+        the mean and the covariance of each half are the true ones.
+        """
+        labels = torch.arange(pool) % CLASSES
+        while True:
+            noise = torch.randn(pool, N, dtype=torch.float64, generator=generator)
+            for c in range(CLASSES):
+                own = noise[labels == c] - noise[labels == c].mean(0)
+                root = torch.linalg.cholesky(own.T @ own / len(own))
+                noise[labels == c] = torch.linalg.solve_triangular(root, own.T, upper=False).T
+            tokens = (self.mean[labels] + noise @ self._root.T).float().unsqueeze(-1)
+            for rows in torch.randperm(pool, generator=generator).split(batch):
+                yield labels[rows], tokens[rows]
 
     def conditional(self, label: int, values: Tensor, read: Tensor, unread: Tensor) -> tuple[Tensor, Tensor]:
         """Exact mean and variance of each unread cell after the values (t,) of the cells read (t,)."""

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.likelihood import negative_log_likelihood, next_cell_loss
 from heptapod.models import HeptapodModel
-from heptapod.objective import ObjectiveConfig, Supervision, draw_supervision, draw_token_order, objective_loss
+from heptapod.objective import Supervision, draw_supervision, draw_token_order, objective_loss
 from heptapod.sampling import Known, SamplingConfig, sample_stream, sample_tokens
 from heptapod.utils.random import KeyedGenerator, Stream
 from tests.conftest import HEADS, VECTORS

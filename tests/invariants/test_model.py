@@ -9,17 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.grid import GridSpec
 from heptapod.likelihood import negative_log_likelihood
 from heptapod.models import HeptapodModel
-from heptapod.objective import (
-    ObjectiveConfig,
-    Supervision,
-    draw_supervision,
-    draw_token_order,
-    next_cell_supervision,
-    objective_loss,
-)
+from heptapod.objective import Supervision, draw_supervision, draw_token_order, next_cell_supervision, objective_loss
 from heptapod.sampling import SamplingConfig, sample_stream
 from heptapod.utils.random import KeyedGenerator, Stream
 from tests.conftest import GRID, HEADS, ORDERS

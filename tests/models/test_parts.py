@@ -7,17 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heptapod.configs.models import SIZES
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.distributions import DistributionConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
-from heptapod.models.config import SIZES
 from heptapod.models.heads import Head, ReadStates
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import build_model, parameters_by_part
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Linear, RMSNorm, SwiGLU, linear
 from heptapod.nn.rotary import CONDITION_CELL, rotary_2d, rotate
-from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+from heptapod.objective import draw_supervision, objective_loss
 from heptapod.sampling import SamplingConfig, sample_tokens
 
 Make = Callable[..., HeptapodModel]
@@ -136,7 +137,8 @@ def test_next_token_head_refuses_more_than_the_next_cell(make_model: Make) -> No
 @pytest.mark.parametrize("head", ["global", "local", "cross", "next_token"])
 def test_every_parameter_learns(head: str) -> None:
     """A gradient reaches every weight of every head."""
-    from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+    from heptapod.configs.objective import ObjectiveConfig
+    from heptapod.objective import draw_supervision, objective_loss
 
     model = build_model(ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(head, 2)), GridSpec(4, 4, 8), 2, 0)  # type: ignore[arg-type]
     targets = 1 if head == "next_token" else 3
@@ -151,7 +153,8 @@ def test_every_parameter_learns(head: str) -> None:
 
 
 def test_compiled_model_gives_the_same_loss() -> None:
-    from heptapod.objective import ObjectiveConfig, draw_supervision, objective_loss
+    from heptapod.configs.objective import ObjectiveConfig
+    from heptapod.objective import draw_supervision, objective_loss
 
     model = build_model(
         ModelConfig(width=16, depth=1, num_heads=1, head=HeadConfig("cross", 1)), GridSpec(3, 3, 4), 0, 0

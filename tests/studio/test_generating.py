@@ -158,7 +158,25 @@ def test_numbers_that_are_too_large_for_a_model_are_refused(client: httpx.Client
     question = {"model": "vectors", "label": 0, "known": {"cells": [0], "values": values}, "cell": 3}
     response = client.post("/api/cell", json=question)
     assert response.status_code == 422
-    assert "known.values: too large for this model" in response.text
+    assert "values: with them the model's prediction is not finite" in response.text
+
+
+@pytest.mark.parametrize("name", ["run", "vectors"])
+def test_spoiled_weights_are_said(client: httpx.Client, collection: Collection, name: str) -> None:
+    weight = collection.devices[0][name].model.token_embedding.weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(torch.nan)
+    try:
+        events = client.post("/api/generate", json={"model": name, "label": 0, "sampling": {"steps": 4}}).text
+        assert "sampling: the model's predictions are not finite: token_embedding.weight of its weights holds" in events
+        known = {"cells": [0], "values": [0] if name == "run" else from_library(torch.zeros(1, 3))}
+        response = client.post("/api/cell", json={"model": name, "label": 0, "known": known, "cell": 3})
+        assert response.status_code == 422
+        assert "prediction is not finite: token_embedding.weight" in response.text
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
 
 
 def test_padding_of_a_composite_is_not_sent_back(client: httpx.Client) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from heptapod.studio import job_queue
-from heptapod.studio.job_queue import Failure, Job, JobQueue, Models, QueueFullError, RequestError, Waiting
+from heptapod.studio.job_queue import Failure, Job, JobQueue, Models, QueueFullError, Waiting
+from heptapod.utils.weights import NonFiniteError
 
 Work = Callable[[Models], Iterator[bytes]]
 
@@ -151,7 +152,7 @@ def test_a_canceled_job_never_runs() -> None:
 def test_failures_are_reported_and_the_worker_continues(caplog: pytest.LogCaptureFixture) -> None:
     def wrong(_: Models) -> Iterator[bytes]:
         yield b"begun"
-        raise RequestError("steps: 9 given")
+        raise NonFiniteError("steps: 9 given")
 
     def server_error(_: Models) -> Iterator[bytes]:
         raise ValueError("not the client's doing")

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from heptapod.data.images import to_rgb
+from heptapod.data.decoding import to_rgb
 from heptapod.grid import GridSpec
 from heptapod.tokenizers import TokenizerConfig
 from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, to_float

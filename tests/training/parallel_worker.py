@@ -13,8 +13,9 @@ from heptapod.data import ImageSet
 from heptapod.distributed import process_group
 from heptapod.tokenizers import LossesConfig, VQConfig
 from heptapod.tokenizers.store import build_trainable
-from heptapod.training import TrainConfig, Trainer
+from heptapod.training.config import TrainConfig
 from heptapod.training.tokenizer_task import TokenizerTask
+from heptapod.training.trainer import Trainer
 from heptapod.utils.config import from_dict
 from heptapod.utils.files import write_tensors
 

@@ -19,9 +19,10 @@ from heptapod.tokenizers.discriminator import PatchDiscriminator, discriminator_
 from heptapod.tokenizers.losses import adaptive_weight, pixel_loss
 from heptapod.tokenizers.store import build_trainable
 from heptapod.tokenizers.trainable import Reconstruction
-from heptapod.training import TrainConfig, Trainer
 from heptapod.training.checkpoint import flat, read_checkpoint
+from heptapod.training.config import TrainConfig
 from heptapod.training.tokenizer_task import TokenizerTask
+from heptapod.training.trainer import Trainer
 from heptapod.utils.files import sha256
 from heptapod.utils.random import KeyedGenerator, Stream
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,21 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorProperties, TensorStorageMetadata
 
 from heptapod.data import Batch
-from heptapod.distributed.errors import TerminatedError
-from heptapod.training import LossOutput, NonFiniteLossError, TrainConfig, Trainer
+from heptapod.distributed.errors import InterruptedRunError, NonFiniteLossError, TerminatedError
 from heptapod.training.checkpoint import (
     CheckpointWriter,
     checkpoints,
     find_checkpoint,
     flat,
-    held,
     load_checkpoint,
     problem_of,
     read_checkpoint,
+    tensor_shapes,
 )
+from heptapod.training.config import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.training.task import LossOutput
+from heptapod.training.trainer import Trainer
 from heptapod.utils.files import read_tensors
 
 CONFIG = TrainConfig(
@@ -186,6 +189,41 @@ def test_non_finite_loss_stops_before_the_update(tmp_path: Path) -> None:
     assert all(torch.isfinite(p).all() for p in task.module.parameters())
 
 
+def test_a_non_finite_loss_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    seen = Line()
+    run(tmp_path / "clean", task=seen)
+    victim = next(name for name in seen.seen[16:32] if name not in seen.seen[:16])  # of the fifth step or a later one
+    step = seen.seen.index(victim) // 4 + 1
+    with pytest.raises(NonFiniteLossError, match=rf"step {step}: .* the checkpoint of step \d is intact"):
+        run(tmp_path / "bad", task=Line(poison=victim))
+    last = checkpoints(tmp_path / "bad" / "checkpoints")[-1]
+    assert problem_of(last) is None
+    assert all(tensor.isfinite().all() for tensor in flat(read_checkpoint(last)).values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    class Spoiled(Line):
+        def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
+            if step == 5:
+                with torch.no_grad():
+                    self.module[0].weight[0] = float("inf")
+            return super().after_step(statistics, step)
+
+    with pytest.raises(NonFiniteLossError, match="step 6: weights .* not saved, the checkpoint of step 3 is intact"):
+        run(tmp_path, task=Spoiled())
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-00000003"]
+
+
+def test_a_held_out_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
+    class Blind(Line):
+        def evaluate(self, module: nn.Module, max_images: int) -> dict[str, float]:
+            return {"val_loss": float("nan")}
+
+    with pytest.raises(NonFiniteLossError, match="step 4: held-out loss nan; the checkpoint of step 3 is intact"):
+        run(tmp_path, task=Blind())
+    assert not (tmp_path / "best").exists()
+
+
 def test_bfloat16_keeps_weights_in_float32(tmp_path: Path) -> None:
     run(tmp_path / "plain")
     run(tmp_path / "bf16", TrainConfig(**{**vars_of(CONFIG), "precision": "bfloat16"}))
@@ -240,7 +278,7 @@ def test_ema_warms_up() -> None:
 
 def save(folder: Path, step: int, value: float = 1.0) -> Path:
     writer = CheckpointWriter(folder, keep_last=9)
-    writer.save(step, {"model": {"w": torch.full((300,), value)}}, {"x": step})
+    writer.save(step, {"model": {"w": torch.full((300,), value)}}, {"seconds": float(step)})
     writer.wait()
     writer.close()
     return folder / f"step-{step:08d}"
@@ -250,7 +288,7 @@ def test_a_checkpoint_is_what_was_there_when_it_was_begun(tmp_path: Path) -> Non
     writer, w = CheckpointWriter(tmp_path, keep_last=2), torch.ones(300)
     for step in (1, 2, 3):
         w.fill_(step)
-        writer.save(step, {"model": {"w": w}}, {"x": step})
+        writer.save(step, {"model": {"w": w}}, {"seconds": float(step)})
         w.fill_(-1)  # while it is being written
     writer.wait()
     writer.close()
@@ -258,7 +296,7 @@ def test_a_checkpoint_is_what_was_there_when_it_was_begun(tmp_path: Path) -> Non
     for step, path in zip((2, 3), checkpoints(tmp_path), strict=True):
         assert read_checkpoint(path)["model"]["w"].tolist() == [step] * 300
     into = torch.zeros(300)
-    assert load_checkpoint(path, {"model": {"w": into}})["x"] == 3
+    assert load_checkpoint(path, {"model": {"w": into}}).seconds == 3
     assert into.tolist() == [3] * 300
     with pytest.raises(ValueError, match="another architecture: lacks model/v; has unknown model/w"):
         load_checkpoint(path, {"model": {"v": into}})
@@ -272,7 +310,7 @@ def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystem.create_stream", full)
     writer = CheckpointWriter(tmp_path, keep_last=2)
-    writer.save(2, {"model": {"w": torch.ones(3)}}, {"x": 2})
+    writer.save(2, {"model": {"w": torch.ones(3)}}, {})
     with pytest.raises(OSError, match="No space left"):
         writer.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -289,7 +327,7 @@ def test_partial_and_damaged_checkpoints_are_passed_over(tmp_path: Path, caplog:
     assert find_checkpoint(tmp_path) == whole
     said = caplog.text
     for problem in (
-        "5 is damaged (state.json)",
+        "5 is damaged (state.json: damaged, not JSON",
         "4 is incomplete (no state.json)",
         "3 is incomplete (shard-00001-model-00001-of-00001.safetensors is missing)",
         "2 is damaged",
@@ -300,7 +338,7 @@ def test_partial_and_damaged_checkpoints_are_passed_over(tmp_path: Path, caplog:
     assert find_checkpoint(tmp_path) == again
     shutil.rmtree(again)
     state = json.loads((whole / "state.json").read_text())
-    (whole / "state.json").write_text(json.dumps(state).replace("safetensors", "gone"))
+    (whole / "state.json").write_text(json.dumps(state).replace("shard", "gone"))
     with pytest.raises(ValueError, match="none of 1 checkpoint"):
         find_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "new") is None
@@ -327,7 +365,7 @@ def test_a_save_that_fails_ends_training_at_the_next_step(tmp_path: Path, monkey
 def test_a_part_that_is_missing_is_noticed(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     file = next(path.glob("*.safetensors"))
-    entries = held(path)
+    entries = tensor_shapes(path)
     assert entries == {"model/w": torch.Size([300])}
     chunk = ChunkStorageMetadata(torch.Size([100]), torch.Size([200]))  # rows 100 to 300
     short = TensorStorageMetadata(TensorProperties(torch.float32), torch.Size([300]), [chunk])
@@ -358,20 +396,68 @@ def test_resume_from_an_earlier_step(tmp_path: Path) -> None:
         run(tmp_path / "new", TrainConfig(**{**vars_of(CONFIG), "resume": 9}))
 
 
-def test_sigterm_saves_and_ends(tmp_path: Path) -> None:
-    class Terminated(Line):
-        def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
-            if step == 4:
-                signal.raise_signal(signal.SIGTERM)
-            return super().after_step(statistics, step)
+class Stopped(Line):
+    """Sends this process signals in its fifth step."""
 
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(TerminatedError, match="after step 6"):  # noted in step 5, heeded at the end of the next
-        run(tmp_path / "broken", task=Terminated())
-    assert signal.getsignal(signal.SIGTERM) is before
+    def __init__(self, *signals: signal.Signals) -> None:
+        super().__init__()
+        self.signals = signals
+
+    def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
+        for number in self.signals if step == 4 else ():
+            signal.raise_signal(number)
+        return super().after_step(statistics, step)
+
+
+@pytest.fixture
+def listens() -> Iterator[None]:
+    """Ctrl+C interrupts, as in a terminal; a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "name"),
+    [
+        (signal.SIGTERM, TerminatedError, "SIGTERM"),
+        (signal.SIGHUP, TerminatedError, "SIGHUP"),
+        (signal.SIGINT, InterruptedRunError, r"Ctrl\+C"),
+    ],
+)
+def test_a_signal_saves_and_ends(
+    tmp_path: Path, listens: None, number: signal.Signals, error: type[BaseException], name: str
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(error, match=f"stopped by {name} after step 6, which is saved"):  # obeyed after the next step
+        run(tmp_path / "broken", task=Stopped(number))
+    assert signal.getsignal(number) is before
+    assert checkpoints(tmp_path / "broken" / "checkpoints")[-1].name == "step-00000006"
     run(tmp_path / "broken")
     run(tmp_path / "whole")
     assert final_bytes(tmp_path / "broken") == final_bytes(tmp_path / "whole")
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, listens: None) -> None:
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run(tmp_path, task=Stopped(signal.SIGINT, signal.SIGINT))
+    assert not isinstance(stop.value, InterruptedRunError)
+    assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-00000003", "the one before"
+
+
+def test_torchrun_passes_ctrl_c_on_once_more(tmp_path: Path, listens: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with pytest.raises(InterruptedRunError, match="after step 6, which is saved"):
+        run(tmp_path, task=Stopped(signal.SIGINT, signal.SIGINT))
+
+
+def test_ignored_signals_stay_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert run(tmp_path, task=Stopped(signal.SIGHUP))["step"] == 12
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_activation_checkpointing_and_fsdp_are_for_models(tmp_path: Path) -> None:
@@ -400,3 +486,20 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_refusals(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
+
+
+def test_a_compiled_module_is_saved_and_resumed_by_its_own_names(tmp_path: Path) -> None:
+    def compiled() -> Line:
+        task = Line()
+        task.module = torch.compile(task.module, backend="eager")  # type: ignore[assignment]
+        return task
+
+    run(tmp_path / "plain")
+    before = checkpoints(tmp_path / "plain" / "checkpoints")[-1]
+    run(tmp_path / "compiled", task=compiled())
+    path = checkpoints(tmp_path / "compiled" / "checkpoints")[-1]
+    assert tensor_shapes(path) == tensor_shapes(before)
+    task = compiled()
+    assert run(tmp_path / "compiled", task=task)["step"] == 12
+    assert torch.equal(task.module.state_dict()["_orig_mod.0.weight"], read_checkpoint(path)["model"]["0.weight"])
+    assert run(tmp_path / "compiled", task=Line())["step"] == 12, "a plain module reads them too"

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from heptapod.configs.distributions import DISTRIBUTIONS
+from heptapod.configs.models import HEADS
+from heptapod.configs.tokenizers import TOKENIZERS
 from heptapod.tokenizers import PixelConfig, VQConfig
 from heptapod.training.recipe import Recipe, load_recipe, recipe_names
 from heptapod.utils.config import from_dict, merge, to_dict, to_yaml
@@ -122,13 +125,13 @@ def test_every_setting_is_documented() -> None:
     import inspect
     import re
 
+    from heptapod.configs.objective import ObjectiveConfig
     from heptapod.data import DataConfig
     from heptapod.data.cache import CacheConfig
     from heptapod.models import HeadConfig, ModelConfig
-    from heptapod.objective import ObjectiveConfig
     from heptapod.sampling import SamplingConfig
     from heptapod.tokenizers import FSQConfig, LossesConfig, VAEConfig
-    from heptapod.training import TrainConfig
+    from heptapod.training.config import TrainConfig
     from heptapod.training.recipe import TokenizerStage
 
     groups = [DataConfig, HeadConfig, ModelConfig, ObjectiveConfig, Recipe, TokenizerStage, SamplingConfig]
@@ -156,3 +159,69 @@ def test_an_override_of_the_kind_drops_what_belongs_to_the_old_one() -> None:
     assert isinstance(recipe.tokenizer.model, VQConfig)
     assert recipe.tokenizer.model.width == 32
     assert recipe.tokenizer.model.codebook_size == VQConfig().codebook_size
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1:30\n", "seed: '1:30' given; input should be a valid integer"),
+        ("train: {steps: '10'}\n", "train.steps: '10' given; input should be a valid integer"),
+        ("train: {steps: true}\n", "train.steps: True given; input should be a valid integer"),
+        ("train: {learning_rate: .nan}\n", "train.learning_rate: nan given, must be a finite number, above 0"),
+        ("model: {rotary_base: .inf}\n", "model.rotary_base: inf given, must be a finite number, above 1 and at most"),
+        ("objective: {prefixes_per_image: '3'}\n", "objective.prefixes_per_image: '3' given"),
+        (
+            "tokenizer: {model: {kind: vae, codebook_size: 8}}\n",
+            "unknown setting 'tokenizer.model.codebook_size': it belongs to kind vq",
+        ),
+        ("sampling: {cfg_scale: 3}\n", "unknown setting 'sampling.cfg_scale': there is no guidance"),
+        (f"model: {{size: {'x' * 100_000}}}\n", "model.size: 'xxx"),
+        (f"{'y' * 1000}: 1\n", "unknown setting 'yyy"),
+    ],
+)
+def test_what_was_accepted_or_printed_whole(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is checked below
+        load_recipe(str(file))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(file))
+
+
+def test_changes_of_a_tokenizer_that_is_trained_are_refused(tmp_path: Path) -> None:
+    path = ["--tokenizer.path", str(tmp_path / "t")]
+    assert load_recipe("demo", path).tokenizer.path
+    with pytest.raises(ValueError, match="tokenizer.train.steps: given, but the tokenizer of .* is used"):
+        load_recipe("demo", [*path, "--tokenizer.train.steps", "3"])
+    (tmp_path / "cache.json").touch()
+    with pytest.raises(ValueError, match="tokenizer.losses.pixel: given, but the tokenizer of .* is used"):
+        load_recipe("demo", ["--data", str(tmp_path), "--tokenizer.losses.pixel", "l1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["--data.validation_path", "v", "--data.validation_fraction", "0.1"],
+            "data.validation_fraction: given, but the",
+        ),
+        (["--probe.test_images", "9"], "probe.test_images: given, but probe.images is 0"),
+        (["--tokenizer.losses.adversarial_start", "9"], "tokenizer.losses.adversarial_start: given, but"),
+        (
+            ["--tokenizer.losses.perceptual_network", "alex"],
+            "perceptual_network: given, but tokenizer.losses.perceptual_w",
+        ),
+    ],
+)
+def test_changes_without_effect_are_refused(changes: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("demo", changes)
+
+
+def test_what_settings_take_for_granted_of_classes_holds() -> None:
+    for registry in (HEADS, DISTRIBUTIONS, TOKENIZERS):
+        for kind, builtin in registry._builtin.items():
+            cls = registry.get(kind)
+            assert {name: getattr(cls, name) for name in builtin.facts} == dict(builtin.facts)
+            assert registry.config_type(kind) is builtin.config
+            assert cls.__module__ == builtin.module

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, seeded_initialization
@@ -52,3 +53,12 @@ def test_uniform_numbers_are_uniform() -> None:
     assert float(numbers.max()) < 1
     assert abs(float(numbers.mean()) - 0.5) < 0.01
     assert abs(float(numbers.var()) - 1 / 12) < 0.003
+
+
+def test_a_key_of_more_than_three_numbers_is_refused() -> None:
+    for make in (
+        lambda: numpy_generator(Stream.SAMPLE, 1, 2, 3, 4),
+        lambda: KeyedGenerator(Stream.LOSS, [(1, 2, 3, 4)]),
+    ):
+        with pytest.raises(ValueError, match=r"key: \(1, 2, 3, 4\) given, must have at most three numbers"):
+            make()

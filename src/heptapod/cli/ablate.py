@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 
-from heptapod.tools.ablation.report import write_report
-from heptapod.tools.ablation.run import check_same, collect, run_study
 from heptapod.tools.ablation.study import Study, all_runs, build_study, read_study, study_names
 from heptapod.utils.arguments import HELP, parse_arguments
 from heptapod.utils.config import from_dict, settings, to_yaml
@@ -46,6 +44,9 @@ def ablate(arguments: list[str]) -> None:
     if options.print_config:
         print(to_yaml(study), end="")
         return
+    from heptapod.tools.ablation.report import write_report
+    from heptapod.tools.ablation.run import check_same, collect, run_study
+
     for package in ("matplotlib", "sklearn"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"ablate needs {package}: pip install 'heptapod[evaluation]'")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from heptapod import __version__
+from heptapod.distributed.errors import REPORTED_ERRORS, TerminatedError, one_line, out_of_memory
+from heptapod.utils.extensions import take_imports
+from heptapod.utils.interrupts import INTERRUPTED, end_quietly_during_imports, interrupt_command
+from heptapod.utils.messages import nearest, quoted
 
 COMMANDS = {
     "demo": ("demo:demo", "train on real digits, sample 1,000 and score them: from nothing to pictures in minutes"),
@@ -36,8 +41,15 @@ COMMANDS = {
 DISTRIBUTED = {"train", "train-tokenizer", "tokenize", "evaluate", "reference", "sample", "likelihood"}
 """Commands that several processes (torchrun) can share."""
 
+NO_TORCH = (
+    "PyTorch is not installed: pip install torch --index-url https://download.pytorch.org/whl/cpu for the CPU, or pip "
+    "install torch (on Linux with several gigabytes of CUDA)"
+)
+RESUMES = {"demo", "train", "train-tokenizer", "tokenize", "ablate"}
+"""Commands that continue their work when they are run again."""
+
+HELP = ("-h", "--help")
 USAGE_ERROR = 2
-INTERRUPTED = 130
 TERMINATED = 143
 
 
@@ -47,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 for a user's mistake or a limit of the machine; 130 or 143 if the command was stopped from outside.
     """
+    if arguments is None:
+        end_quietly_during_imports()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -55,15 +69,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"heptapod {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        print(f"heptapod: error: unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
-        return USAGE_ERROR
+        hint = nearest(arguments[0], list(COMMANDS)) or f"; commands: {', '.join(COMMANDS)}"
+        return _print_error(f"unknown command {quoted(arguments[0])}{hint}")
+    if any(word in HELP for word in arguments[1:]):
+        return _help_of(arguments[0], arguments[1:])
     return _run(arguments[0], arguments[1:])
 
 
+def _help_of(command: str, arguments: list[str]) -> int:
+    """Prints the options of a command, on rank 0; nothing imports torch for it."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    try:
+        _function(command)(take_imports(arguments))
+    except SystemExit:  # the help is printed
+        return 0
+    except REPORTED_ERRORS as error:
+        return _print_error(one_line(error))
+    return 0
+
+
+def _function(command: str) -> Callable[[list[str]], None]:
+    module, _, name = COMMANDS[command][0].partition(":")
+    function: Callable[[list[str]], None] = getattr(importlib.import_module(f"heptapod.cli.{module}"), name)
+    return function
+
+
 def _run(command: str, arguments: list[str]) -> int:
+    if importlib.util.find_spec("torch") is None:
+        return _print_error(NO_TORCH)
     from heptapod.distributed import process_group
-    from heptapod.distributed.errors import REPORTED_ERRORS, TerminatedError, one_line
-    from heptapod.utils.extensions import take_imports
     from heptapod.utils.logging import command_output, logger
 
     with warnings.catch_warnings(), command_output():
@@ -73,19 +108,22 @@ def _run(command: str, arguments: list[str]) -> int:
         try:
             if command not in DISTRIBUTED:
                 process_group.require_single_process(command)
-            module, _, function = COMMANDS[command][0].partition(":")
-            getattr(importlib.import_module(f"heptapod.cli.{module}"), function)(take_imports(arguments))
+            run = _function(command)
+            interrupt_command()
+            run(take_imports(arguments))
         except SystemExit as stop:  # the help is printed, or another rank reports the error
             return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        except KeyboardInterrupt:
-            logger.info("interrupted (run the same command again to resume training from its last checkpoint)")
-            return INTERRUPTED
-        except TerminatedError as stop:
+        except (KeyboardInterrupt, TerminatedError) as stop:
             if process_group.launched_rank_and_world_size()[0] == 0:
-                logger.info(str(stop))
-            return TERMINATED
+                again = "; run the same command again to resume" if command in RESUMES else ""
+                logger.info(str(stop) or f"interrupted{again}")
+            return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         except REPORTED_ERRORS as error:
             return _fail(one_line(error))
+        except (MemoryError, RuntimeError) as error:
+            if (message := out_of_memory(error)) is None:
+                raise
+            return _fail(message)
     return 0
 
 
@@ -97,9 +135,13 @@ def _fail(message: str) -> int:
     if os.environ.get("HEPTAPOD_TRACEBACK"):
         raise
     if process_group.launched_rank_and_world_size()[0] == 0:
-        print(f"heptapod: error: {message}", file=sys.stderr)
-    else:
-        time.sleep(REPORT_SECONDS)
+        return _print_error(message)
+    time.sleep(REPORT_SECONDS)
+    return USAGE_ERROR
+
+
+def _print_error(message: str) -> int:
+    print(f"heptapod: error: {message}", file=sys.stderr)
     return USAGE_ERROR
 
 

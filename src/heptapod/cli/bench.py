@@ -10,17 +10,9 @@ from pathlib import Path
 import tyro
 
 from heptapod.cli.recipe_options import GridOptions, parse_recipe, train_settings_except
-from heptapod.distributed.device import resolve_device
-from heptapod.tools.bench.report import to_json, to_markdown
-from heptapod.tools.bench.results import hardware
-from heptapod.tools.bench.sampling import SamplingBench, measure
-from heptapod.tools.bench.timing import num_threads
-from heptapod.tools.bench.training import TrainingBench, measure_training
-from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
-from heptapod.tools.planning.training_setup import resolve_setup
+from heptapod.tools.bench.config import SamplingBench, TrainingBench
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.config import settings
-from heptapod.utils.files import write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 BENCHMARKS = ("sampling", "training")
@@ -64,10 +56,17 @@ def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampli
         bench: What to measure.
         out: Folder for sampling.json and sampling.md, or a .json file (the .md is written next to it).
     """
+    from heptapod.distributed.device import resolve_device
+    from heptapod.tools.bench.report import to_json, to_markdown
+    from heptapod.tools.bench.results import hardware
+    from heptapod.tools.bench.sampling import measure
+    from heptapod.tools.bench.timing import num_threads
+    from heptapod.utils.files import check_folder, write_atomically, write_json
+
     file = _json_file(out, "sampling")
     bench.check()
     resolve_device(bench.device)
-    file.parent.mkdir(parents=True, exist_ok=True)  # fails before the measurement if it cannot be written
+    check_folder(file.parent)
     rows, skipped = measure(bench)
     with num_threads(bench.threads):
         report = to_json(hardware(resolve_device(bench.device)), bench, rows, skipped)
@@ -90,7 +89,7 @@ the fastest matrix product of the same run. The demo takes two minutes on two co
 smaller --train.batch-size is faster."""
 WITHOUT = {
     *("description", "tokenizer.losses", "tokenizer.train", "probe", "sampling", "data.memory_gib"),
-    *("data.validation_path", "data.validation_fraction", "data.limit", "data.flip"),
+    *("data.validation_path", "data.validation_split", "data.validation_fraction", "data.limit", "data.flip"),
     *train_settings_except(
         *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile")
     ),
@@ -111,11 +110,18 @@ class TrainingOptions(GridOptions):
 def training(arguments: list[str]) -> None:
     """Parses arguments, measures training, prints the tables and writes them."""
     recipe, options = parse_recipe("bench training", arguments, TrainingOptions, TRAINING, {*WITHOUT, "out"})
+    from heptapod.distributed.device import resolve_device
+    from heptapod.tools.bench.timing import num_threads
+    from heptapod.tools.bench.training import measure_training
+    from heptapod.tools.bench.training_report import training_json, training_markdown, training_picture
+    from heptapod.tools.planning.training_setup import resolve_setup
+    from heptapod.utils.files import check_folder, write_atomically, write_json
+
     file = _json_file(options.out, "training")
     options.bench.check(recipe)
     resolve_device(recipe.device)
     training_setup = resolve_setup(recipe, options.overrides())
-    file.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(file.parent)
     result = measure_training(options.bench, training_setup)
     with num_threads(options.bench.threads):
         report = training_json(options.bench, training_setup, result)

@@ -5,27 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
-
-import rich.table
-import torch
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from heptapod.cli.recipe_options import PrintConfig, parse_recipe
 from heptapod.cli.train import printed
-from heptapod.data import load_images
-from heptapod.evaluation.classifier import Classifier, accuracy, train_classifier
-from heptapod.inference.pipeline import Heptapod
 from heptapod.training.recipe import Recipe
-from heptapod.training.run import train_model, train_tokenizer
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import read_json, write_json
-from heptapod.utils.images import image_grid, save_png
+
+if TYPE_CHECKING:
+    from heptapod.evaluation.classifier import Classifier
+    from heptapod.inference.pipeline import Heptapod
 
 logger = logging.getLogger(__name__)
 ABOUT = (
     "Trains a tokenizer and a model on 5,000 real handwritten digits, samples 1,000 digits without guidance and scores "
-    "them with a classifier trained on real digits only. Takes about six minutes on two CPU cores; writes samples.png, "
+    "them with a classifier trained on real digits only. Takes some minutes on a CPU; writes samples.png, "
     "belief.png and metrics.json to --out (runs/demo)."
 )
 IMAGES = 1000
@@ -38,6 +32,14 @@ def demo(arguments: list[str]) -> None:
     recipe, options = parse_recipe("demo", ["demo", *arguments], PrintConfig, ABOUT)
     if printed(recipe, options):
         return
+    import torch
+
+    from heptapod.data import load_images
+    from heptapod.evaluation.classifier import accuracy, train_classifier
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.training.run import train_model, train_tokenizer
+    from heptapod.utils.files import read_json
+
     if recipe.data.path != "mnist5k":
         raise ValueError(f"data.path: {recipe.data.path} given, but the demo is about mnist5k; use `heptapod train`")
     started = time.perf_counter()
@@ -47,17 +49,18 @@ def demo(arguments: list[str]) -> None:
         logger.info(f"[{number}/4] {what}  ({time.perf_counter() - started:.0f} s so far)")
 
     if recipe.tokenizer.path is None:
-        stage(1, "training the tokenizer: images <-> 7×7 tokens (about half a minute)")
+        stage(1, "training the tokenizer: images <-> 7×7 tokens")
         train_tokenizer(recipe)
         seconds["tokenizer"] = read_json(Path(recipe.out) / "tokenizer" / "training.json").get("seconds", 0.0)
-    stage(2, "training the model: read tokens, predict all the others (about four minutes)")
-    seconds["model"] = train_model(recipe)["seconds"]
-    stage(3, "training an independent judge on real digits (about 20 seconds)")
+    stage(2, "training the model: read tokens, predict all the others (the longest stage)")
+    last = train_model(recipe)
+    seconds["model"] = last["seconds"]
+    stage(3, "training an independent judge on real digits")
     train, held_out = load_images(recipe.data)
     began = time.perf_counter()
     judge = train_classifier(train, len(train.class_names))
     seconds["judge"] = time.perf_counter() - began
-    stage(4, f"sampling {IMAGES:,} digits, twice (about 20 seconds)")
+    stage(4, f"sampling {IMAGES:,} digits, twice")
     heptapod = Heptapod.from_pretrained(recipe.out)
     step_counts = [heptapod.model.grid.num_cells]
     step_counts += [FEW_STEPS] if heptapod.model.head.reaches_grid else []
@@ -69,6 +72,7 @@ def demo(arguments: list[str]) -> None:
         "guidance": None,
         "results": results,
         "model": heptapod.metadata,
+        "last": last,
         "objective": to_dict(recipe.objective),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
@@ -78,6 +82,10 @@ def demo(arguments: list[str]) -> None:
 
 def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]:
     """Samples the same number of digits per class, and measures how many the classifier recognizes."""
+    import torch
+
+    from heptapod.evaluation.classifier import accuracy
+
     classes = len(heptapod.class_names)
     labels = [i % classes for i in range(IMAGES)]
     began = time.perf_counter()
@@ -93,6 +101,12 @@ def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]
 
 
 def _write(recipe: Recipe, heptapod: Heptapod, metrics: dict[str, Any]) -> None:
+    import rich.table
+    from rich.console import Console
+
+    from heptapod.utils.files import write_json
+    from heptapod.utils.images import image_grid, save_png
+
     out = Path(recipe.out)
     names = heptapod.class_names
     labels = [i for i in range(len(names)) for _ in range(SHOWN_PER_CLASS)]
@@ -115,7 +129,7 @@ def _write(recipe: Recipe, heptapod: Heptapod, metrics: dict[str, Any]) -> None:
     table.add_row("real held-out digits", f"{metrics['judge_accuracy_on_real_held_out']:.1%}", "")
     Console().print(table)
     print(
-        f"held-out NLL {float(heptapod.metadata['val_loss']):.3f} nats per token; "
+        f"held-out NLL of the last weights {metrics['last']['val_loss']:.3f} nats per token; "
         f"{metrics['seconds']['this_command']:.0f} s"
     )
     print(f"look at {' and '.join(map(str, sorted(out.glob('*.png'))))}; all figures in {out / 'metrics.json'}")

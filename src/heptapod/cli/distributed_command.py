@@ -8,9 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 
-from heptapod.distributed import process_group
-from heptapod.distributed.coordination import report_failure_once
-from heptapod.utils.arguments import parse_function
+from heptapod.utils.arguments import HELP, parse_function
 
 
 def run_distributed(function: Callable[..., None], command: str, arguments: list[str]) -> None:
@@ -27,6 +25,11 @@ def run_distributed(function: Callable[..., None], command: str, arguments: list
     Raises:
         SystemExit: on ranks whose error another rank reports.
     """
+    if any(word in HELP for word in arguments):
+        parse_function(function, command, arguments)
+    from heptapod.distributed import process_group
+    from heptapod.distributed.coordination import report_failure_once
+
     with process_group.init_process_group(), report_failure_once():
         with contextlib.ExitStack() as stack:
             if not process_group.is_main_process():  # rank 0 prints the help
@@ -38,6 +41,8 @@ def run_distributed(function: Callable[..., None], command: str, arguments: list
 
 def warn_if_ranks_idle(count: int, batch_size: int) -> None:
     """Warns if there are fewer batches than ranks."""
+    from heptapod.distributed import process_group
+
     batches, ranks = math.ceil(count / batch_size), process_group.world_size()
     if batches < ranks:
         warnings.warn(

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from PIL import Image, ImageOps
-from torch import Tensor
+from pydantic import Field
 
-from heptapod.cli.output_files import output_files
 from heptapod.cli.sampling_options import ModelFolder, SamplingOptions, number_pair
-from heptapod.distributed.device import resolve_device
-from heptapod.inference.editing import edit as inpaint
-from heptapod.inference.editing import outpaint, vary
-from heptapod.inference.images_in import image_tensor, mask_tensor, read_image
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.record import model_fields
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.checks import check_at_least
-from heptapod.utils.files import write_json
-from heptapod.utils.images import save_png, to_pil
+from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from heptapod.inference.pipeline import Heptapod
+
+logger = logging.getLogger(__name__)
 
 
 def edit(arguments: list[str]) -> None:
@@ -36,13 +35,13 @@ def edit_file(
     mask: str | None = None,
     canvas: str | None = None,
     at: str | None = None,
-    keep_cells: int | None = None,
+    keep_cells: Annotated[int, Field(ge=0, le=MAX_CELLS)] | None = None,
     labels: tuple[str, ...] = (),
-    count: int = 4,
-    seed: int = 0,
+    count: Count = 4,
+    seed: Seed = 0,
     composite: bool = False,
     resize: bool = False,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
     device: str = "auto",
     out: str = "edited.png",
 ) -> None:
@@ -53,7 +52,7 @@ def edit_file(
     results, and next to it a JSON record of how it was made and what changed.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken).
+        model: Folder of a model, or of a run (its best weights are used).
         image: The image file to edit.
         sampling: Sampling config.
         mask: In-painting: an image file of the same size, white where to repaint. A cell is repainted as a whole if any
@@ -61,8 +60,8 @@ def edit_file(
         canvas: Out-painting: HEIGHTxWIDTH in pixels of a larger canvas, whose part outside the image is painted.
         at: Position of the image on the canvas: TOP,LEFT in pixels; in the middle if left out.
         keep_cells: Variations: keep this many cells from the upper left, row by row, and repaint the rest.
-        labels: Classes by index or name, a row each: the repainted part gets this class. Without a label if left out,
-            which needs a model without classes or trained with label dropout.
+        labels: Classes by name, or by index where no name is a number, a row each: the repainted part gets this class.
+            Without a label if left out, which needs a model without classes or trained with label dropout.
         count: Results per class.
         seed: Result i has the seed SEED + i.
         composite: Put the pixels of the image back wherever nothing is repainted. Otherwise they are decoded from
@@ -72,6 +71,17 @@ def edit_file(
         device: auto, cpu, cuda, ...
         out: A .png file for one picture, or a folder for the picture and one file per result.
     """
+    from heptapod.cli.output_files import output_files
+    from heptapod.distributed.device import resolve_device
+    from heptapod.inference.editing import edit as inpaint
+    from heptapod.inference.editing import outpaint, vary
+    from heptapod.inference.images_in import read_image
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.record import model_fields
+    from heptapod.inference.request import numeric_names_note
+    from heptapod.utils.files import write_json
+    from heptapod.utils.images import save_png
+
     canvas_size, position = _canvas(mask, canvas, at, keep_cells)
     check_at_least(1, count=count)
     files = output_files(out, "edited.png")
@@ -108,6 +118,8 @@ def edit_file(
         "seconds": seconds,
     }
     write_json(files.record, record)
+    if note := numeric_names_note(result.labels, heptapod.class_names):
+        logger.info(f"labels: {note}")
     print(
         f"{len(result.images)} images in {seconds:.1f} s, {record['kept_cells']} of {record['cells']} cells kept: "
         f"{files.picture}, {files.record}"
@@ -132,6 +144,9 @@ def _canvas(
 
 def _read_mask(path: str, image: str, pixels: Tensor) -> Tensor:
     """(h, w) bool: where a mask is white."""
+    from heptapod.inference.images_in import mask_tensor, read_image
+    from heptapod.utils.images import to_pil
+
     mask = read_image(path, "mask")
     if mask.shape != pixels.shape:
         raise ValueError(
@@ -145,6 +160,11 @@ def _fitted(
     heptapod: Heptapod, name: str, pixels: Tensor, mask: Tensor | None, resize: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Image and mask as they are, or resized and cropped to the trained size; raises ValueError without a grid."""
+    from PIL import Image, ImageOps
+
+    from heptapod.inference.images_in import image_tensor, mask_tensor
+    from heptapod.utils.images import to_pil
+
     factor, (height, width) = heptapod.tokenizer.factor, heptapod.trained_image_size
     if not resize:
         if pixels.shape[1] % factor or pixels.shape[2] % factor:

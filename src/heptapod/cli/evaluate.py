@@ -5,29 +5,20 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import tyro
 
 from heptapod import __version__
-from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions
-from heptapod.distributed import process_group
-from heptapod.distributed.collectives import main_process_first
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.features import open_extractor
-from heptapod.evaluation.generation import Metric
-from heptapod.evaluation.generation_report import evaluate_samples
-from heptapod.evaluation.labels import LabelPolicy
-from heptapod.evaluation.reference import SUFFIX
-from heptapod.evaluation.samples import ModelSamples
-from heptapod.evaluation.streams import ImageStream, open_images
-from heptapod.inference.bundle import DEFAULT_BATCH
-from heptapod.inference.pipeline import Heptapod
-from heptapod.utils.checks import check_at_least
-from heptapod.utils.files import check_folder, write_json
-from heptapod.utils.images import image_grid, save_png
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import SUFFIX, LabelPolicy, Metric
+from heptapod.configs.sampling import DEFAULT_BATCH
+from heptapod.utils.checks import BatchSize, Count, Seed, Side, check_at_least
+
+if TYPE_CHECKING:
+    from heptapod.evaluation.samples import ModelSamples
+    from heptapod.evaluation.streams import ImageStream
 
 SAMPLES = 5000
 COLUMNS = 8
@@ -35,23 +26,26 @@ COLUMNS = 8
 
 def evaluate(arguments: list[str]) -> None:
     """Parses arguments and evaluates generated images."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(evaluate_generation, "evaluate", arguments)
 
 
 def evaluate_generation(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     reference: str,
+    split: SplitName | None = None,
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     samples: str | None = None,
-    count: int | None = None,
+    count: Count | None = None,
     label_policy: LabelPolicy | None = None,
     labels: tuple[str, ...] = (),
     metrics: tuple[Metric, ...] = (),
-    image_size: int | None = None,
+    image_size: Side | None = None,
     inception: str | None = None,
     npz: str | None = None,
-    seed: int = 0,
-    batch_size: int = DEFAULT_BATCH,
+    seed: Seed = 0,
+    batch_size: BatchSize = DEFAULT_BATCH,
     device: str = "auto",
     out: str = "evaluation",
 ) -> None:
@@ -67,12 +61,13 @@ def evaluate_generation(
         sampling: Sampling config.
         reference: A file that heptapod reference wrote, or its input: a folder of images, parquet file(s), .tar shards,
             mnist5k, a token cache, an .npz file.
-        model: Folder of a model, or of a run (its best weights are taken).
+        split: The split of the reference's images, if it is made now and they have several; train if left out.
+        model: Folder of a model, or of a run (its best weights are used).
         samples: Instead of a model: samples of an .npz file or a folder of images.
         count: Number of samples, 5000 by default; of existing samples all, or this number chosen at random.
         label_policy: Classes of the samples: balanced (the default: each equally often), random, reference (as often as
             in the reference), none (no label).
-        labels: Instead of a policy: these classes in turn, by index or name.
+        labels: Instead of a policy: these classes in turn, by name, or by index where no name is a number.
         metrics: frechet, kernel, score, precision_recall, density_coverage; each must be measurable. By default all
             that the number of samples allows.
         image_size: Side of the reference's images, if it is made now; the model's if left out, 0 keeps them.
@@ -83,6 +78,20 @@ def evaluate_generation(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    import torch
+
+    from heptapod.cli.distributed_command import warn_if_ranks_idle
+    from heptapod.distributed import process_group
+    from heptapod.distributed.collectives import main_process_first
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.features import open_extractor
+    from heptapod.evaluation.generation_report import evaluate_samples
+    from heptapod.evaluation.samples import ModelSamples
+    from heptapod.evaluation.streams import open_images
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.utils.files import check_folder, write_json
+    from heptapod.utils.images import image_grid, save_png
+
     options = sampling.given()
     _check(model, samples, npz, batch_size, seed)
     check_folder(Path(out))
@@ -90,6 +99,8 @@ def evaluate_generation(
         check_folder(Path(npz).parent, "npz")
     if image_size is not None and Path(reference).suffix == SUFFIX:
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
+    if split is not None and Path(reference).suffix == SUFFIX:
+        raise ValueError(f"split: {split} given, but {reference} is made already")
     if samples is not None and (options or labels or label_policy):
         named = next(iter(options), "labels" if labels else "label_policy")
         raise ValueError(f"{named}: given together with --samples, which are sampled already")
@@ -106,7 +117,7 @@ def evaluate_generation(
     warn_if_ranks_idle(evaluated.count, batch_size)
     report = evaluate_samples(
         evaluated, reference, extractor, image_size=image_size, batch_size=batch_size, metrics=metrics or None,
-        seed=seed, npz=None if npz is None else Path(npz),
+        seed=seed, npz=None if npz is None else Path(npz), split=split,
     )  # fmt: skip
     if report is None:
         return

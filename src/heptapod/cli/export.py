@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
+from pydantic import Field
 
-from heptapod.inference.pipeline import Heptapod
-from heptapod.training.checkpoint import checkpoints, problem_of, read_checkpoint, step_of
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.files import check_folder, load_strictly
 
 
 def export(arguments: list[str]) -> None:
@@ -21,7 +19,7 @@ def export(arguments: list[str]) -> None:
 def export_run(
     run: tyro.conf.Positional[str],
     out: str,
-    step: int | None = None,
+    step: Annotated[int, Field(ge=0)] | None = None,
     weights: Literal["ema", "model"] = "ema",
 ) -> None:
     """Converts a checkpoint of a run, written by any number of processes, to a model folder (one safetensors file).
@@ -34,6 +32,10 @@ def export_run(
         step: Step of the checkpoint; the newest complete one if left out.
         weights: ema for the moving average, model for the trained weights.
     """
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.training.checkpoint import read_checkpoint, step_of
+    from heptapod.utils.files import check_folder, load_strictly
+
     check_folder(Path(out))
     path = _checkpoint(Path(run) / "checkpoints", step)
     heptapod = Heptapod.from_pretrained(run)
@@ -52,6 +54,8 @@ def _checkpoint(folder: Path, step: int | None) -> Path:
     Raises:
         FileNotFoundError, ValueError: if there is none.
     """
+    from heptapod.training.checkpoint import checkpoints, problem_of, step_of
+
     paths = checkpoints(folder)
     if not paths:
         raise FileNotFoundError(f"{folder}: no checkpoints there")

@@ -8,22 +8,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import rich.table
 import tyro
-from rich.console import Console
 
-from heptapod.data.cache import is_cache, open_cache, verify_cache
-from heptapod.data.cache_picture import contact_sheet, token_statistics
-from heptapod.evaluation.reconstruction import rate
-from heptapod.inference.pipeline import Heptapod
-from heptapod.models.heptapod import parameters_by_part
-from heptapod.tokenizers import load_tokenizer, tokenizer_hash
-from heptapod.tokenizers.store import config_of
-from heptapod.training.checkpoint import checkpoints, held
+from heptapod.configs.data import SplitName
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.config import to_dict
-from heptapod.utils.files import open_tensors, read_json, read_metadata
-from heptapod.utils.images import save_png
+from heptapod.utils.config import from_dict, to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -38,22 +27,32 @@ def show(
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
     sheet: str | None = None,
     verify: tyro.conf.FlagCreatePairsOff[bool] = False,
+    split: SplitName | None = None,
 ) -> None:
-    """Prints the content of a model, tokenizer, cache, run folder, checkpoint or safetensors file.
+    """Prints the content of a model, tokenizer, cache, run folder, checkpoint, safetensors file or set of images.
+
+    Of a set of images: its splits, its classes with the number of images that training reads and holds out by default,
+    and what is left out.
 
     Args:
-        path: Folder or file.
+        path: Folder, file, pattern of .tar shards, or mnist5k.
         as_json: Print JSON for programs instead of a table.
         sheet: Where to write the contact sheet of a cache, a .png file; contact_sheet.png in the cache if left out.
         verify: Compare every shard of a cache with its checksum.
+        split: The split of a set of images; train if left out.
     """
+    import rich.table
+    from rich.console import Console
+
+    from heptapod.data.cache import is_cache, verify_cache
+
     if (sheet is not None or verify) and not is_cache(Path(path)):
         raise ValueError(f"{'verify' if verify else 'sheet'}: given, but {path} is no cache")
     if sheet is not None and Path(sheet).suffix != ".png":
         raise ValueError(f"sheet: {sheet} given, pictures are written as .png")
     if verify:
         verify_cache(Path(path))
-    facts = describe(Path(path))
+    facts = describe(Path(path)) if split is None else describe_images(path, split)
     if is_cache(Path(path)):
         facts["contact_sheet"] = _write_sheet(Path(path), sheet)
     if as_json:
@@ -67,6 +66,9 @@ def show(
 
 def _write_sheet(cache: Path, sheet: str | None) -> str:
     """Path of the contact sheet; empty if the cache is read-only."""
+    from heptapod.data.cache_picture import contact_sheet
+    from heptapod.utils.images import save_png
+
     picture = Path(sheet) if sheet else cache / "contact_sheet.png"
     try:
         save_png(contact_sheet(cache), picture)
@@ -87,8 +89,16 @@ def describe(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is nothing.
         ValueError: if it is damaged or not a file of heptapod.
     """
+    from heptapod.data.cache import is_cache
+    from heptapod.data.webdataset import has_braces
+    from heptapod.utils.files import read_json
+
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+        if str(path) != "mnist5k" and not has_braces(str(path)):
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        return describe_images(str(path))
+    if path.suffix in (".parquet", ".tar"):
+        return describe_images(str(path))
     if path.is_file():
         return _tensor_file(path)
     if is_cache(path):
@@ -102,10 +112,52 @@ def describe(path: Path) -> dict[str, Any]:
         if form.startswith("heptapod-tokenizer"):
             return _tokenizer(path)
         return _model(path)
-    raise FileNotFoundError(f"{path}: neither a model, a tokenizer, a cache, a run nor a checkpoint")
+    try:
+        return describe_images(str(path))
+    except ValueError as error:
+        raise FileNotFoundError(
+            f"{path}: neither a model, a tokenizer, a cache, a run, a checkpoint nor a set of images ({error})"
+        ) from None
+
+
+def describe_images(path: str, split: SplitName | None = None) -> dict[str, Any]:
+    """The content of a set of images, without decoding them.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`heptapod.data.sources.open_source` does.
+    """
+    import numpy as np
+
+    from heptapod.data import DataConfig
+    from heptapod.data.classes import count_classes
+    from heptapod.data.images import split_rows
+    from heptapod.data.sources import open_source
+    from heptapod.data.splits import SplitChoice
+
+    source = open_source(path, "path", SplitChoice(split))
+    config = from_dict(DataConfig, {"path": path}, "info")
+    labels = np.array(source.labels)
+    train, held_out = split_rows(source.is_held_out(), config, labels)
+    return {
+        "kind": "images",
+        "images": len(source.names),
+        "training": len(train),
+        "held_out": len(held_out),
+        "split": source.split,
+        "other_splits": source.other_splits,
+        "left_out": source.left_out,
+        "without_label": int((labels < 0).sum()),
+        "class_names": source.class_names,
+        "classes": count_classes(source.class_names, labels[train], labels[held_out]),
+    }
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.models.heptapod import parameters_by_part
+    from heptapod.tokenizers.store import config_of
+    from heptapod.utils.files import read_json
+
     heptapod = Heptapod.from_pretrained(path)
     model = heptapod.model
     return {
@@ -122,6 +174,11 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _cache(path: Path) -> dict[str, Any]:
+    from heptapod.data.cache import open_cache
+    from heptapod.data.cache_picture import token_statistics
+    from heptapod.tokenizers import load_tokenizer
+    from heptapod.tokenizers.store import config_of
+
     cache = open_cache(path)
     index = {name: value for name, value in to_dict(cache.index).items() if name not in ("shards", "images_per_class")}
     counts = cache.index.images_per_class
@@ -136,11 +193,19 @@ def _cache(path: Path) -> dict[str, Any]:
         "settings": to_dict(cache.description.settings),
         "tokenizer_sha256": cache.description.tokenizer_sha256,
         "tokenizer": config_of(load_tokenizer(path / "tokenizer")),
+        "split": cache.description.split,
         "class_names": cache.description.class_names,
+        "classes": cache.classes(),
     }
 
 
 def _tokenizer(path: Path) -> dict[str, Any]:
+    from heptapod.evaluation.reconstruction import rate
+    from heptapod.models.heptapod import parameters_by_part
+    from heptapod.tokenizers import load_tokenizer, tokenizer_hash
+    from heptapod.tokenizers.store import config_of
+    from heptapod.utils.files import read_metadata
+
     tokenizer = load_tokenizer(path)
     return {
         "kind": "tokenizer",
@@ -154,17 +219,22 @@ def _tokenizer(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    from heptapod.training.checkpoint import read_state, tensor_shapes
+
     numbers: dict[str, int] = {}
-    for name, shape in held(path).items():
+    for name, shape in tensor_shapes(path).items():
         part = name.partition("/")[0]
         numbers[part] = numbers.get(part, 0) + math.prod(shape)
-    return {"kind": "checkpoint", "numbers": numbers, **read_json(path / "state.json")}
+    return {"kind": "checkpoint", "numbers": numbers, **to_dict(read_state(path))}
 
 
 def _run(path: Path) -> dict[str, Any]:
+    from heptapod.training.checkpoint import checkpoints
+    from heptapod.utils.files import read_json
+
     facts: dict[str, Any] = {
         "kind": "run",
-        "checkpoints": [found.name for found in checkpoints(path / "checkpoints")],
+        "checkpoints": [checkpoint.name for checkpoint in checkpoints(path / "checkpoints")],
         "finished": (path / "training.json").is_file(),
     }
     for name in ("training", "data"):
@@ -178,6 +248,8 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _tensor_file(path: Path) -> dict[str, Any]:
+    from heptapod.utils.files import open_tensors
+
     with open_tensors(path) as file:
         shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
@@ -186,9 +258,13 @@ def _tensor_file(path: Path) -> dict[str, Any]:
 
 
 def _rows(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    from heptapod.data.classes import class_lines
+
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
-        if isinstance(value, dict):
+        if key == "classes" and isinstance(value, list):
+            rows += [(prefix + key, "\n".join(class_lines(value)))] if value else []
+        elif isinstance(value, dict):
             rows += _rows(value, f"{prefix}{key}.")
         elif isinstance(value, list):
             shown = ", ".join(str(item) for item in value[:10])

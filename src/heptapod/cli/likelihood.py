@@ -6,34 +6,21 @@ import json
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 
-from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
 from heptapod.cli.sampling_options import ModelFolder
-from heptapod.data.selection import Split, split_images
-from heptapod.distributed import process_group
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.likelihood_report import (
-    LikelihoodConfig,
-    labels_by_name,
-    measure_likelihood,
-    pixels_of_model_size,
-    selected_classes,
-)
-from heptapod.grid import TokenOrder
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.pretrained import find_pretrained
-from heptapod.likelihood import check_likelihood, trained_order
-from heptapod.utils.checks import check_at_least
-from heptapod.utils.files import check_folder, sha256, write_json
-from heptapod.utils.images import save_png
-from heptapod.utils.random import image_seeds
+from heptapod.configs.data import Split
+from heptapod.configs.grid import TokenOrder
+from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 
 
 def likelihood(arguments: list[str]) -> None:
     """Parses arguments and measures."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(measure, "likelihood", arguments)
 
 
@@ -41,16 +28,16 @@ def measure(
     model: tyro.conf.Positional[ModelFolder],
     data: str,
     split: Split = "held_out",
-    image_size: int = 0,
-    count: int | None = None,
+    image_size: Side = 0,
+    count: Count | None = None,
     classes: tuple[str, ...] = (),
     labels: bool = True,
     zero_shot: bool = False,
     token_order: TokenOrder | None = None,
-    orders: int = 1,
-    batch_size: int = 128,
-    memory_gib: float = 8.0,
-    seed: int = 0,
+    orders: Annotated[int, Field(ge=1, le=1000)] = 1,
+    batch_size: BatchSize = 128,
+    memory_gib: Gibibytes = 8.0,
+    seed: Seed = 0,
     device: str = "auto",
     out: str = "likelihood",
 ) -> None:
@@ -63,14 +50,15 @@ def measure(
     Several processes (torchrun) share the work; each reads all images.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken).
+        model: Folder of a model, or of a run (its best weights are used).
         data: Images: a folder, parquet file(s), .tar shards or a built-in set.
-        split: held_out: the set's own held-out images, or, where it has none, the 2% that training holds out by
-            default. train: the others. all: both (for a set that is held out as a whole).
+        split: held_out: the set's own held-out images (its split validation, else test), or, where it has none, the 2%
+            that training holds out by default. train: the others. all: both (for a set that is held out as a whole).
+            validation, test: this split.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Number of images, chosen at random; all if left out.
-        classes: Only images of these classes of the model, by name or index; zero-shot chooses among them only, which
-            is cheaper than among all.
+        classes: Only images of these classes of the model, by name, or by index where no name is a number; zero-shot
+            chooses among them only, which is cheaper than among all.
         labels: Condition on each image's class, matched by its name in the data; --no-labels conditions on none.
         zero_shot: Also classify every image, at the cost of one likelihood per class.
         token_order: Read in this order (raster, random; mixed draws one of them per image); as in training if left out.
@@ -81,6 +69,25 @@ def measure(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    from heptapod.cli.distributed_command import warn_if_ranks_idle
+    from heptapod.data.selection import split_images
+    from heptapod.distributed import process_group
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.likelihood_report import (
+        LikelihoodConfig,
+        labels_by_name,
+        measure_likelihood,
+        pixels_of_model_size,
+        selected_classes,
+    )
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.pretrained import find_pretrained
+    from heptapod.likelihood import check_likelihood, trained_order
+    from heptapod.training.folder import chosen_on
+    from heptapod.utils.files import check_folder, sha256, write_json
+    from heptapod.utils.images import save_png
+    from heptapod.utils.random import image_seeds
+
     check_at_least(1, count=count)
     image_seeds(seed, 1)
     check_folder(Path(out))
@@ -98,12 +105,13 @@ def measure(
 
     warn_if_ranks_idle(len(images), batch_size)
     started = time.perf_counter()
+    folder = find_pretrained(Path(model))
+    chosen = chosen_on(folder, data if split == "held_out" else "", images.sha256())
     report = measure_likelihood(heptapod, pixels, indices, config, labels, candidates if zero_shot else None)
     if report is None:
         return
-    folder = find_pretrained(Path(model))
     figures: dict[str, Any] = {
-        "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors")},
+        "model": {"path": str(folder), "sha256": sha256(folder / "model.safetensors"), "chosen_on": chosen},
         "data": {
             "path": data, "split": split, "sha256": images.sha256(), "count": len(images),
             "unreadable": images.unreadable,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from heptapod.utils.files import check_folder
 from heptapod.utils.images import save_png, to_pil
 
 
@@ -50,6 +51,7 @@ def output_files(out: str, default_name: str) -> OutputFiles:
         ValueError: for another suffix.
     """
     target = Path(out)
+    check_folder(target.parent if target.suffix else target)
     if target.suffix == ".png":
         return OutputFiles(target, None)
     if target.suffix:

@@ -5,28 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import rich.table
 import tyro
-from rich.console import Console
 
 from heptapod.cli.sampling_options import ModelFolder
-from heptapod.data import DataConfig
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.layer_features import check_unlabeled, layer_names
-from heptapod.evaluation.probe import Accuracy
-from heptapod.evaluation.probe_data import load_probe_data
-from heptapod.evaluation.probe_picture import probe_picture
-from heptapod.evaluation.probe_report import check_memory, data_facts, model_facts, selected_layers
-from heptapod.evaluation.probe_report import probe_model as measure_layers
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.pretrained import find_pretrained
+from heptapod.configs.data import SplitName
 from heptapod.utils.arguments import parse_function
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.config import from_dict
-from heptapod.utils.files import check_folder, sha256, write_json
-from heptapod.utils.images import save_png
+
+if TYPE_CHECKING:
+    from heptapod.evaluation.probe import Accuracy
 
 TEST_SHARE = 0.2
 """Share of the images to test on, if the data has no test images."""
@@ -40,16 +30,18 @@ def probe(arguments: list[str]) -> None:
 def probe_model(
     model: tyro.conf.Positional[ModelFolder],
     data: str,
+    split: SplitName | None = None,
     test_data: str | None = None,
-    image_size: int = 0,
-    count: int | None = None,
-    test_count: int | None = None,
+    test_split: SplitName | None = None,
+    image_size: Side = 0,
+    count: Count | None = None,
+    test_count: Count | None = None,
     layers: tuple[str, ...] = (),
     pixels: bool = True,
     random_model: bool = True,
-    batch_size: int = 64,
-    memory_gib: float = 8.0,
-    seed: int = 0,
+    batch_size: BatchSize = 64,
+    memory_gib: Gibibytes = 8.0,
+    seed: Seed = 0,
     device: str = "auto",
     out: str = "probe",
 ) -> None:
@@ -64,7 +56,9 @@ def probe_model(
     Args:
         model: Folder of a model, or of the run that trained it.
         data: Labeled images (a folder, parquet file(s), .tar shards or a built-in set), or a cache of their tokens.
+        split: The split of the data to learn the classes from, if it has several; train if left out.
         test_data: Images to test on. If left out, the held-out images of the data, or else a random fifth.
+        test_split: The split of the test data, or without them of the data, to test on.
         image_size: Pixels per side after resizing the short side and cropping the center; 0 keeps their size.
         count: Number of training images, chosen at random; all if left out.
         test_count: The same for the test images.
@@ -77,6 +71,19 @@ def probe_model(
         device: auto, cpu, cuda, ...
         out: Folder to write.
     """
+    from heptapod.data import DataConfig
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.layer_features import check_unlabeled, layer_names
+    from heptapod.evaluation.probe_data import load_probe_data
+    from heptapod.evaluation.probe_picture import probe_picture
+    from heptapod.evaluation.probe_report import check_memory, data_facts, model_facts, selected_layers
+    from heptapod.evaluation.probe_report import probe_model as measure_layers
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.pretrained import find_pretrained
+    from heptapod.training.folder import chosen_on
+    from heptapod.utils.files import check_folder, sha256, write_json
+    from heptapod.utils.images import save_png
+
     check_at_least(1, count=count, test_count=test_count, batch_size=batch_size)
     check_at_least(0, seed=seed)
     check_folder(Path(out))
@@ -86,8 +93,8 @@ def probe_model(
     selected = selected_layers(layer_names(heptapod.model), layers)
     config = from_dict(
         DataConfig,
-        {"path": data, "image_size": image_size, "validation_path": test_data, "validation_fraction": TEST_SHARE}
-        | {"memory_gib": memory_gib},
+        {"path": data, "split": split, "validation_path": test_data, "validation_split": test_split}
+        | {"image_size": image_size, "validation_fraction": TEST_SHARE, "memory_gib": memory_gib},
         "probe",
     )
     started = time.perf_counter()
@@ -95,9 +102,10 @@ def probe_model(
     check_memory(images, heptapod.model.config.width * len(selected), memory_gib)
     report = measure_layers(heptapod, images, selected, batch_size, seed, random_model)
     sha = sha256(folder / "model.safetensors")
+    chosen = chosen_on(folder, data if test_data is None else test_data, images.test.sha256())
     figures = {
-        "model": {"path": str(folder), "sha256": sha, **model_facts(heptapod)},
-        "data": {"path": data, "test_path": test_data, **data_facts(images)},
+        "model": {"path": str(folder), "sha256": sha, "chosen_on": chosen, **model_facts(heptapod)},
+        "data": {"path": data, "split": split, "test_path": test_data, "test_split": test_split, **data_facts(images)},
         **report.figures,
         "seconds": time.perf_counter() - started,
     }
@@ -108,6 +116,9 @@ def probe_model(
 
 
 def _print(results: dict[str, dict[str, Accuracy]], figures: dict[str, Any]) -> None:
+    import rich.table
+    from rich.console import Console
+
     title = f"{figures['data']['test_images']:,} test images recognized, {figures['data']['classes']} classes"
     table = rich.table.Table(title=title)
     random = results.get("random_model", {})

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field
 
-from heptapod.tools.planning.training_setup import SetupOverrides
 from heptapod.training.config import TrainConfig
 from heptapod.training.recipe import Recipe, build_recipe, read_recipe, recipe_names, recipe_options
 from heptapod.utils.arguments import HELP, parse_arguments
 from heptapod.utils.config import from_dict, settings
 from heptapod.utils.options import Group
+
+if TYPE_CHECKING:
+    from heptapod.tools.planning.training_setup import SetupOverrides
 
 O = TypeVar("O")  # noqa: E741 - options
 
@@ -32,15 +34,17 @@ class GridOptions:
 
     grid: str | None = None
     """Rows x columns of the token grid (16x16), if the recipe's data and tokenizer do not determine it."""
-    codes: Annotated[int, Field(ge=2)] | None = None
+    codes: Annotated[int, Field(ge=2, le=2**24)] | None = None
     """Codes of a discrete tokenizer, instead of the recipe's."""
-    channels: Annotated[int, Field(ge=1)] | None = None
+    channels: Annotated[int, Field(ge=1, le=2**14)] | None = None
     """Channels of a continuous token, instead of the recipe's."""
-    classes: Annotated[int, Field(ge=0)] | None = None
+    classes: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """Number of classes (0 for none), if the data are not on this machine."""
 
     def overrides(self, images: int | None = None) -> SetupOverrides:
         """The facts as the planner takes them."""
+        from heptapod.tools.planning.training_setup import SetupOverrides
+
         return SetupOverrides(self.grid, self.codes, self.channels, self.classes, images)
 
 

@@ -6,29 +6,28 @@ from pathlib import Path
 
 import tyro
 
-from heptapod.cli.distributed_command import run_distributed
-from heptapod.distributed import process_group
-from heptapod.distributed.collectives import main_process_first
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.features import open_extractor
-from heptapod.evaluation.reference import FEATURES_KEPT, SUFFIX, make_reference
-from heptapod.utils.files import check_folder
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import FEATURES_KEPT, SUFFIX
+from heptapod.utils.checks import BatchSize, Count, Seed, Side
 
 
 def reference(arguments: list[str]) -> None:
     """Parses arguments and makes reference statistics."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(make, "reference", arguments)
 
 
 def make(
     data: tyro.conf.Positional[str],
     out: str,
-    image_size: int = 0,
-    count: int | None = None,
-    features_kept: int = FEATURES_KEPT,
+    split: SplitName | None = None,
+    image_size: Side = 0,
+    count: Count | None = None,
+    features_kept: Count = FEATURES_KEPT,
     inception: str | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
     device: str = "auto",
 ) -> None:
     """Measures a set of real images once, for heptapod evaluate to compare samples with.
@@ -39,6 +38,7 @@ def make(
     Args:
         data: A folder of images, parquet file(s), .tar shards, mnist5k, a token cache, or an .npz file.
         out: File to write, ending in .safetensors.
+        split: The split of the data, if it has several; train if left out.
         image_size: Side after resizing and cropping; 0 keeps the images as they are.
         count: Number of images, chosen at random; all if left out.
         features_kept: Largest number of images, chosen at random, whose features are kept: the kernel distance,
@@ -49,13 +49,20 @@ def make(
         seed: Keys the choice of images.
         device: auto, cpu, cuda, ...
     """
+    from heptapod.distributed import process_group
+    from heptapod.distributed.collectives import main_process_first
+    from heptapod.distributed.device import resolve_device
+    from heptapod.evaluation.features import open_extractor
+    from heptapod.evaluation.reference import make_reference
+    from heptapod.utils.files import check_folder
+
     target = Path(out)
     if target.suffix != SUFFIX:
         raise ValueError(f"out: {out} given, references are written as {SUFFIX}")
     check_folder(target.parent)
     place = resolve_device(device)
     extractor = main_process_first(lambda: open_extractor(inception, place))
-    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True)
+    made = make_reference(data, extractor, image_size, count, features_kept, seed, batch_size, shared=True, split=split)
     if not process_group.is_main_process():
         return
     made.save(target)

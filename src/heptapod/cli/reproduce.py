@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from heptapod.cli.output_files import OutputFiles
-from heptapod.distributed import process_group
-from heptapod.distributed.device import resolve_device
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.record import check_weights, read_record, reproduce
-from heptapod.utils.images import samples_picture, save_png
+if TYPE_CHECKING:
+    from heptapod.cli.output_files import OutputFiles
 
 
 def reproduce_file(source: str, model: str | None, device: str, files: OutputFiles) -> None:
@@ -26,6 +23,12 @@ def reproduce_file(source: str, model: str | None, device: str, files: OutputFil
         FileNotFoundError: if there is no such record or model.
         ValueError: if it is not a record, or made by another model.
     """
+    from heptapod.distributed import process_group
+    from heptapod.distributed.device import resolve_device
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.record import check_weights, read_record, reproduce
+    from heptapod.utils.images import samples_picture, save_png
+
     process_group.require_single_process("sample --from")
     record = read_record(Path(source))
     folder = model or record.model

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
-from torch import Tensor
 
-from heptapod.cli.distributed_command import run_distributed, warn_if_ranks_idle
-from heptapod.cli.output_files import OutputFiles, output_files
-from heptapod.cli.reproduce import reproduce_file
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions, number_pair
-from heptapod.distributed import process_group
-from heptapod.distributed.collectives import gather_blocks
-from heptapod.distributed.device import resolve_device
-from heptapod.evaluation.samples import sample_batches
-from heptapod.inference.bundle import DEFAULT_BATCH
-from heptapod.inference.pipeline import Heptapod
-from heptapod.inference.record import model_fields, record_fields
-from heptapod.inference.request import GenerationRequest
-from heptapod.inference.trace import save_gif, shown_steps, trace_frames, trace_picture
-from heptapod.utils.checks import check_at_least
-from heptapod.utils.files import write_json
-from heptapod.utils.images import samples_picture, save_png
-from heptapod.utils.logging import Progress
+from heptapod.configs.sampling import DEFAULT_BATCH
+from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from heptapod.cli.output_files import OutputFiles
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.request import GenerationRequest
+
+logger = logging.getLogger(__name__)
 
 COUNT = 8
 FRAMES = 60
@@ -35,6 +29,8 @@ FRAMES = 60
 
 def sample(arguments: list[str]) -> None:
     """Parses arguments and generates images."""
+    from heptapod.cli.distributed_command import run_distributed
+
     run_distributed(generate, "sample", arguments)
 
 
@@ -42,11 +38,11 @@ def generate(
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions],
     model: tyro.conf.Positional[OptionalModelFolder] = None,
     labels: tuple[str, ...] = (),
-    count: int = COUNT,
-    seed: int = 0,
+    count: Count = COUNT,
+    seed: Seed = 0,
     size: str | None = None,
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
     device: str = "auto",
     compile: bool = False,
     out: str = "samples.png",
@@ -59,9 +55,10 @@ def generate(
     makes the same images again. Several processes (torchrun) share the work batch by batch.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
+        model: Folder of a model, or of a run (its best weights are used). With --from it may be left out.
         sampling: Sampling config.
-        labels: Classes by index or name, a row each; all of them if left out (the first ten of many).
+        labels: Classes by name, or by index where no name is a number, a row each; all of them if left out (the first
+            ten of many).
         count: Images per class.
         seed: Image i has the seed SEED + i.
         size: HEIGHTxWIDTH in pixels of another size than the trained one, a multiple of the tokenizer's factor.
@@ -75,6 +72,17 @@ def generate(
         trace: Also sample the first image again and show its steps: an animation in this .gif file, a strip of states
             in the .png file of the same name.
     """
+    from heptapod.cli.distributed_command import warn_if_ranks_idle
+    from heptapod.cli.output_files import output_files
+    from heptapod.cli.reproduce import reproduce_file
+    from heptapod.distributed import process_group
+    from heptapod.distributed.device import resolve_device
+    from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.record import model_fields, record_fields
+    from heptapod.inference.request import numeric_names_note
+    from heptapod.utils.files import write_json
+    from heptapod.utils.images import samples_picture, save_png
+
     if from_ is not None:
         fixed = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
         fixed |= {"count": count != COUNT, "seed": seed, "compile": compile}
@@ -84,13 +92,13 @@ def generate(
         return
     if model is None:
         raise ValueError("model: none given; name the folder of a model, or --from a .json file")
+    files = output_files(out, "samples.png")
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     if size is not None:
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:
         raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
     check_at_least(1, count=count, batch_size=batch_size)
-    files = output_files(out, "samples.png")
     _check_pictures(files, belief, trace)
     changes = sampling.given()
     if compile:
@@ -117,6 +125,8 @@ def generate(
         "images_per_second": len(request) / seconds,
     }
     write_json(files.record, record)
+    if note := numeric_names_note(request.labels, heptapod.class_names):
+        logger.info(f"labels: {note}")
     first = repeated[0] if repeated else None
     if belief is not None:
         save_png(heptapod.belief(first, seed=seed, **changes), Path(belief))
@@ -127,6 +137,12 @@ def generate(
 
 def _gathered(heptapod: Heptapod, request: GenerationRequest) -> tuple[dict[int, Tensor], Tensor]:
     """Samples the images of all ranks: those of this rank by number and, on rank 0, all of them."""
+    import torch
+
+    from heptapod.distributed.collectives import gather_blocks
+    from heptapod.evaluation.samples import sample_batches
+    from heptapod.utils.logging import Progress
+
     own: dict[int, Tensor] = {}
 
     def blocks() -> Iterator[dict[str, Tensor]]:
@@ -144,6 +160,8 @@ def _gathered(heptapod: Heptapod, request: GenerationRequest) -> tuple[dict[int,
 
 def _check_pictures(files: OutputFiles, belief: str | None, trace: str | None) -> None:
     """Raises ValueError for pictures of another format, or that would overwrite each other."""
+    from heptapod.utils.files import check_folder
+
     if belief is not None and Path(belief).suffix != ".png":
         raise ValueError(f"belief: {belief} given, pictures are written as .png")
     if trace is not None and Path(trace).suffix != ".gif":
@@ -151,6 +169,8 @@ def _check_pictures(files: OutputFiles, belief: str | None, trace: str | None) -
     strip = None if trace is None else Path(trace).with_suffix(".png")
     pictures = {"belief": belief and Path(belief), "trace": strip}
     for name, file in pictures.items():
+        if file:
+            check_folder(file.parent, name)
         if file and files.includes(file):
             raise ValueError(f"{name}: {file} would be written over out's picture; name another")
     if belief is not None and strip is not None and Path(belief).resolve() == strip.resolve():
@@ -159,6 +179,9 @@ def _check_pictures(files: OutputFiles, belief: str | None, trace: str | None) -
 
 def write_trace(heptapod: Heptapod, path: Path, label: str | None, seed: int, changes: dict[str, Any]) -> None:
     """Writes how one image is sampled: an animation of at most ``FRAMES`` states, and a strip of six next to it."""
+    from heptapod.inference.trace import save_gif, shown_steps, trace_frames, trace_picture
+    from heptapod.utils.images import save_png
+
     states = heptapod.trace(label, seed=seed, most=FRAMES, **changes)
     save_gif(trace_frames(heptapod, states), path)
     strip = [states[i] for i in shown_steps(len(states) - 1, 6)]

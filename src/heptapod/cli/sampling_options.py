@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from heptapod.sampling import SamplingConfig
+from heptapod.configs.sampling import SamplingConfig
 from heptapod.utils.optional import optional_fields
 
 ModelFolder = Annotated[str, tyro.conf.arg(metavar="MODEL")]

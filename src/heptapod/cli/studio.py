@@ -13,10 +13,12 @@ import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from PIL import Image
+from pydantic import Field
 
-from heptapod.distributed.device import resolve_device
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.utils.arguments import parse_function
+from heptapod.utils.checks import BatchSize
+from heptapod.utils.messages import shown
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -33,19 +35,19 @@ def studio(arguments: list[str]) -> None:
 def serve(
     models: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...")]],
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Annotated[int, Field(ge=0, le=LAST_PORT)] = 8000,
     token: str | None = None,
     allow_host: tuple[str, ...] = (),
     device: tuple[str, ...] = ("auto",),
     evaluations: tuple[str, ...] = (),
-    max_count: int = 16,
-    max_steps: int = 1024,
-    max_cell_steps: int = 1000,
-    max_side: int = 1024,
-    max_cells: int = 16384,
-    max_waiting: int = 64,
-    max_upload_mb: int = 20,
-    max_upload_megapixels: int = 50,
+    max_count: BatchSize = 16,
+    max_steps: Annotated[int, Field(ge=1, le=MAX_CELLS)] = 1024,
+    max_cell_steps: Annotated[int, Field(ge=1, le=10_000)] = 1000,
+    max_side: Annotated[int, Field(ge=1, le=16_384)] = 1024,
+    max_cells: Annotated[int, Field(ge=1, le=1_000_000_000)] = 16384,
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 64,
+    max_upload_mb: Annotated[int, Field(ge=1, le=10_000)] = 20,
+    max_upload_megapixels: Annotated[int, Field(ge=1, le=MAX_MEGAPIXELS)] = 50,
     browser: bool = False,
 ) -> None:
     """Serves a page that shows the predictions of models while they sample: generate, query, edit, compare, understand.
@@ -73,10 +75,11 @@ def serve(
         max_upload_megapixels: Millions of pixels of an uploaded image.
         browser: Open the page.
     """
-    limits = {"count": max_count, "steps": max_steps, "cell_steps": max_cell_steps, "side": max_side}
-    limits |= {"cells": max_cells, "waiting": max_waiting}
-    limits |= {"upload_mb": max_upload_mb, "upload_megapixels": max_upload_megapixels}
-    _check(models, port, token, limits)
+    from PIL import Image
+
+    from heptapod.distributed.device import resolve_device
+
+    _check(models, token)
     try:
         import uvicorn
 
@@ -88,6 +91,11 @@ def serve(
         raise ValueError(
             f"studio: needs {error.name}, which is not installed; pip install 'heptapod[studio]'"
         ) from None
+    if allow_host and not is_local(host):
+        raise ValueError(
+            f"allow_host: {shown(allow_host[0])} given, but a server on {host} takes requests of every host name; "
+            "give it with --host 127.0.0.1, behind a proxy"
+        )
     if token is None and (allow_host or not is_local(host)):
         token = secrets.token_urlsafe(16)
     with _listen(host, port) as listening:
@@ -113,19 +121,11 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
 
 
-def _check(models: tuple[str, ...], port: int, token: str | None, limits: dict[str, int]) -> None:
+def _check(models: tuple[str, ...], token: str | None) -> None:
     if not models:
         raise ValueError("models: none given; name the folder of a model or of a run")
-    if not 0 <= port <= LAST_PORT:
-        raise ValueError(f"port: {port} given, must be between 0 and {LAST_PORT}")
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{8,}", token):
         raise ValueError("token: must have at least 8 characters out of letters, digits and . _ ~ -")
-    for name, value in limits.items():
-        if value < 1:
-            raise ValueError(f"max_{name}: {value} given, must be at least 1")
-    if limits["upload_megapixels"] > MAX_MEGAPIXELS:
-        given = limits["upload_megapixels"]
-        raise ValueError(f"max_upload_megapixels: {given} given, Pillow opens nothing above {MAX_MEGAPIXELS}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

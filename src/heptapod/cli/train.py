@@ -6,9 +6,6 @@ import logging
 from pathlib import Path
 
 from heptapod.cli.recipe_options import PrintConfig, parse_recipe
-from heptapod.distributed import process_group
-from heptapod.distributed.coordination import report_failure_once
-from heptapod.training import run
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import to_yaml
 
@@ -23,13 +20,20 @@ def train(arguments: list[str]) -> None:
     recipe, options = parse_recipe("train", arguments, PrintConfig, about)
     if printed(recipe, options):
         return
+    from heptapod.distributed import process_group
+    from heptapod.distributed.coordination import report_failure_once
+    from heptapod.training import run
+
     with process_group.init_process_group(recipe.train.timeout), report_failure_once():
         figures = run.train_model(recipe)
         if not process_group.is_main_process():
             return
     out = Path(recipe.out)
     loss, unit = ("NLL", " nats per token") if "val_nats_per_token" in figures else ("loss", "")
-    logger.info(f"held-out {loss} {figures['best_val_loss']:.4f}{unit} after {figures['seconds']:.0f} s of training")
+    logger.info(
+        f"held-out {loss} of the last weights {figures['val_loss']:.4f}{unit} after {figures['seconds']:.0f} s of "
+        f"training; lowest, which chose the best weights, {figures['best_val_loss']:.4f}"
+    )
     print(f"model:   {out / 'best'}\nfigures: {out / 'training.json'}\nsamples: {out / 'samples'}")
 
 
@@ -39,6 +43,10 @@ def train_tokenizer(arguments: list[str]) -> None:
     recipe, options = parse_recipe("train-tokenizer", arguments, PrintConfig, about, NOT_OF_TOKENIZERS)
     if printed(recipe, options):
         return
+    from heptapod.distributed import process_group
+    from heptapod.distributed.coordination import report_failure_once
+    from heptapod.training import run
+
     with process_group.init_process_group(recipe.tokenizer.train.timeout), report_failure_once():
         run.train_tokenizer(recipe)
         if not process_group.is_main_process():

@@ -15,41 +15,48 @@ settings, so that a killed run resumes at the first absent shard, and two caches
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.data.images import DataConfig, shuffled, split_rows
+from heptapod.configs.data import MAX_SIDE, DataConfig
+from heptapod.configs.grid import MAX_CELLS
+from heptapod.data.classes import count_classes
+from heptapod.data.images import shuffled, split_rows
+from heptapod.data.labels import matched_labels
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
 from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
 from heptapod.utils.logging import Progress
+from heptapod.utils.messages import quoted
 
 FORMAT = "heptapod-cache-1"
 CROPS = (1, 5)
+AGAIN = "remove it, and run the same heptapod tokenize command again"
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @settings
 class CacheConfig:
     """How images become the tokens of a cache."""
 
-    image_size: Annotated[int, Field(ge=0)] = 0
+    image_size: Annotated[int, Field(ge=0, le=MAX_SIDE)] = 0
     """Pixels per side after resizing the short side and cropping; 0 keeps the images as they are."""
     flip: bool = False
     """Also store every view mirrored."""
-    crops: int = 1
+    crops: Annotated[int, Field(ge=1, le=5)] = 1
     """Crops of each image: 1 (the center) or 5 (the corners of a larger copy as well)."""
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1
     """Short side of that larger copy, as a multiple of the image size."""
-    shard_size: Annotated[int, Field(ge=1)] = 4096
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Images of the source per shard."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Images encoded at a time. A part of the settings since it may show in the last bits of the tokens."""
     dtype: Literal["float16", "float32"] = "float16"
     """How continuous tokens are stored; codes are stored as the smallest integers that hold them."""
@@ -57,6 +64,8 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
             raise ValueError(f"crops: {self.crops} given, must be 1 (the center) or 5 (and the corners)")
+        if self.crops == 1 and self.crop_scale != 1.1:
+            raise ValueError(f"crop_scale: {self.crop_scale} given, but with crops: 1 there is no larger copy")
         if self.crops > 1 and not self.image_size:
             raise ValueError(f"crops: {self.crops} given, which needs an image_size")
 
@@ -76,10 +85,12 @@ class CacheDescription:
     """Hash of the tokenizer."""
     source_sha256: str
     """Hash of the source's names, labels and classes."""
-    source_images: int
+    source_images: Count
     """Images of the source, including unreadable ones."""
     class_names: list[str]
     """Name of each class; empty for a set without labels."""
+    split: str | None = None
+    """The split of the source, if it has several."""
     format: str = FORMAT
     """Version of this file."""
 
@@ -88,9 +99,9 @@ class CacheDescription:
 class ShardEntry:
     """A shard in the index."""
 
-    images: int
+    images: Count
     """Images in it."""
-    bytes: int
+    bytes: Count
     """Size of the file."""
     sha256: str
     """Checksum of the file."""
@@ -100,24 +111,32 @@ class ShardEntry:
 class CacheIndex:
     """Content of ``index.json``."""
 
-    images: int
+    images: Count
     """Images in the cache."""
-    missing: int
+    missing: Count
     """Unreadable images of the source."""
-    views: int
+    views: Count
     """Views of each image."""
-    image_height: int
+    image_height: Count
     """Pixels."""
-    image_width: int
+    image_width: Count
     """Pixels."""
     grid: GridSpec
     """The token grid."""
-    images_per_class: list[int]
+    images_per_class: list[Count]
     """In the order of the class names; empty for a set without labels."""
     shards: list[ShardEntry]
     """The shards in order."""
     unreadable: list[str]
     """"name: reason" of the unreadable images."""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.grid.height * self.grid.width <= MAX_CELLS):
+            raise ValueError(
+                f"grid: {self.grid.height} by {self.grid.width} cells given, at most {MAX_CELLS:,} allowed"
+            )
+        if sum(shard.images for shard in self.shards) != self.images or len(self.unreadable) != self.missing:
+            raise ValueError("images: given, but the shards hold other numbers of images")
 
 
 def is_cache(path: Path) -> bool:
@@ -138,7 +157,7 @@ def read_description(folder: Path) -> CacheDescription:
     """
     values = read_json(folder / "cache.json")
     if values.get("format") != FORMAT:
-        raise ValueError(f"{folder / 'cache.json'}: not a cache (format is {values.get('format')!r})")
+        raise ValueError(f"{folder / 'cache.json'}: not a cache (format is {quoted(values.get('format'))})")
     return from_dict(CacheDescription, values, str(folder / "cache.json"))
 
 
@@ -154,6 +173,18 @@ def read_index(folder: Path) -> CacheIndex:
             f"{folder}: an incomplete cache (index.json is missing); run the same heptapod tokenize command again"
         )
     return from_dict(CacheIndex, read_json(folder / "index.json"), str(folder / "index.json"))
+
+
+@settings
+class _ShardMetadata:
+    """The metadata of a shard."""
+
+    names: list[str]
+    """Names of the images."""
+    unreadable: list[str]
+    """"name: reason" of the unreadable images."""
+    size: tuple[Count, Count] | None
+    """Height and width of the images in pixels; None without images."""
 
 
 @dataclass
@@ -173,24 +204,60 @@ class Shard:
         return len(self.names)
 
 
-def read_shard(path: Path) -> Shard:
+def read_shard(path: Path, description: CacheDescription, grid: GridSpec | None = None) -> Shard:
     """Opens a shard.
+
+    Args:
+        path: the file.
+        description: of its cache.
+        grid: of its cache, if it is known.
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if it is truncated or otherwise damaged.
+        ValueError: if it is truncated or otherwise damaged, or does not fit its cache.
     """
     with open_tensors(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() or {}
+        text = (file.metadata() or {}).get(METADATA_KEY, "")
     try:
-        facts = json.loads(metadata[METADATA_KEY])
-        names, unreadable, size = (json.loads(facts[key]) for key in ("names", "unreadable", "size"))
-    except (KeyError, json.JSONDecodeError):
-        raise ValueError(f"{path}: not a shard of a cache") from None
-    if any(len(tensors.get(name, ())) != len(names) for name in ("labels", "rows", "held_out")):
-        raise ValueError(f"{path}: damaged, its tensors have different lengths")
-    return Shard(tensors, names, unreadable, tuple(size) if size else None)
+        values = {key: json.loads(value) for key, value in json.loads(text).items()}
+        metadata = from_dict(_ShardMetadata, values, "")
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged, not a shard of a cache ({error}); {AGAIN}") from None
+    shard = Shard(tensors, metadata.names, metadata.unreadable, metadata.size)
+    if problem := _problem_of(shard, description, grid):
+        raise ValueError(f"{path}: damaged, {problem}; {AGAIN}")
+    return shard
+
+
+_LABELS = {"labels": torch.int64, "rows": torch.int64, "held_out": torch.uint8}
+
+
+def _problem_of(shard: Shard, description: CacheDescription, grid: GridSpec | None) -> str | None:
+    """What is wrong with the tensors of a shard; the values of tokens are checked when they are read."""
+    tensors, count = shard.tensors, len(shard)
+    for name, dtype in _LABELS.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or tensor.shape != (count,):
+            return f"its {name} are not {count} integers"
+    limits = {"labels": (-1, len(description.class_names)), "rows": (0, description.source_images), "held_out": (0, 2)}
+    for name, (low, high) in limits.items():
+        if bool(((tensors[name] < low) | (tensors[name] >= high)).any()):
+            return f"its {name} are out of range"
+    if bool((tensors["rows"].diff() <= 0).any()):
+        return "its rows are not in order"
+    if (shard.size is None) != (count == 0):
+        return "its size does not fit its images"
+    if not count:
+        return None
+    tokens, views = tensors.get("tokens"), description.settings.num_views
+    if tokens is None or tokens.ndim not in (3, 4) or tokens.shape[:2] != (count, views):
+        return f"its tokens are not those of {count} images in {views} view(s)"
+    if tokens.dtype not in ((torch.int16, torch.int32) if tokens.ndim == 3 else (torch.float16, torch.float32)):
+        return f"its tokens are {tokens.dtype}"
+    if grid is not None and tokens.shape[2:] != grid.token_shape:
+        return f"its tokens have the shape {tuple(tokens.shape[2:])} instead of {grid.token_shape}"
+    return None
 
 
 @dataclass
@@ -218,6 +285,11 @@ class Cache:
         """Height and width of the images in pixels."""
         return self.index.image_height, self.index.image_width
 
+    def classes(self) -> list[dict[str, Any]]:
+        """Name and numbers of images of each class, by the held-out split of the source."""
+        labels = self.tokens.labels.numpy()
+        return count_classes(self.description.class_names, labels[~self.held_out], labels[self.held_out])
+
 
 def open_cache(folder: Path) -> Cache:
     """Opens a complete cache; tokens stay on disk until they are read.
@@ -228,11 +300,15 @@ def open_cache(folder: Path) -> Cache:
     """
     description, index = read_description(folder), read_index(folder)
     shards = []
+    if index.images + index.missing != description.source_images or index.views != description.settings.num_views:
+        raise ValueError(f"{folder / 'index.json'}: damaged, it does not fit cache.json; {AGAIN}")
+    if len(index.images_per_class) != len(description.class_names):
+        raise ValueError(f"{folder / 'index.json'}: damaged, it does not have the classes of cache.json; {AGAIN}")
     for number, entry in enumerate(index.shards):
         path = shard_path(folder, number)
-        shard = read_shard(path)
+        shard = read_shard(path, description, index.grid)
         if path.stat().st_size != entry.bytes or len(shard) != entry.images:
-            raise ValueError(f"{path}: damaged, {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
+            raise ValueError(f"{path}: damaged, {path.stat().st_size:,} bytes instead of {entry.bytes:,}; {AGAIN}")
         shards.append(shard)
     full = [shard for shard in shards if len(shard)]
     tokens = TokenSet(
@@ -261,7 +337,7 @@ def verify_cache(folder: Path) -> None:
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: missing")
             if sha256(path) != entry.sha256:
-                raise ValueError(f"{path}: damaged (its checksum is not the one in index.json)")
+                raise ValueError(f"{path}: damaged (its checksum is not the one in index.json); {AGAIN}")
             progress.advance(1)
 
 
@@ -274,16 +350,25 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
     """
     train = open_cache(Path(config.path))
     _check_settings(train, config, "data.path")
+    _check_split(train, config.split, "data.split")
+    if config.validation_split is not None and config.validation_path is None:
+        raise ValueError(
+            f"data.validation_split: {config.validation_split} given, but a cache holds one split; tokenize the other "
+            "as well, and give it as data.validation_path"
+        )
     is_held_out = np.zeros(train.description.source_images, dtype=bool)
     is_held_out[train.rows[train.held_out]] = True
-    train_rows, held_out_rows = split_rows(is_held_out, config)
+    labels = np.full(train.description.source_images, -1)
+    labels[train.rows] = train.tokens.labels.numpy()
+    train_rows, held_out_rows = split_rows(is_held_out, config, labels)
     held_out = train
     if config.validation_path is not None:
         if not is_cache(Path(config.validation_path)):
             raise ValueError(f"data.validation_path: {config.validation_path} is not a cache, but data.path is one")
         held_out = open_cache(Path(config.validation_path))
         _check_settings(held_out, config, "data.validation_path")
-        _check_pair(train, held_out)
+        _check_split(held_out, config.validation_split, "data.validation_split")
+        held_out = _paired(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
     training, validation = _with_rows(train, train_rows), _with_rows(held_out, held_out_rows)
     for setting, part, origin in (
@@ -320,11 +405,28 @@ def _check_settings(cache: Cache, config: DataConfig, setting: str) -> None:
         )
 
 
-def _check_pair(train: Cache, held_out: Cache) -> None:
+def _check_split(cache: Cache, asked: str | None, setting: str) -> None:
+    """Raises if a cache holds another split than is asked for, or one that must be asked for."""
+    split = cache.description.split
+    if asked not in (None, split) and not (split is None and asked in ("all", "train")):
+        raise ValueError(f"{setting}: {asked} given, but {cache.folder} holds {split or 'a set without splits'}")
+    if split in ("validation", "test") and asked is None and setting == "data.split":
+        raise ValueError(
+            f"data.path: {cache.folder} holds the split {split}; to train on it, ask for it: data.split {split}"
+        )
+
+
+def _paired(train: Cache, held_out: Cache) -> Cache:
+    """The held-out cache with its labels as indices of the training classes, matched by name."""
     for name, train_value, held_out_value in (
         ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
-        ("classes", train.description.class_names, held_out.description.class_names),
         ("grid", train.tokens.grid, held_out.tokens.grid),
     ):
         if train_value != held_out_value:
             raise ValueError(f"data.validation_path: {held_out.folder} and {train.folder} differ in their {name}")
+    names, classes = held_out.tokens.class_names, train.tokens.class_names
+    labels = matched_labels(
+        held_out.tokens.labels.tolist(), names, classes, "data.validation_path", str(held_out.folder), str(train.folder)
+    )
+    tokens = replace(held_out.tokens, labels=torch.tensor(labels), class_names=classes)
+    return replace(held_out, tokens=tokens)

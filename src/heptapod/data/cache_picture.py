@@ -56,7 +56,13 @@ def token_statistics(cache: Cache) -> dict[str, Any]:
         if cache.tokens.grid.is_discrete:
             counts = torch.zeros(cache.tokens.grid.vocabulary_size, dtype=torch.float64)
             for shard in shards:
-                counts += torch.bincount(shard.flatten().long(), minlength=len(counts))
+                codes = shard.flatten().long()
+                if bool(((codes < 0) | (codes >= len(counts))).any()):
+                    raise ValueError(
+                        f"{cache.folder}: damaged, its tokens are no codes of 0 to {len(counts) - 1:,} (heptapod info "
+                        f"{cache.folder} --verify names the file)"
+                    )
+                counts += torch.bincount(codes, minlength=len(counts))
                 progress.advance(1)
             return {"codes_used": int((counts > 0).sum()), "perplexity": float(perplexity_of(counts))}
         count, total, square = 0, 0.0, 0.0

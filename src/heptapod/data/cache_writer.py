@@ -17,20 +17,22 @@ from heptapod.data.cache import (
     CacheConfig,
     CacheDescription,
     CacheIndex,
+    Shard,
     ShardEntry,
+    open_cache,
     read_description,
-    read_index,
     read_shard,
     shard_path,
 )
-from heptapod.data.images import check_size, decode_each, to_crops, to_rgb
+from heptapod.data.decoding import to_crops, to_rgb
+from heptapod.data.images import check_size, decode_each
 from heptapod.data.sources import Source
 from heptapod.distributed import process_group
 from heptapod.distributed.coordination import SharedProgress, publish, wait_for_value
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, save_tokenizer, tokenizer_hash
 from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
+from heptapod.utils.files import LOCK, TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.utils.logging import Progress
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class CacheWriter:
             source_sha256=source.sha256(),
             source_images=len(source.names),
             class_names=source.class_names,
+            split=source.split,
         )
         self._size: tuple[int, int] | None = None  # of the images, set by the first one
         self._check_folder()
@@ -87,9 +90,9 @@ class CacheWriter:
             self._write_share(wait_for_value("absent shards"))
             return None
         absent = [number for number in range(self.num_shards) if not shard_path(self.folder, number).is_file()]
-        if not absent and (self.folder / "index.json").is_file():
+        if not absent and (index := self._complete_index()):
             publish("absent shards", [])
-            return read_index(self.folder)
+            return index
         with locked(self.folder):
             if not (self.folder / "cache.json").is_file():
                 save_tokenizer(self.tokenizer, self.folder / "tokenizer")
@@ -101,6 +104,19 @@ class CacheWriter:
             remove_temporary(self.folder)
             write_json(self.folder / "index.json", to_dict(index))
         return index
+
+    def _complete_index(self) -> CacheIndex | None:
+        """The index of a complete cache; None where it is absent or damaged, and made again from the shards."""
+        try:
+            return open_cache(self.folder).index
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            logger.warning(f"{error}; the index is made again from the shards")
+            return None
+
+    def _read_shard(self, number: int) -> Shard:
+        return read_shard(shard_path(self.folder, number), self.description)
 
     def _write_share(self, absent: list[int]) -> None:
         """Writes this rank's absent shards; rank 0 then waits for the others."""
@@ -124,7 +140,7 @@ class CacheWriter:
         if not file.is_file():
             names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
             # A run that was killed before it wrote cache.json leaves only these.
-            if any(name != "tokenizer" and not name.startswith(TEMPORARY) for name in names):
+            if any(name != "tokenizer" and not name.startswith((TEMPORARY, LOCK)) for name in names):
                 raise ValueError(f"out: {self.folder} exists and is not a cache; choose another --out")
             return
         before, now = to_dict(read_description(self.folder)), to_dict(self.description)
@@ -203,7 +219,7 @@ class CacheWriter:
     def _known_size(self) -> tuple[int, int] | None:
         """Height and width of the images in existing shards."""
         for number in range(self.num_shards):
-            if shard_path(self.folder, number).is_file() and (size := read_shard(shard_path(self.folder, number)).size):
+            if shard_path(self.folder, number).is_file() and (size := self._read_shard(number).size):
                 return size
         return None
 
@@ -214,7 +230,7 @@ class CacheWriter:
         size: tuple[int, int] | None = None
         for number in range(self.num_shards):
             path = shard_path(self.folder, number)
-            shard = read_shard(path)
+            shard = self._read_shard(number)
             if shard.size is not None:
                 size = size or shard.size
                 check_size(shard.names[0], shard.size, size)  # each process has checked only its own images

@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import Field
+from PIL import Image
 from torch import Tensor
 
+from heptapod.configs.data import DataConfig
+from heptapod.data.classes import keep_classes
+from heptapod.data.decoding import decode_one, to_rgb
+from heptapod.data.labels import matched_labels
 from heptapod.data.on_demand import ImagesOnDemand
 from heptapod.data.sources import Source, open_source
-from heptapod.utils.config import settings
+from heptapod.data.splits import SplitChoice
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, random_rows
 
 
-@settings
-class DataConfig:
-    """Where images come from and how they are prepared."""
+def open_training(config: DataConfig, setting: str = "data.path") -> Source:
+    """Opens the images to train on, and those to hold out unless they are separate."""
+    name = _split_setting(setting, "split")
+    return open_source(config.path, setting, SplitChoice(config.split, is_training=True, setting=name))
 
-    path: str = "mnist5k"
-    """The built-in set mnist5k, a folder of images (one folder per class, or none), parquet file(s), or shards of
-    WebDataset: a folder of .tar files, one of them, or a pattern such as shards/train-{000000..000146}.tar (quoted in a
-    shell)."""
-    image_size: Annotated[int, Field(ge=0)] = 0
-    """Pixels per side after resizing the short side and cropping the center; 0 keeps the images as they are."""
-    flip: bool = False
-    """Mirror each training image with probability 1/2."""
-    validation_path: str | None = None
-    """Held-out images; if unset a fixed share of the training images is held out."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
-    limit: Annotated[int, Field(ge=2)] | None = None
-    """Use only the first images of a fixed random order (for a quick test)."""
-    memory_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
-    """Hold at most this many GiB of decoded images in memory. Larger folders and .tar shards (with an image_size)
-    are decoded as they are read; larger parquet files are refused."""
+
+def open_validation(config: DataConfig, setting: str = "data.validation_path") -> Source:
+    """Opens the images that ``has_validation`` is about."""
+    name = _split_setting(setting, "validation_split")
+    return open_source(
+        config.path if config.validation_path is None else config.validation_path,
+        setting if config.validation_path is not None else name,
+        SplitChoice(config.validation_split, ("validation", "test"), setting=name),
+    )
 
 
 @dataclass
@@ -129,23 +123,20 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
         FileNotFoundError: if a path does not exist.
         ValueError: if there are no images, or their sizes differ and no ``image_size`` is set.
     """
-    source = open_source(config.path, "data.path")
+    source = open_training(config)
     held_out_source = source
-    if config.validation_path is not None:
-        held_out_source = open_source(config.validation_path, "data.validation_path")
-        if held_out_source.class_names != source.class_names:
-            raise ValueError(
-                f"data.validation_path: {config.validation_path} has other classes than {config.path} "
-                f"({len(held_out_source.class_names)} and {len(source.class_names)})"
-            )
-    train_rows, held_out_rows = split_rows(source.is_held_out(), config)
-    if config.validation_path is not None:
+    if config.has_validation:
+        held_out_source = with_classes_of(source, open_validation(config), "data.validation_path")
+    train_rows, held_out_rows = split_rows(source.is_held_out(), config, source.labels)
+    if config.has_validation:
         held_out_rows = np.arange(len(held_out_source.names))
     train = decode(source, config, train_rows)
     validation = decode(held_out_source, config, held_out_rows)
+    if not config.has_validation:
+        check_size(validation.names[0], validation.size, train.size)
     if validation.size != train.size:
         raise ValueError(
-            f"data.validation_path: {config.validation_path} has images of {validation.size[0]}×{validation.size[1]} "
+            f"data.validation_path: {held_out_source.path} has images of {validation.size[0]}×{validation.size[1]} "
             f"pixels, the training images have {train.size[0]}×{train.size[1]}; set data.image_size"
         )
     shuffled_validation = validation.subset(torch.from_numpy(shuffled(len(validation))))
@@ -155,25 +146,41 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
     return train, shuffled_validation
 
 
-def split_rows(is_held_out: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def with_classes_of(source: Source, held_out: Source, setting: str) -> Source:
+    """A held-out source with its labels as indices of the training classes, matched by name.
+
+    Raises:
+        ValueError: naming the setting, if it has other classes.
+    """
+    labels = matched_labels(
+        held_out.labels, held_out.class_names, source.class_names, setting, held_out.path, source.path
+    )
+    return replace(held_out, labels=labels, class_names=source.class_names)
+
+
+def split_rows(
+    is_held_out: np.ndarray, config: DataConfig, labels: Sequence[int] | np.ndarray = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of training and held-out images, ascending.
 
     Args:
         is_held_out: (M,) bool, the split of the data set; if all are false, a random share is held out.
         config: the share, a separate path of held-out images, and a limit.
+        labels: class of each image, -1 for none: a random share leaves every class an image to train on.
 
     Raises:
         ValueError: if there are too few images.
     """
     count = len(is_held_out)
-    if config.validation_path is not None:
+    if config.has_validation:
         is_held_out = np.zeros(count, dtype=bool)
     elif not is_held_out.any():
         if count < 2:
             raise ValueError(f"data.path: {config.path} has {count} image(s); at least 2 are needed")
         share = min(max(1, round(count * config.validation_fraction)), count - 1)
+        order = numpy_generator(Stream.SPLIT, 0).permutation(count)
         is_held_out = np.zeros(count, dtype=bool)
-        is_held_out[numpy_generator(Stream.SPLIT, 0).permutation(count)[:share]] = True
+        is_held_out[keep_classes(order, share, np.asarray(labels, dtype=np.int64))] = True
     train_rows = np.flatnonzero(~is_held_out)
     if config.limit is not None:
         train_rows = train_rows[random_rows(numpy_generator(Stream.SPLIT, 1), len(train_rows), config.limit)]
@@ -218,16 +225,26 @@ def decode(source: Source, config: DataConfig, rows: np.ndarray | None = None) -
     return ImageSet(images[: len(kept)], labels, names, source.class_names, False, unreadable)
 
 
-def check_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+def check_size(
+    name: str,
+    shape: Sequence[int],
+    expected: Sequence[int],
+    fix: str = "set image_size (in a recipe data.image_size) to resize them",
+) -> None:
     """Checks the size of an image (…, h, w).
+
+    Args:
+        name: of the image.
+        shape: its shape.
+        expected: that of the images before it.
+        fix: what the user can do about it.
 
     Raises:
         ValueError: if it differs from the earlier images; names the image.
     """
     if tuple(shape) != tuple(expected):
         raise ValueError(
-            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: set "
-            "data.image_size to resize them"
+            f"{name} is {shape[-2]}×{shape[-1]} pixels, images before it {expected[-2]}×{expected[-1]}: {fix}"
         )
 
 
@@ -260,75 +277,9 @@ def decode_each(
                 yield next(numbers), result
 
 
-def to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
-    """Converts a PIL image to RGB (3, h, w) uint8: upright by its EXIF tag, on white, resized and cropped.
-
-    Args:
-        image: of any mode.
-        image_size: side of the center crop after a bicubic resize of the short side; 0 keeps the size.
-    """
-    image = _upright_rgb(image)
-    return _pixels(_resize(image, image_size) if image_size else image, image_size)
-
-
-def to_crops(image: Image.Image, image_size: int, scale: float) -> np.ndarray:
-    """The center crop of an image, then its four corner crops from a larger copy: (5, 3, size, size) uint8.
-
-    Args:
-        image: of any mode.
-        image_size: side of the crops.
-        scale: short side of the larger copy, as a multiple of ``image_size``.
-    """
-    image = _upright_rgb(image)
-    large = _resize(image, round(image_size * scale))
-    right, low = large.width - image_size, large.height - image_size
-    corners = [(0, 0), (right, 0), (0, low), (right, low)]
-    crops = [large.crop((x, y, x + image_size, y + image_size)) for x, y in corners]
-    return np.stack([_pixels(_resize(image, image_size), image_size), *(_pixels(crop, 0) for crop in crops)])
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip these to 0..255
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(background, image)
-    elif image.mode in ("I", "F"):
-        raise ValueError(
-            f"pixels of mode {image.mode} have no fixed range; save the file with 8 or 16 bits per channel"
-        )
-    return image.convert("RGB")
-
-
-def _resize(image: Image.Image, short_side: int) -> Image.Image:
-    scale = short_side / min(image.size)
-    width, height = (max(short_side, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def _pixels(image: Image.Image, crop: int) -> np.ndarray:
-    """Pixels (3, h, w), of the center crop of side ``crop`` unless that is 0."""
-    if crop:
-        left, top = (image.width - crop) // 2, (image.height - crop) // 2
-        image = image.crop((left, top, left + crop, top + crop))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def decode_one(
-    opener: Callable[[], bytes | Image.Image], transform: Callable[[Image.Image], np.ndarray]
-) -> np.ndarray | str:
-    """The pixels of an image, or the reason why it is unreadable."""
-    try:
-        content = opener()
-        return transform(Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content)
-    except UnidentifiedImageError:
-        return "not an image Pillow can read"
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise any type; the caller reports it with the file name
-        return str(error) or type(error).__name__
+def _split_setting(setting: str, name: str) -> str:
+    """The setting of a split next to the setting of a path."""
+    return f"data.{name}" if setting.startswith("data.") else name.replace("validation", "test")
 
 
 def _on_demand(source: Source, config: DataConfig, rows: np.ndarray, num_bytes: int, unreadable: list[str]) -> ImageSet:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from heptapod.configs.data import Split, SplitName
 from heptapod.data import DataConfig, ImageSet
 from heptapod.data.images import decode, split_rows
 from heptapod.data.sources import Source, open_source
+from heptapod.data.splits import SplitChoice
 from heptapod.utils.config import from_dict
 from heptapod.utils.random import Stream, numpy_generator, random_rows
-
-Split = Literal["held_out", "train", "all"]
 
 logger = logging.getLogger(__name__)
 
 
 def random_images(
-    command: str, setting: str, data: str, image_size: int, count: int | None, draw: tuple[Stream, int], **limits: float
+    command: str,
+    setting: str,
+    data: str,
+    image_size: int,
+    count: int | None,
+    draw: tuple[Stream, int],
+    split: SplitName | None = None,
+    **limits: float,
 ) -> ImageSet:
     """All images of a data set or a random part, in the order of their source; reports unreadable ones.
 
@@ -31,9 +37,10 @@ def random_images(
         image_size: side after resizing and cropping, 0 keeps the size.
         count: number of images; None for all.
         draw: purpose and seed of the random choice.
+        split: the split of the data set, if it has several; None for train.
         **limits: other fields of DataConfig (``memory_gib``).
     """
-    source = open_source(data, setting)
+    source = open_source(data, setting, SplitChoice(split))
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, **limits}, command)
     return _decode(source, config, np.arange(len(source.names)), count, draw, setting)
 
@@ -53,8 +60,8 @@ def split_images(
     Args:
         command: name of the command, for messages.
         data: a folder, parquet file(s), .tar shards or a built-in set.
-        split: held_out: the held-out images of the set, or those that training holds out if the set has none; train:
-            the others; all.
+        split: held_out: the held-out images of the set (its split validation, else test), or those that training holds
+            out if the set has none; train: the others; all; validation or test: this split of the set.
         image_size: side after resizing and cropping, 0 keeps the size.
         classes: names of the only classes; None for all images, also those without a label.
         count: number of images, chosen at random; None for all.
@@ -64,12 +71,16 @@ def split_images(
     Raises:
         ValueError: if the split has no image of the classes, or the images exceed ``memory_gib``.
     """
-    source = open_source(data, "data")
+    preferred: tuple[SplitName, ...] = ("validation", "test", "train") if split == "held_out" else ("train",)
+    named: SplitName | None = None if split == "held_out" or split == "train" else split
+    source = open_source(data, "data", SplitChoice(named, preferred))
     config = from_dict(DataConfig, {"path": data, "image_size": image_size, "memory_gib": memory_gib}, command)
-    if split == "all":
+    if split == "train" and source.split not in (None, "train"):
+        raise ValueError(f"split: train given, but {data} has only the split {source.split}")
+    if named is not None or source.split in ("validation", "test"):
         rows = np.arange(len(source.names))
     else:
-        train, held_out = split_rows(source.is_held_out(), config)
+        train, held_out = split_rows(source.is_held_out(), config, source.labels)
         rows = train if split == "train" else held_out
     if classes is not None:
         numbers = [number for number, name in enumerate(source.class_names) if name in classes]

@@ -8,24 +8,26 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from heptapod.data.webdataset import ShardReader, expand_braces, find_shards, index_shards
+from heptapod.data.decoding import read_image_file
+from heptapod.data.discovery import IMAGE_COLUMNS, shard_files
+from heptapod.data.labels import Labels, arrow_labels, class_labels, listed_labels
+from heptapod.data.listing import COMPRESSED_TARS, IMAGE_SUFFIXES, Listing, list_folder
+from heptapod.data.splits import SplitChoice, images_of, split_counts, split_of_file
+from heptapod.data.tar_shard import check_not_compressed
+from heptapod.data.webdataset import ShardReader, find_shards, has_braces, index_shards
 
 logger = logging.getLogger(__name__)
 
 
-IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
-}  # fmt: skip
-IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 CLASS_FILES = ("class_names.txt", "classes.txt")
 
@@ -54,6 +56,12 @@ class Source:
     """As ``open_all`` for the given ascending rows, if the source can skip the others."""
     file_sizes: Callable[[], list[int]] = list
     """Sizes of the files in bytes: they reveal that an image was replaced."""
+    split: str | None = None
+    """The split of the data set that was read, if it has several."""
+    other_splits: dict[str, str] = field(default_factory=dict)
+    """The splits that were not read, with the number of their images or files as text."""
+    left_out: list[str] = field(default_factory=list)
+    """What else was not read, a phrase for each kind."""
 
     def is_held_out(self) -> np.ndarray:
         """(M,) bool: which images belong to the held-out split of the data set."""
@@ -65,84 +73,140 @@ class Source:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_source(path: str, setting: str = "data.path") -> Source:
-    """Opens the images at a path; errors name the setting with the path.
+def open_source(path: str, setting: str = "data.path", choice: SplitChoice | None = None) -> Source:
+    """Opens the images at a path; logs what was left out. Errors name the setting with the path.
+
+    Args:
+        path: a built-in set, a folder, a .parquet or .tar file, or a pattern of .tar files.
+        setting: the setting with the path, for messages.
+        choice: the split to read; the default reads ``train`` where there are splits.
 
     Raises:
         FileNotFoundError: if the path does not exist.
-        ValueError: if it has no images.
+        ValueError: if it has no images, or not the split.
     """
+    choice = choice or SplitChoice()
     if path == "mnist5k":
+        choice.choose(path, {})
         return _mnist5k()
     try:
-        return _open(path, Path(path).expanduser())
+        source = _open(path, Path(path).expanduser(), choice)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{setting}: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{setting}: {path[:80]} cannot be opened ({error.strerror})") from None
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from None
+    if source.other_splits:
+        others = ", ".join(f"{split} ({count})" for split, count in source.other_splits.items())
+        logger.info(
+            f"data: {path}: {source.split or 'all'}, {len(source.names):,} images; left out: {others}; "
+            f"{choice.setting} chooses"
+        )
+    if source.left_out:
+        level = logging.INFO if all(" hidden " in note for note in source.left_out) else logging.WARNING
+        logger.log(level, f"data: {path}: left out: {', '.join(source.left_out)}")
+    return source
 
 
-def _open(path: str, location: Path) -> Source:
-    if not location.exists():
-        if expand_braces(path) == [path]:
+def _open(path: str, location: Path, choice: SplitChoice) -> Source:
+    try:
+        is_there = location.exists()
+    except OSError:  # the name is too long
+        if not has_braces(path):
+            raise
+        is_there = False
+    if not is_there:
+        if not has_braces(path):
             raise FileNotFoundError(f"{path} does not exist (a folder, a parquet file, .tar shards or mnist5k)")
-        return _webdataset(path, find_shards(path))
+        return _named_shards(path, find_shards(path), choice)
     if (location / "cache.json").is_file():
         raise ValueError(f"{path} is a cache of tokens, but images are needed")
-    parquet, tar = (
-        sorted(location.glob(f"*{suffix}")) if location.is_dir() else [location][: location.suffix == suffix]
-        for suffix in (".parquet", ".tar")
-    )
-    if not location.is_dir() and not parquet and not tar:
+    if location.is_dir():
+        return _open_folder(path, location, choice)
+    if not location.is_file():
+        raise ValueError(f"{path} is a device, pipe or socket, not a file")
+    if location.name.lower().endswith(COMPRESSED_TARS):
+        check_not_compressed(location)
+    if location.suffix not in (".parquet", ".tar"):
         raise ValueError(f"{path} is neither a folder, a .parquet file, .tar shards nor mnist5k")
-    if tar and location.is_dir():
-        _check_only_shards(path, location, tar[0], parquet)
-    if tar:
-        return _webdataset(path, tar)
-    return _parquet(path, parquet) if parquet else _folder(path, location)
+    return _named_shards(path, [location], choice)
 
 
-def _check_only_shards(path: str, folder: Path, shard: Path, parquet: list[Path]) -> None:
-    """Raises if a folder of shards also has other images, because the choice is ambiguous."""
-    images = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if other := next(iter(parquet), None) or next(images, None):
-        raise ValueError(
-            f"{path} has both .tar shards ({shard.name}) and other images ({other.relative_to(folder)}); keep them "
-            "apart, or name the shards by a pattern (train-{000000..000146}.tar)"
-        )
+def _named_shards(path: str, shards: list[Path], choice: SplitChoice) -> Source:
+    """Shards that are named one by one: all are read, unless a split of them is asked for."""
+    read = _parquet if shards[0].suffix == ".parquet" else _webdataset
+    if choice.split in (None, "all"):
+        return read(path, shards)
+    splits = [split_of_file(PurePath(shard.name)) for shard in shards]
+    choice.choose(path, split_counts(splits)[0])
+    source = read(path, [shard for shard, split in zip(shards, splits, strict=True) if split == choice.split])
+    source.split = choice.split
+    return source
 
 
-def _folder(path: str, folder: Path) -> Source:
+def _open_folder(path: str, folder: Path, choice: SplitChoice) -> Source:
+    """A folder of images, of .tar shards or of parquet files."""
+    listing = list_folder(folder)
+    shards = shard_files(path, listing)
+    if not shards:
+        return _folder(path, listing, choice)
+    splits = [split_of_file(shard) for shard in shards]
+    counts, home = split_counts(splits)
+    chosen = choice.choose(path, counts)
+    chosen_shards = [
+        folder / shard
+        for shard, split in zip(shards, splits, strict=True)
+        if chosen is None or (split or home) == chosen
+    ]
+    source = (_parquet if shards[0].suffix == ".parquet" else _webdataset)(path, chosen_shards)
+    _note_splits(source, chosen, counts, "file(s)")
+    source.left_out = [*source.left_out, *listing.notes()]
+    return source
+
+
+def _note_splits(source: Source, chosen: str | None, counts: Mapping[str, int], unit: str) -> None:
+    source.split = chosen
+    if chosen is not None:
+        source.other_splits = {split: f"{count:,} {unit}" for split, count in counts.items() if split != chosen}
+
+
+def _folder(path: str, listing: Listing, choice: SplitChoice) -> Source:
     """Images in class folders (at any depth), or directly in the folder if there are no class folders."""
-
-    def images_below(place: Path, pattern: str) -> list[Path]:
-        return sorted(f for f in place.glob(pattern) if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-
-    classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
-    by_class = [(d.name, images_below(d, "**/*")) for d in classes]
-    by_class = [(name, files) for name, files in by_class if files]
-    loose = images_below(folder, "*")
-    if by_class and loose:
-        raise ValueError(f"{path} has images both inside and outside of class folders (for example {loose[0].name})")
-    if not by_class and not loose:
-        raise ValueError(f"{path} holds no images (known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})")
-    files = loose or [file for _, files in by_class for file in files]
-    labels = [-1] * len(loose) or [i for i, (_, files) in enumerate(by_class) for _ in files]
-    names = [str(file.relative_to(folder)) for file in files]
+    folder = listing.place
+    images = images_of(listing.tree, choice.split is not None)
+    counts, home = split_counts(image.split for image in images)
+    chosen = choice.choose(path, counts) if images else None
+    images = [image for image in images if chosen is None or (image.split or home) == chosen]
+    if not images:
+        suffixes = f"known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
+        found = f"; found: {', '.join(listing.notes())}" if listing.left_out else ""
+        raise ValueError(f"{path} holds no images ({suffixes}){found}")
+    classes = [image.classes[:1] for image in images]
+    loose = next((image.parts[-1] for image in images if not image.classes), None)
+    if listing.tree.folders and all(PurePath(f"{name}.parquet") in listing.parquet for name in listing.tree.folders):
+        classes = [() for _ in images]  # folders that img2dataset numbers
+    elif loose and any(classes):
+        raise ValueError(f"{path} has images both inside and outside of class folders (for example {loose})")
+    class_names = sorted({name for names in classes for name in names})
+    numbers = {name: number for number, name in enumerate(class_names)}
+    files = [folder.joinpath(*image.parts) for image in images]
 
     def open_all() -> Iterator[Opener]:
-        return (file.read_bytes for file in files)
+        return (partial(read_image_file, file) for file in files)
 
-    class_names = [name for name, _ in by_class]
-    return Source(
+    source = Source(
         path,
-        names,
-        labels,
+        [str(PurePath(*image.parts)) for image in images],
+        [numbers[names[0]] if names else -1 for names in classes],
         class_names,
         open_all,
-        open_one=lambda number: files[number].read_bytes,
+        open_one=lambda number: partial(read_image_file, files[number]),
         file_sizes=lambda: [file.stat().st_size for file in files],
+        left_out=listing.notes(),
     )
+    _note_splits(source, chosen, counts, "images")
+    return source
 
 
 def _parquet(path: str, shards: list[Path]) -> Source:
@@ -153,9 +217,10 @@ def _parquet(path: str, shards: list[Path]) -> Source:
         raise ValueError(f"{path} needs the parquet reader: pip install 'heptapod[parquet]'") from None
     from pyarrow import ArrowException
 
+    common = Path(os.path.commonpath([shard.parent for shard in shards]))
     names: list[str] = []
-    labels: list[int] = []
-    class_names: list[str] = []
+    labels: list[Labels] = []
+    declared: list[str] = []
     image_column = ""
     for shard in shards:
         try:
@@ -167,22 +232,18 @@ def _parquet(path: str, shards: list[Path]) -> Source:
         if not image_column:
             raise ValueError(f"{shard}: no image column ({' or '.join(IMAGE_COLUMNS)}); it has {', '.join(columns)}")
         label_column = next((c for c in LABEL_COLUMNS if c in columns), None)
-        names += [f"{shard.name}[{row}]" for row in range(file.metadata.num_rows)]
+        names += [f"{shard.relative_to(common)}[{row}]" for row in range(file.metadata.num_rows)]
         if label_column is None:
-            labels += [-1] * file.metadata.num_rows
+            labels.append(listed_labels([None] * file.metadata.num_rows))
             continue
-        values, own_names = _labels(shard, file, label_column)
-        if class_names and own_names and own_names != class_names:
+        own_names = _class_names(file.schema_arrow.metadata, label_column)
+        if declared and own_names and own_names != declared:
             raise ValueError(f"{shard}: its classes differ from those of the files before it")
-        class_names = class_names or own_names
-        labels += values
+        declared = declared or own_names
+        labels.append(_labels(shard, file, label_column))
     if not names:
         raise ValueError(f"{path} has no rows")
-    highest = max(labels)
-    class_names = class_names or [str(i) for i in range(highest + 1)]
-    if highest >= len(class_names):
-        row = names[labels.index(highest)]
-        raise ValueError(f"{row}: label {highest} is out of range, the file has {len(class_names)} classes")
+    indices, class_names = class_labels(path, labels, names, declared)
 
     def open_rows(rows: np.ndarray) -> Iterator[Opener]:
         first = 0
@@ -198,7 +259,7 @@ def _parquet(path: str, shards: list[Path]) -> Source:
     return Source(
         path,
         names,
-        labels,
+        indices,
         class_names,
         lambda: open_rows(np.arange(len(names))),
         file_sizes=lambda: [shard.stat().st_size for shard in shards],
@@ -230,17 +291,7 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     common = Path(os.path.commonpath([shard.parent for shard in shards]))
     places = [shard.relative_to(common) for shard in shards]
     names = [f"{place}/{name}" for place, index in zip(places, indices, strict=True) for name in index.names]
-    labels = np.concatenate([index.labels for index in indices])
-    class_names, file = _class_file(shards)
-    highest = int(labels.max())
-    if highest >= 0 and (without := np.flatnonzero(labels < 0)).size:
-        raise ValueError(
-            f"{path}: {len(without):,} of {len(labels):,} samples have no label, for example {names[without[0]]}; give "
-            "all samples a .cls member, or none"
-        )
-    if file is not None and highest >= len(class_names):
-        row = names[int(labels.argmax())]
-        raise ValueError(f"{row}: class number {highest} is out of range, {file} has {len(class_names)} classes")
+    labels, class_names = class_labels(path, [index.labels for index in indices], names, *_class_file(shards))
     if without_image := [
         f"{place}/{key}" for place, index in zip(places, indices, strict=True) for key in index.without_image
     ]:
@@ -259,15 +310,15 @@ def _webdataset(path: str, shards: list[Path]) -> Source:
     return Source(
         path,
         names,
-        labels.tolist(),
-        (class_names or [str(number) for number in range(highest + 1)]) if highest >= 0 else [],
+        labels,
+        class_names,
         open_all,
         open_one=reader.opener,
         file_sizes=lambda: [size for index in indices for size in index.sizes.tolist()],
     )
 
 
-def _class_file(shards: list[Path]) -> tuple[list[str], Path | None]:
+def _class_file(shards: list[Path]) -> tuple[list[str], str]:
     """Class names from a file next to the shards, a name per line; none without such a file."""
     folders = dict.fromkeys(shard.parent for shard in shards)
     files = [file for folder in folders for name in CLASS_FILES if (file := folder / name).is_file()]
@@ -275,21 +326,17 @@ def _class_file(shards: list[Path]) -> tuple[list[str], Path | None]:
     for names, file in found[1:]:
         if names != found[0][0]:
             raise ValueError(f"{file} and {found[0][1]} have different classes")
-    return found[0] if found else ([], None)
+    return (found[0][0], str(found[0][1])) if found else ([], "")
 
 
-def _labels(shard: Path, file: Any, label_column: str) -> tuple[list[int], list[str]]:
-    """Labels and class names of a parquet file, whose labels are integers or class names."""
-    column = file.read([label_column]).column(0)
-    kind = str(column.type)
-    values = column.to_pylist()
-    if kind in ("string", "large_string"):
-        own_names = sorted({value for value in values if value is not None})
-        index = {name: number for number, name in enumerate(own_names)}
-        return [-1 if value is None else index[value] for value in values], own_names
-    if "int" not in kind or "<" in kind:
-        raise ValueError(f"{shard}: column {label_column!r} has the type {kind}, integers or strings are needed")
-    return [-1 if value is None else value for value in values], _class_names(file.schema_arrow.metadata, label_column)
+def _labels(shard: Path, file: Any, label_column: str) -> Labels:
+    """The labels of a parquet file."""
+    from pyarrow import ArrowException
+
+    try:
+        return arrow_labels(file.read([label_column]).column(0), lambda row: f"{shard}[{row}]")
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{shard}: damaged column {label_column!r} ({str(error).splitlines()[0]})") from None
 
 
 def _parquet_bytes(value: Any) -> bytes:

@@ -95,16 +95,20 @@ class TokenSet:
             here = owner == shard
             first = int(self._ends[shard]) - len(self.shards[shard])
             tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
+        if self.grid.is_discrete and bool(((tokens < 0) | (tokens >= self.grid.vocabulary_size)).any()):
+            row = int(((tokens < 0) | (tokens >= self.grid.vocabulary_size)).any(1).nonzero()[0])
+            raise ValueError(
+                f"{self.names[int(indices[row])]}: its tokens are no codes of 0 to {self.grid.vocabulary_size - 1:,}; "
+                "the cache is damaged (heptapod info CACHE --verify names the file)"
+            )
         return tokens
 
     def check_finite(self) -> None:
         """Checks every view of every image.
 
         Raises:
-            ValueError: if a latent is not finite; names the image.
+            ValueError: if a latent is not finite or a code is out of range; names the image.
         """
-        if self.grid.is_discrete:
-            return
         for indices in torch.arange(len(self)).split(4096):
             for view in self.views:
                 finite = self._read(indices, torch.full_like(indices, view)).isfinite().flatten(1).all(1)
@@ -129,10 +133,9 @@ def encode_images(tokenizer: Tokenizer, images: ImageSet, batch_size: int = 256)
             pixels = images.images[start : start + batch_size]
             part = tokens[start : start + len(pixels)]
             for view in range(num_views):
-                part[:, view] = encode_pixels(tokenizer, pixels, flip=bool(view)).to(dtype)
+                names = images.names[start : start + len(pixels)]
+                part[:, view] = encode_pixels(tokenizer, pixels, flip=bool(view), names=names).to(dtype)
             progress.advance(len(pixels))
-    encoded = TokenSet(
+    return TokenSet(
         [tokens], images.labels, images.names, images.class_names, grid, list(range(num_views)), images.unreadable
     )
-    encoded.check_finite()
-    return encoded

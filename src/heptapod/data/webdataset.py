@@ -6,6 +6,8 @@ writable. A shard is indexed again if its size or modification time changes.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
 import os
@@ -22,7 +24,9 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from heptapod.data.tar_shard import OpenShard, ShardIndex, index_shard
+from heptapod.data.labels import Labels
+from heptapod.data.listing import COMPRESSED_TARS
+from heptapod.data.tar_shard import OpenShard, ShardIndex, check_not_compressed, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
 from heptapod.utils.logging import Progress
 
@@ -31,34 +35,58 @@ logger = logging.getLogger(__name__)
 
 INDEX = "heptapod-index.safetensors"
 LOCK = f"{TEMPORARY}heptapod-index.lock"
-FORMAT = "heptapod-tar-index-1"
+FORMAT = "heptapod-tar-index-2"
 OPEN_SHARDS = 128
 """Open shards at a time, well below the limit of open files."""
 INDEXING_THREADS = 8
 """Indexing waits for storage far more than it computes."""
+MAX_SHARDS = 250_000
+"""Shards that a pattern may name."""
+MAX_DIGITS = 18
+"""Digits of a number in a pattern."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+def has_braces(path: str) -> bool:
+    """Whether a path is a pattern of several."""
+    return BRACES.search(path) is not None
 
 
 def expand_braces(pattern: str) -> list[str]:
     """Expands braces as in a shell: ``{000..146}`` counts and keeps leading zeros, ``{a,b}`` lists.
 
     Raises:
-        ValueError: if it counts down.
+        ValueError: if it counts down, or to more than MAX_SHARDS names.
     """
-    match = BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    first, last, words = match.groups()
+    groups = list(BRACES.finditer(pattern))
+    count = 1
+    for group in groups:
+        first, last, words = group.groups()
+        if words is None and (max(len(first), len(last)) > MAX_DIGITS or int(first) > int(last)):
+            problem = f"counts from {first} down to {last}" if len(first) <= MAX_DIGITS >= len(last) else "is too large"
+            raise ValueError(f"{_short(pattern)} {problem}")
+        count *= words.count(",") + 1 if words is not None else int(last) - int(first) + 1
+        if count > MAX_SHARDS:
+            raise ValueError(f"{_short(pattern)} names more than {MAX_SHARDS:,} shards; give their folder instead")
+    ends = [0, *(group.end() for group in groups)]
+    texts = [pattern[start : group.start()] for start, group in zip(ends, groups, strict=False)]
+    choices = itertools.product(*(_alternatives(*group.groups()) for group in groups))
+    return [
+        "".join(itertools.chain.from_iterable(zip(texts, chosen, strict=True))) + pattern[ends[-1] :]
+        for chosen in choices
+    ]
+
+
+def _alternatives(first: str, last: str, words: str | None) -> list[str]:
     if words is not None:
-        parts = words.split(",")
-    elif int(first) > int(last):
-        raise ValueError(f"{pattern} counts from {first} down to {last}")
-    else:
-        padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
-        width = max(len(first), len(last)) if padded else 1
-        parts = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-    before, after = pattern[: match.start()], expand_braces(pattern[match.end() :])
-    return [f"{before}{part}{rest}" for part in parts for rest in after]
+        return words.split(",")
+    padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
+    width = max(len(first), len(last)) if padded else 1
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -75,6 +103,8 @@ def find_shards(pattern: str) -> list[Path]:
             f"{missing[0]} is missing; {len(shards) - len(missing):,} of the {len(shards):,} shards of {pattern} exist"
         )
     if other := [shard for shard in shards if shard.suffix != ".tar"]:
+        if other[0].name.lower().endswith(COMPRESSED_TARS):
+            check_not_compressed(other[0])
         raise ValueError(f"{pattern} expands to {other[0]}; a pattern can only name .tar shards")
     return shards
 
@@ -182,24 +212,40 @@ def _index_lock(folder: Path) -> Iterator[None]:
 
 
 def _read_index(folder: Path) -> dict[str, ShardIndex]:
-    """The stored index by the name of a shard; empty if it is missing or damaged."""
+    """The stored index by the name of a shard; empty if it is missing, of an older format or damaged."""
     path = folder / INDEX
     try:
-        facts = json.loads(read_metadata(path)["index"])
+        metadata = read_metadata(path)
         tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+        facts = json.loads(metadata["index"])
         if facts["format"] != FORMAT:
             return {}
+        if metadata.get("sha256") != _checksum(metadata["index"], tensors):
+            raise ValueError("its content does not have the checksum that it names")
         names = tensors["names"].tobytes().decode("utf-8").split("\0")
         known, start = {}, 0
         for shard in facts["shards"]:
             here = slice(start, start := start + shard["images"])
-            offsets, sizes, labels = (tensors[key][here] for key in ("offsets", "sizes", "labels"))
+            offsets, sizes, codes = (tensors[key][here] for key in ("offsets", "sizes", "labels"))
+            labels = Labels(codes, shard["labels"])
             known[shard["name"]] = ShardIndex(
                 shard["bytes"], shard["mtime_ns"], names[here], offsets, sizes, labels, shard["without_image"]
             )
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.warning(f"data: {path} is damaged and made again ({error})")
         return {}
     return known
+
+
+def _checksum(text: str, tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 of an index."""
+    digest = hashlib.sha256(text.encode("utf-8"))
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
@@ -212,19 +258,22 @@ def _write_index(folder: Path, known: dict[str, ShardIndex]) -> None:
             "bytes": index.bytes,
             "mtime_ns": index.mtime_ns,
             "images": len(index),
+            "labels": index.labels.values,
             "without_image": index.without_image,
         }
         for name, index in known.items()
     ]
-    text = "\0".join(name for index in indices for name in index.names)
-    tensors = {
-        key: torch.from_numpy(np.concatenate([getattr(index, key) for index in indices] or [np.zeros(0, np.int64)]))
-        for key in ("offsets", "sizes", "labels")
+    arrays = {
+        "names": np.frombuffer("\0".join(name for index in indices for name in index.names).encode("utf-8"), np.uint8),
+        "offsets": np.concatenate([index.offsets for index in indices]),
+        "sizes": np.concatenate([index.sizes for index in indices]),
+        "labels": np.concatenate([index.labels.codes for index in indices]),
     }
-    tensors["names"] = torch.from_numpy(np.frombuffer(text.encode("utf-8"), np.uint8).copy())
+    text = json.dumps({"format": FORMAT, "shards": shards})
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"  # unique: without file locks, other processes may write too
     try:
-        write_tensors(temporary, tensors, {"index": json.dumps({"format": FORMAT, "shards": shards})})
+        write_tensors(temporary, tensors, {"index": text, "sha256": _checksum(text, arrays)})
         shutil.copymode(folder / next(iter(known)), temporary)  # readable by whoever can read the shards
         os.replace(temporary, folder / INDEX)
     except OSError as error:

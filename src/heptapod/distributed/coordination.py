@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from heptapod.distributed import process_group
 from heptapod.distributed.errors import (
     REPORTED_ERRORS,
+    InterruptedRunError,
     LostProcessError,
     OtherProcessFailedError,
     TerminatedError,
@@ -46,7 +47,7 @@ def report_failure_once() -> Iterator[None]:
     """
     try:
         yield
-    except TerminatedError:
+    except (TerminatedError, InterruptedRunError):
         raise
     except (Exception, KeyboardInterrupt) as raised:
         error = as_lost_process_error(raised) if isinstance(raised, Exception) else raised
@@ -57,7 +58,7 @@ def report_failure_once() -> Iterator[None]:
             time.sleep(2 * POLL_SECONDS)  # rank 0 may host the store, which the others still read
         elif process_group.is_distributed() and isinstance(error, REPORTED_ERRORS):
             who = f"in process {process_group.rank()} of {process_group.world_size()}"
-            print(f"heptapod: error {who}: {one_line(error)}", file=sys.stderr)
+            print(f"heptapod: error: {who}: {one_line(error)}", file=sys.stderr)
             raise SystemExit(2) from None
         raise error from (None if error is raised else raised)
     except SystemExit as stop:  # rank 0 reports the error

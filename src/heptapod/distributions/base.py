@@ -7,40 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
-from heptapod.utils.config import settings
+from heptapod.configs.distributions import DISTRIBUTIONS, CellSampling, DistributionConfig
 from heptapod.utils.random import KeyedGenerator
 from heptapod.utils.registry import further_settings
-
-Solver = Literal["multistep", "ancestral", "ddim", "euler", "heun"]
-
-
-@settings
-class CellSampling:
-    """How the token of a cell is sampled from its distribution."""
-
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code)
-    and scales all noise from which continuous tokens are sampled (the variance of a normal times its square)."""
-    top_k: Annotated[int, Field(ge=1)] | None = None
-    """Keep only the k most likely codes of each cell."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Keep only the smallest set of most likely codes with at least this total probability."""
-    preset: Literal["default", "fast"] = "default"
-    """Solver and solver steps of continuous tokens where cell_solver and cell_steps are unset. default: 12 steps of
-    multistep, within 2% of the learned spread; fast: 8, within 5%."""
-    cell_solver: Solver | None = None
-    """Solver of continuous tokens: multistep, or ancestral or ddim (diffusion), euler or heun (flow); unset takes the
-    preset's."""
-    cell_steps: Annotated[int, Field(ge=1)] | None = None
-    """Solver steps per continuous token; unset takes the preset's."""
-
 
 S = TypeVar("S", bound=CellSampling)
 
@@ -96,7 +70,7 @@ class CellDistribution(nn.Module, ABC):
             schedule: the result of :meth:`schedule` for the same ``sampling``; computed if None.
 
         Returns:
-            (B, L) int64 or (B, L, C) float32.
+            (B, L) int64, -1 where the prediction is not finite; or (B, L, C) float32.
         """
 
     def schedule(self, sampling: CellSampling) -> list[Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from heptapod.configs.distributions import DISTRIBUTIONS, DistributionConfig
 from heptapod.distributions.base import CellDistribution
-from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
 
 
 def build_distribution(

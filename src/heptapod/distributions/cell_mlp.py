@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heptapod.nn.layers import Linear
+from heptapod.nn.layers import LayerNorm, Linear
 
 NUM_SINES = 256
 LEVEL_SCALE = 1000.0
@@ -121,7 +121,7 @@ class CellBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=1e-6)
         self.up = Linear(width, width)
         self.down = Linear(width, width)
 
@@ -177,14 +177,12 @@ class CellMLP(nn.Module):
 
     def forward(self, x: Tensor, levels: list[Tensor], features: list[Tensor]) -> Tensor:
         """(..., C) -> (..., outputs) float32; levels and features broadcast against x."""
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round small noise away
-            h = self.input(x)
+        h = self.input.in_float32(x)  # bfloat16 would round small noise away
         for layer, block in enumerate(self.blocks):
             h = block(h, *self.modulation(layer, features, levels))
         shift, scale = self.modulation(len(self.blocks), features, levels)
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = self.output(torch.addcmul(shift.float(), self.norm(h), scale.float()))
-        return out
+            return self.output.in_float32(torch.addcmul(shift.float(), self.norm(h), scale.float()))
 
     def _initialize(self) -> None:
         """As MAR: Xavier, small noise embeddings; blocks and output start at zero."""

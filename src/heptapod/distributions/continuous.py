@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellDistribution, CellSampling, S, Solver, to_device
+from heptapod.configs.distributions import CellSampling, DistributionConfig, Solver
+from heptapod.distributions.base import CellDistribution, S, to_device
 from heptapod.distributions.cell_mlp import CellMLP
-from heptapod.distributions.config import DistributionConfig
 from heptapod.utils.random import KeyedGenerator
 from heptapod.utils.registry import further_settings
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling, register_distribution, to_device
+from heptapod.configs.distributions import CellSampling
+from heptapod.distributions.base import register_distribution, to_device
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.distributions.multistep import multistep_angles, sample_multistep
 
@@ -95,7 +96,7 @@ class DiffusionDistribution(ContinuousDistribution):
         angles = [math.acos(math.sqrt(SIGNAL[level])) for level in levels]
 
         def denoise(x: Tensor, i: int) -> Tensor:
-            epsilon = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
+            epsilon: Tensor = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
             return (x - math.sin(angles[i]) * epsilon) / math.cos(angles[i])
 
         return sample_multistep(noise, angles, denoise)
@@ -154,7 +155,7 @@ def solver_levels(sampling: CellSampling) -> list[int]:
     angles = torch.tensor(multistep_angles(steps), dtype=torch.float64)
     nearest = torch.searchsorted(SIGNAL.sqrt().arccos(), angles)
     levels: list[int] = torch.minimum(nearest, MAX_LEVEL - torch.arange(steps)).tolist()
-    for i in range(steps - 2, -1, -1):  # of many steps each has a level of its own
+    for i in range(steps - 2, -1, -1):  # of many steps no two share a level
         levels[i] = max(levels[i], levels[i + 1] + 1)
     return levels
 

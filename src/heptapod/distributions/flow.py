@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.distributions.base import CellSampling, register_distribution, to_device
+from heptapod.configs.distributions import CellSampling
+from heptapod.distributions.base import register_distribution, to_device
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.distributions.multistep import multistep_angles, sample_multistep
 from heptapod.utils.random import KeyedGenerator
@@ -77,7 +78,7 @@ class FlowDistribution(ContinuousDistribution):
         def denoise(x: Tensor, i: int) -> Tensor:
             noise_share, signal = math.sin(angles[i]), math.cos(angles[i])
             x = x / (noise_share + signal)  # (1 − t) token + t noise
-            velocity = self.mlp(x, [part[i] for part in schedule], condition)
+            velocity: Tensor = self.mlp(x, [part[i] for part in schedule], condition)
             return x - noise_share / (noise_share + signal) * velocity
 
         return sample_multistep(noise, angles, denoise)
@@ -102,7 +103,7 @@ class FlowDistribution(ContinuousDistribution):
     def _directions(self, x: Tensor, generator: KeyedGenerator | None) -> Tensor:
         """(U, M, C): the axes for every cell, or random signs divided by √U."""
         if self.channels <= EXACT_CHANNELS:
-            return torch.eye(self.channels, device=x.device).unsqueeze(1).expand(-1, len(x), -1)
+            return torch.eye(self.channels, dtype=x.dtype, device=x.device).unsqueeze(1).expand(-1, len(x), -1)
         if generator is None:
             raise ValueError(f"generator: None given, but the likelihood of {self.channels} channels is an estimate")
         numbers = generator.uniform(len(x) // len(generator) * PROBES * self.channels)
@@ -111,7 +112,7 @@ class FlowDistribution(ContinuousDistribution):
 
     def _log_prob(self, x: Tensor, condition: list[Tensor], directions: Tensor) -> Tensor:
         """(M,) for x (M, C): classical Runge-Kutta from the token to the noise."""
-        h, total = 1 / LIKELIHOOD_STEPS, torch.zeros(len(x), device=x.device)
+        h, total = 1 / LIKELIHOOD_STEPS, x.new_zeros(len(x))
         parts = self.mlp.of_levels(torch.linspace(0, 1, 2 * LIKELIHOOD_STEPS + 1, device=x.device))
         for i in range(LIKELIHOOD_STEPS):
             begin, middle, end = ([part[2 * i + k] for part in parts] for k in range(3))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from heptapod.configs.evaluation import Metric
 from heptapod.evaluation.collect import Collected, collect_features
 from heptapod.evaluation.distances import frechet_distance, kernel_distance
 from heptapod.evaluation.features import FeatureExtractor
@@ -17,7 +18,6 @@ from heptapod.evaluation.reference import Reference
 from heptapod.evaluation.score import SPLITS, classifier_score
 from heptapod.utils.checks import check_at_least
 
-Metric = Literal["frechet", "kernel", "score", "precision_recall", "density_coverage"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 PRECISION_NEIGHBORS = 3
 DENSITY_NEIGHBORS = 5

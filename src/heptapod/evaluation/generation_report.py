@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import Metric
 from heptapod.distributed import process_group
 from heptapod.evaluation.collect import Observer, collect_features
 from heptapod.evaluation.features import FeatureExtractor
-from heptapod.evaluation.generation import Metric, measure, plan_metrics
+from heptapod.evaluation.generation import measure, plan_metrics
 from heptapod.evaluation.reference import open_reference
 from heptapod.evaluation.samples import ModelSamples
 from heptapod.evaluation.streams import ImageStream, npz_writer
@@ -44,6 +46,7 @@ def evaluate_samples(
     metrics: Sequence[Metric] | None = None,
     seed: int = 0,
     npz: Path | None = None,
+    split: SplitName | None = None,
 ) -> GenerationReport | None:
     """Generates or reads samples once and measures them; everything that can fail early fails before sampling.
 
@@ -56,6 +59,7 @@ def evaluate_samples(
         metrics: the metrics to measure; None for all that the number of samples allows.
         seed: keys the blocks of the kernel distance and the splits of the score.
         npz: also write the samples of a model to this file.
+        split: the split of the reference's images, if it is made now and they have several; None for train.
 
     Returns:
         The report on rank 0; None on the others.
@@ -68,10 +72,11 @@ def evaluate_samples(
     if image_size is None:
         is_square = model_samples is not None and len(set(model_samples.image_size)) == 1
         image_size = model_samples.image_size[0] if model_samples is not None and is_square else 0
-    against = open_reference(reference, extractor, image_size, batch_size, shared=True)
+    against = open_reference(reference, extractor, image_size, batch_size, shared=True, split=split)
     planned, _ = plan_metrics(extractor, against, total, metrics)
     if isinstance(samples, ModelSamples):
-        title, batches = "sampling {} images", samples.batches(samples.indices(against.class_counts), shared=True)
+        labels = samples.indices_like(against.class_names, against.class_counts)
+        title, batches = "sampling {} images", samples.batches(labels, shared=True)
     else:
         title, batches = "samples: features of {} images", samples.batches(batch_size, shared=True)
     first_images: list[Tensor] = []

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from heptapod.configs.evaluation import LabelPolicy
 from heptapod.utils.random import Stream, numpy_generator
-
-LabelPolicy = Literal["balanced", "random", "reference", "none"]
 
 
 def policy_labels(
@@ -24,13 +22,13 @@ def policy_labels(
         count: images.
         num_classes: classes of the model.
         seed: keys the random labels and orders.
-        class_counts: images of each class in the reference.
+        class_counts: images of each class of the model in the reference, see :func:`counts_by_class`.
 
     Returns:
         ``count`` class indices, or None.
 
     Raises:
-        ValueError: if the model has no classes, or the reference has others or none.
+        ValueError: if the model has no classes, or the reference has none.
     """
     if count < 1:
         raise ValueError(f"count: {count} given, must be at least 1")
@@ -52,6 +50,34 @@ def policy_labels(
         )
     labels = np.repeat(np.arange(num_classes), _apportioned(count, class_counts))
     return [int(label) for label in numpy_generator(Stream.EVALUATION, seed, 0, 3).permutation(labels)]
+
+
+def counts_by_class(names: Sequence[str], counts: Sequence[int], class_names: Sequence[str]) -> list[int]:
+    """Images of each class of a model in a reference.
+
+    Classes are matched by name; where a reference has only numbers and the model other names, by index.
+
+    Args:
+        names: classes of the reference.
+        counts: images of each.
+        class_names: classes of the model.
+
+    Raises:
+        ValueError: if the reference has images of a class that the model lacks.
+    """
+    by_name = {name: number for number, name in enumerate(class_names)}
+    if all(name.isdecimal() for name in names) and not any(name.isdecimal() for name in class_names):
+        by_name = {str(number): number for number in range(len(class_names))}
+    if unknown := [name for name, images in zip(names, counts, strict=True) if images and name not in by_name]:
+        raise ValueError(
+            f"label_policy: reference given, but the reference has {len(unknown)} class(es) that the model lacks "
+            f"({', '.join(map(repr, unknown[:3]))[:100]})"
+        )
+    found = [0] * len(class_names)
+    for name, images in zip(names, counts, strict=True):
+        if images:
+            found[by_name[name]] = images
+    return found
 
 
 def _apportioned(count: int, class_counts: Sequence[int]) -> list[int]:

@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heptapod.grid import TokenOrder, tokens_at
+from heptapod.configs.grid import TokenOrder
+from heptapod.grid import tokens_at
 from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import draw_token_order

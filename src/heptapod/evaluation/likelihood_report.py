@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heptapod.configs.grid import TokenOrder
 from heptapod.data import ImageSet
 from heptapod.distributed import process_group
 from heptapod.distributed.collectives import blocks_of_rank, broadcast_tensors, gather_blocks
 from heptapod.evaluation.zero_shot import score_answers, zero_shot
-from heptapod.grid import TokenOrder
 from heptapod.inference.pipeline import Heptapod
 from heptapod.likelihood import bits_per_dimension, dimensions, log_scale, negative_log_likelihood
 from heptapod.tokenizers.encode import encode_pixels

@@ -67,7 +67,10 @@ def check_probe_labels(train: Tensor, test: Tensor, class_names: list[str], sett
     """
     if importlib.util.find_spec("sklearn") is None:
         raise ValueError("probes need scikit-learn: pip install 'heptapod[evaluation]'")
-    if not class_names or bool((train < 0).any()) or bool((test < 0).any()):
+    missing = int((train < 0).sum()) + int((test < 0).sum())
+    if class_names and 0 < missing < len(train) + len(test):
+        raise ValueError(f"{setting}: {missing:,} of the images have no label, a probe needs the label of each")
+    if not class_names or missing:
         raise ValueError(f"{setting}: a probe needs images with labels (a folder per class, or a column of labels)")
     if not len(test):
         raise ValueError(f"{setting}: no image left to test on")

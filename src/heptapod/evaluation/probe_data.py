@@ -12,8 +12,8 @@ from torch import Tensor
 
 from heptapod.data import DataConfig, ImageSet, TokenSet, encode_images
 from heptapod.data.cache import is_cache, load_tokens, read_description
-from heptapod.data.images import decode, split_rows
-from heptapod.data.sources import Source, open_source
+from heptapod.data.images import decode, open_training, open_validation, split_rows, with_classes_of
+from heptapod.data.sources import Source
 from heptapod.evaluation.probe import check_probe_labels
 from heptapod.inference.pipeline import Heptapod
 from heptapod.tokenizers import tokenizer_hash
@@ -48,13 +48,13 @@ def load_probe_data(
 def _from_images(
     heptapod: Heptapod, config: DataConfig, counts: tuple[int | None, int | None], seed: int, pixels: bool
 ) -> ProbeData:
-    source = open_source(config.path, "data")
-    test_source = source if config.validation_path is None else open_source(config.validation_path, "test_data")
-    if test_source.class_names != source.class_names:
-        raise ValueError(f"test_data: {config.validation_path} has other classes than {config.path}")
+    source = open_training(config, "data")
+    test_source = source
+    if config.has_validation:
+        test_source = with_classes_of(source, open_validation(config, "test_data"), "test_data")
     if config.image_size:
         _check_size(heptapod, (config.image_size, config.image_size))
-    train_rows, test_rows = split_rows(source.is_held_out(), config)
+    train_rows, test_rows = split_rows(source.is_held_out(), config, source.labels)
     if test_source is not source:
         test_rows = np.arange(len(test_source.names))
     train_part, test_part = _random_part(train_rows, counts[0], seed, 3), _random_part(test_rows, counts[1], seed, 4)

@@ -13,19 +13,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.configs.data import SplitName
+from heptapod.configs.evaluation import FEATURES_KEPT, SUFFIX
 from heptapod.distributed.collectives import broadcast_tensors
 from heptapod.evaluation.collect import Collected, collect_features
 from heptapod.evaluation.distances import FeatureStatistics
 from heptapod.evaluation.features import INCEPTION, FeatureExtractor
 from heptapod.evaluation.streams import ImageStream, npz_entries, open_images, read_npz_entry
 from heptapod.utils.checks import check_at_least
+from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import read_metadata, read_tensors, sha256, write_tensors
 from heptapod.utils.random import Stream, numpy_generator
 
 FORMAT = "heptapod-reference-1"
-SUFFIX = ".safetensors"
-FEATURES_KEPT = 10_000
-"""Features kept by default for the metrics that need more than moments."""
+MANY_CLASSES = 100_000
+"""Label numbers from it on are ids: only the ones that occur are classes."""
+
+
+@settings
+class _Facts:
+    """What the metadata of a file holds of a reference."""
+
+    extractor: dict[str, Any]
+    """As in Reference."""
+    count: int | None
+    """As in Reference."""
+    source: dict[str, Any]
+    """As in Reference."""
+    class_names: list[str]
+    """As in Reference."""
+    class_counts: list[int]
+    """As in Reference."""
+    image_size: list[int] | None
+    """As in Reference."""
 
 
 @dataclass
@@ -110,11 +130,19 @@ class Reference:
         metadata = read_metadata(path)
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path}: not a reference (heptapod reference makes one)")
+        tensors: dict[str, Any] = dict(read_tensors(path))
         try:
-            content: dict[str, Any] = {**read_tensors(path), **json.loads(metadata["facts"])}
-            reference = cls(**content)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            facts = from_dict(_Facts, json.loads(metadata["facts"]), "")
+            features, mean = tensors["features"], tensors["mean"]
+            shapes = {"mean": (features.shape[-1],), "covariance": 2 * mean.shape, "features": features.shape[-2:]}
+            if any(tensors[name].shape != shape for name, shape in shapes.items()) or len(tensors) != len(shapes):
+                raise ValueError("the shapes of its tensors")
+            if [tensors[name].dtype for name in shapes] != [torch.float64, torch.float64, torch.float32]:
+                raise ValueError("the types of its tensors")
+        except (KeyError, IndexError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: damaged reference ({error})") from None
+        fields: dict[str, Any] = {**tensors, **vars(facts)}
+        reference = cls(**fields)
         if reference.sha256() != metadata.get("sha256"):
             raise ValueError(f"{path}: damaged reference, its content does not have the hash that it names")
         return reference
@@ -134,6 +162,7 @@ def open_reference(
     batch_size: int = 64,
     progress: bool = True,
     shared: bool = False,
+    split: SplitName | None = None,
 ) -> Reference:
     """The reference of a file that was saved, or one made now from images (see :func:`make_reference`).
 
@@ -142,7 +171,9 @@ def open_reference(
         ValueError: if it was made with another extractor, is damaged, or cannot be made.
     """
     if Path(path).suffix != SUFFIX:
-        return make_reference(path, extractor, image_size, batch_size=batch_size, progress=progress, shared=shared)
+        return make_reference(
+            path, extractor, image_size, batch_size=batch_size, progress=progress, shared=shared, split=split
+        )
     reference = Reference.load(Path(path))
     reference.check(extractor)
     return reference
@@ -158,6 +189,7 @@ def make_reference(
     batch_size: int = 64,
     progress: bool = True,
     shared: bool = False,
+    split: SplitName | None = None,
 ) -> Reference:
     """Statistics of the images of a folder, parquet file(s), .tar shards, a built-in set, a token cache or an npz file.
 
@@ -175,6 +207,7 @@ def make_reference(
         batch_size: images at a time.
         progress: show a progress bar.
         shared: all ranks call this and share the work; each gets the reference that one process would compute.
+        split: the split of the images, if they have several; None for train.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -189,7 +222,7 @@ def make_reference(
         none = torch.empty(0, extractor.num_features)
         only = {"kind": "npz: moments only (mu, sigma)", "path": path, "sha256": sha256(Path(path))}
         return Reference(extractor.description(), None, *moments, none, only, [], [], None)
-    stream = open_images(path, "reference", image_size, count, seed, extractor.device)
+    stream = open_images(path, "reference", image_size, count, seed, extractor.device, split)
     _check_count(path, stream.count)
     kept = numpy_generator(Stream.EVALUATION, seed, 0, 4).permutation(stream.count) < features_kept
     collected = collect_features(
@@ -244,8 +277,11 @@ def _classes(labels: Tensor, names: list[str]) -> tuple[list[str], list[int]]:
     labels = labels[labels >= 0]
     if not len(labels):
         return [], []
-    counts = labels.bincount(minlength=len(names)).tolist()
-    return names or [str(i) for i in range(len(counts))], counts
+    if names or int(labels.max()) < MANY_CLASSES:
+        per_class = labels.bincount(minlength=len(names)).tolist()
+        return names or [str(i) for i in range(len(per_class))], per_class
+    numbers, counts = labels.unique(return_counts=True)
+    return [str(number) for number in numbers.tolist()], counts.tolist()
 
 
 def _read_moments(path: Path, extractor: FeatureExtractor) -> tuple[Tensor, Tensor] | None:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heptapod.configs.evaluation import LabelPolicy
 from heptapod.distributed.collectives import blocks_of_rank
-from heptapod.evaluation.labels import LabelPolicy, policy_labels
+from heptapod.evaluation.labels import counts_by_class, policy_labels
 from heptapod.evaluation.streams import Batches
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import model_fields
-from heptapod.inference.request import GenerationRequest
+from heptapod.inference.request import GenerationRequest, named_classes
 from heptapod.tokenizers import tokenizer_hash
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.config import to_dict
@@ -89,8 +90,13 @@ class ModelSamples:
         """Height and width in pixels."""
         return self.heptapod.image_size
 
+    def indices_like(self, names: Sequence[str], counts: Sequence[int]) -> list[int] | None:
+        """The class of every image, None for no labels; the policy ``reference`` goes by the counts of classes."""
+        is_needed = self.policy == "reference" and bool(names)
+        return self.indices(counts_by_class(names, counts, self.heptapod.class_names) if is_needed else None)
+
     def indices(self, class_counts: Sequence[int] | None = None) -> list[int] | None:
-        """The class of every image, None for no labels; the policy ``reference`` goes by ``class_counts``."""
+        """As :meth:`indices_like`, for counts of the classes of the model."""
         if self.policy is None:
             named = self.heptapod.label_indices(self.labels)
             return [named[i % len(named)] for i in range(self.count)]
@@ -110,6 +116,9 @@ class ModelSamples:
             "count": self.count,
             "label_policy": self.policy or "given",
             "labels": list(self.labels) or None,
+            "classes": named_classes(self.heptapod.label_indices(self.labels), self.heptapod.class_names)
+            if self.labels
+            else None,
             "seed": self.seed,
             "steps": len(self.request.plan.counts),
             "sampling": to_dict(self.request.plan.config),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.configs.data import SplitName
 from heptapod.data.cache import is_cache, open_cache
-from heptapod.data.images import check_size, decode_each, to_rgb
+from heptapod.data.decoding import to_rgb
+from heptapod.data.images import check_size, decode_each
 from heptapod.data.sources import open_source
+from heptapod.data.splits import SplitChoice
 from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.tokenizers import load_tokenizer
 from heptapod.tokenizers.encode import decode_pixels
@@ -35,6 +39,17 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 RECORD = "heptapod"
 """The entry of an npz file that says how its samples were made, as JSON."""
+
+NPZ_ERRORS = (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged npz file raises."""
+
+MAX_RATIO = 1100
+"""Bytes that a compressed byte stands for, at most."""
+
+ONE_SIZE = (
+    "samples are compared as they are, so bring all of them to one size first (the sampler's), with another program"
+)
+"""What to do about samples of several sizes."""
 
 RowSelection = Callable[[int], np.ndarray]
 """Selects rows of a total number of them, ascending."""
@@ -78,6 +93,7 @@ def open_images(
     count: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    split: SplitName | None = None,
 ) -> ImageStream:
     """Images of a folder, parquet file(s), a built-in set, a token cache (reconstructions) or an npz file (``arr_0``).
 
@@ -89,6 +105,7 @@ def open_images(
         count: number of images, chosen at random and kept in their order; None for all.
         seed: keys the choice.
         device: where tokens are decoded.
+        split: the split of the images, if they have several; None for train.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -105,6 +122,8 @@ def open_images(
         return random_rows(numpy_generator(Stream.EVALUATION, seed), total, count)
 
     if location.suffix == ".npz" or is_cache(location):
+        if split not in (None, "all"):
+            raise ValueError(f"split: {split} given, but {path} ({setting}) has no splits")
         is_npz = location.suffix == ".npz"
         size = _npz_shape(location, setting)[1:] if is_npz else open_cache(location).image_size
         if image_size and (image_size, image_size) != size:
@@ -113,8 +132,10 @@ def open_images(
                 "which are taken as they are (0)"
             )
         return _npz_stream(location, setting, select_rows) if is_npz else _cache_stream(location, select_rows, device)
-    source = open_source(path, setting)
+    source = open_source(path, setting, SplitChoice(split))
     rows = select_rows(len(source.names))
+
+    fix = "set image_size to resize them" if setting != "samples" else ONE_SIZE
 
     def read(blocks: Sequence[np.ndarray]) -> Batches:
         shape: tuple[int, ...] = (3, 0, 0)
@@ -130,13 +151,14 @@ def open_images(
                         )
                         continue
                     shape = shape if shape[1] else result.shape
-                    check_size(source.names[number], result.shape, shape)
+                    check_size(f"{setting}: {source.names[number]}", result.shape, shape, fix)
                     images.append(result)
                     labels.append(source.labels[number])
                 pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
                 yield torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64)
 
-    return ImageStream(read, rows, {"kind": "images", "path": path}, source.class_names)
+    record = {"kind": "images", "path": path} | ({"split": source.split} if source.split else {})
+    return ImageStream(read, rows, record, source.class_names)
 
 
 def _cache_stream(folder: Path, select_rows: RowSelection, device: torch.device | str) -> ImageStream:
@@ -224,9 +246,10 @@ def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
         if f"{name}.npy" not in archive.namelist():
             return None
         try:
+            _checked_header(archive, name, is_read_at_once=True)
             with archive.open(f"{name}.npy") as entry:
                 array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except NPZ_ERRORS as error:
             raise ValueError(f"{path}: {name} cannot be read ({error})") from None
     return array
 
@@ -234,21 +257,41 @@ def read_npz_entry(path: Path, name: str) -> np.ndarray | None:
 def _npz_stream(path: Path, setting: str, select_rows: RowSelection) -> ImageStream:
     total = _npz_shape(path, setting)[0]
     rows = select_rows(total)
-    labels = read_npz_entry(path, "arr_1")
-    if labels is not None and (labels.shape != (total,) or labels.dtype.kind not in "iu"):
-        raise ValueError(f"{setting}: {path}: arr_1 must be {total} whole numbers, the labels")
+    known_labels = _npz_labels(path, setting, total)
     text = read_npz_entry(path, RECORD)
     try:
         made = None if text is None else json.loads(str(text))
     except json.JSONDecodeError:
         raise ValueError(f"{setting}: {path}: its entry {RECORD!r} is damaged, not JSON") from None
-    known_labels = np.full(total, -1) if labels is None else labels
 
     def read(blocks: Sequence[np.ndarray]) -> Batches:
         for numbers, images in zip(blocks, _read_blocks(path, setting, blocks), strict=True):
-            yield images, torch.from_numpy(known_labels[numbers].astype(np.int64))
+            yield images, torch.from_numpy(known_labels[numbers])
 
     return ImageStream(read, rows, {"kind": "npz", "path": str(path)}, made=made)
+
+
+def _npz_labels(path: Path, setting: str, total: int) -> np.ndarray:
+    """The labels (``total``,) int64 of an npz file; all -1 without them. Warns if only some are negative."""
+    wrong = f"{setting}: {path}: arr_1 must be {total:,} whole numbers below 2^63, the labels"
+    with _open_npz(path) as archive:
+        if "arr_1.npy" not in archive.namelist():
+            return np.full(total, -1)
+        try:
+            shape, _, dtype = _checked_header(archive, "arr_1")
+        except NPZ_ERRORS as error:
+            raise ValueError(f"{setting}: {path}: arr_1 cannot be read ({error})") from None
+    if dtype.hasobject:
+        raise ValueError(f"{setting}: {path}: arr_1 cannot be read (it holds Python objects)")
+    if shape != (total,) or dtype.kind not in "iu":  # before memory for it is allocated
+        raise ValueError(wrong)
+    labels = read_npz_entry(path, "arr_1")
+    if labels is None or int(labels.max()) >= 2**63:
+        raise ValueError(wrong)
+    labels = np.maximum(labels.astype(np.int64), -1)
+    if 0 < (missing := int((labels < 0).sum())) < total:
+        logger.warning(f"{setting}: {path}: {missing:,} of {total:,} images have no label (negative)")
+    return labels
 
 
 def _read_blocks(path: Path, setting: str, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
@@ -262,7 +305,7 @@ def _read_blocks(path: Path, setting: str, blocks: Sequence[np.ndarray]) -> Iter
         for row in range(total):
             try:
                 content = entry.read(row_bytes)
-            except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+            except NPZ_ERRORS as error:
                 raise ValueError(f"{setting}: {path}: damaged ({error})") from None
             if len(content) != row_bytes:
                 raise ValueError(f"{setting}: {path}: damaged, arr_0 ends in image {row}")
@@ -281,12 +324,12 @@ def _npz_shape(path: Path, setting: str) -> tuple[int, int, int]:
             names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])
             raise ValueError(f"{setting}: {path} holds no images (arr_0); it holds {names or 'nothing'}")
         try:
-            with archive.open("arr_0.npy") as entry:
-                shape, in_columns, dtype = _read_header(entry)
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            shape, in_columns, dtype = _checked_header(archive, "arr_0")
+        except NPZ_ERRORS as error:
             raise ValueError(f"{setting}: {path}: arr_0 cannot be read ({error})") from None
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1 or in_columns:
-        raise ValueError(f"{setting}: {path}: arr_0 must be (M, h, w, 3) uint8, it is {shape} {dtype}")
+        why = ", perhaps because the images have several sizes" if dtype.hasobject else ""
+        raise ValueError(f"{setting}: {path}: arr_0 must be (M, h, w, 3) uint8, it is {shape} {dtype}{why}")
     return shape[0], shape[1], shape[2]
 
 
@@ -297,6 +340,19 @@ def _open_npz(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not a readable npz file ({error})") from None
+
+
+def _checked_header(
+    archive: zipfile.ZipFile, name: str, is_read_at_once: bool = False
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order of the axes and dtype of an array; raises if the file cannot hold that number of bytes."""
+    entry = archive.getinfo(f"{name}.npy")
+    with archive.open(entry) as file:
+        shape, in_columns, dtype = _read_header(file)
+    most = MAX_RATIO * Path(str(archive.filename)).stat().st_size
+    if math.prod(shape) * dtype.itemsize > (min(most, entry.file_size) if is_read_at_once else most):
+        raise ValueError(f"its header claims {shape} {dtype}, which the file does not hold")
+    return shape, in_columns, dtype
 
 
 def _read_header(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.configs.grid import TokenOrder
 from heptapod.likelihood import check_likelihood, negative_log_likelihood
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.logging import Progress

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from heptapod.grid import TokenOrder
+from heptapod.configs.grid import TokenOrder
+from heptapod.configs.sampling import DEFAULT_BATCH
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.models import HeptapodModel
 from heptapod.sampling import SamplingConfig
 from heptapod.tokenizers import Tokenizer
-from heptapod.tokenizers.base import to_uint8
-from heptapod.tokenizers.encode import encode_pixels
+from heptapod.tokenizers.encode import decode_pixels, encode_pixels
 from heptapod.utils.checks import check_at_least
-
-DEFAULT_BATCH = 64
-"""Images at a time where no batch size is given."""
+from heptapod.utils.weights import unwrapped
 
 
 class ModelBundle:
     """A trained model and its tokenizer.
 
     Args:
-        model: the token model.
-        tokenizer: turns its tokens into pixels.
+        model: the token model; wrappers (torch.compile, DistributedDataParallel) are taken off.
+        tokenizer: turns its tokens into pixels, likewise.
         class_names: names of the classes.
         token_order: the order(s) the model was trained on.
         sampling: defaults of :meth:`generate`.
@@ -43,8 +42,8 @@ class ModelBundle:
         metadata: dict[str, str] | None = None,
         label_dropout: float | None = None,
     ) -> None:
-        self.model = model.eval()
-        self.tokenizer = tokenizer.eval()
+        self.model = cast(HeptapodModel, unwrapped(model)).eval()
+        self.tokenizer = cast(Tokenizer, unwrapped(tokenizer)).eval()
         self.class_names = list(class_names)
         self.token_order = token_order
         self.sampling = sampling or SamplingConfig()
@@ -55,10 +54,10 @@ class ModelBundle:
     def decode(self, tokens: Tensor, batch_size: int | None = None) -> Tensor:
         """Tokens (M, N) or (M, N, C) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as in :meth:`generate`."""
         parts = [
-            self.tokenizer.decode(tokens[rows].to(self.tokenizer.device), self.model.grid)[:kept]
+            decode_pixels(self.tokenizer, tokens[rows], self.model.grid)[:kept]
             for rows, kept in padded_batches(len(tokens), batch_size)
         ]
-        return to_uint8(torch.cat(parts)).cpu()
+        return torch.cat(parts)
 
     def encode(self, images: ImagesInput, batch_size: int = DEFAULT_BATCH, progress: bool = False) -> Tensor:
         """Tokens of images of the model's size, the inverse of :meth:`decode`.

@@ -20,6 +20,7 @@ from heptapod.inference.record import check_cells
 from heptapod.models.heads import ReadStates
 from heptapod.utils.checks import check_at_least
 from heptapod.utils.random import KeyedGenerator, Stream
+from heptapod.utils.weights import non_finite_error
 
 
 @dataclass
@@ -76,7 +77,8 @@ def ask_cell(
         Candidates, their probabilities or mean and spread, and the image with each.
 
     Raises:
-        ValueError: for a cell that is read already or not on the grid, or a label or setting out of range.
+        ValueError: for a cell that is read already or not on the grid, or a label or setting out of range;
+            NonFiniteError, which is one, if the prediction is infinite or not a number.
     """
     grid, device = heptapod.model.grid, heptapod.model.token_embedding.weight.device
     check_question(cell, cells, grid)
@@ -126,14 +128,22 @@ def _of_cell(
     generator = KeyedGenerator(Stream.BELIEF, [(seed, 0)])
     if isinstance(distribution, Categorical):
         likely = distribution.probabilities(features, sampling)[0, 0]
+        _check_finite(heptapod, likely)
         ranked = (likely / likely.sum()).cpu().topk(min(top, likely.numel()))
         shown = ranked.values > 0
         entropy = float(distribution.belief(features, generator, sampling)[1])
         return CellBelief(cell, ranked.indices[shown], ranked.values[shown], entropy, None, None, none)
     draws = [distribution.sample(features, generator, sampling)[0, 0].cpu() for _ in range(max(top, BELIEF_DRAWS))]
     variance, mean = torch.var_mean(torch.stack(draws), dim=0)
+    _check_finite(heptapod, mean)
     values = torch.stack([mean, *draws[:top]])
     return CellBelief(cell, values, None, float(variance.mean().sqrt()), mean, variance.sqrt(), none)
+
+
+def _check_finite(heptapod: Heptapod, predicted: Tensor) -> None:
+    if not predicted.isfinite().all():
+        model = heptapod.model
+        raise non_finite_error("values: with them the model's prediction is", model, model.dtype)
 
 
 def cell_surroundings(heptapod: Heptapod, cell: int, reach: int = 1) -> tuple[slice, slice, tuple[int, int]]:

@@ -8,7 +8,6 @@ Shape legend: M results, N cells, h × w pixels.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from heptapod.grid import with_tokens_at
 from heptapod.inference.images_in import ImageInput, MaskInput, image_tensor, mask_tensor
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.record import composite_of, composited, known_of, record_fields
+from heptapod.inference.request import LabelsInput
 from heptapod.sampling import Known, SamplingConfig
 from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.checks import check_at_least
@@ -106,7 +106,7 @@ def edit(
     heptapod: Heptapod,
     image: ImageInput,
     mask: MaskInput,
-    labels: int | str | Sequence[int | str] | None = None,
+    labels: LabelsInput | None = None,
     **options: Any,
 ) -> Edit:
     """Repaints a part of an image; every cell without a pixel to repaint keeps its token bit for bit.
@@ -152,7 +152,7 @@ def outpaint(
     height: int,
     width: int,
     at: tuple[int, int] | None = None,
-    labels: int | str | Sequence[int | str] | None = None,
+    labels: LabelsInput | None = None,
     **options: Any,
 ) -> Edit:
     """Continues an image beyond its borders: places it on a larger canvas and paints everything outside.
@@ -194,7 +194,7 @@ def vary(
     heptapod: Heptapod,
     image: ImageInput,
     keep_cells: int,
-    labels: int | str | Sequence[int | str] | None = None,
+    labels: LabelsInput | None = None,
     **options: Any,
 ) -> Edit:
     """Variations of an image: its first cells in raster order are kept, the others resampled.
@@ -231,7 +231,7 @@ def _repaint(
     tokens: Tensor,
     mask: Tensor,
     kept: Tensor,
-    labels: int | str | Sequence[int | str] | None,
+    labels: LabelsInput | None,
     *,
     count: int = 1,
     composite: bool = False,
@@ -240,7 +240,7 @@ def _repaint(
 ) -> Edit:
     """Resamples the cells that are not kept of an image (3, h, w) with tokens (N,) or (N, C)."""
     check_at_least(1, count=count)
-    classes = [labels] if isinstance(labels, str | int | numbers.Integral) else labels
+    classes = None if labels is None else heptapod.label_indices(labels)
     repeated = None if classes is None else [label for label in classes for _ in range(count)]
     total = count if repeated is None else len(repeated)
     known = Known(tokens.expand(total, *tokens.shape), kept)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.data.images import decode_one, to_rgb
+from heptapod.data.decoding import decode_one, read_image_file, to_rgb
 
 WHITE = 128
 """Pixels of a mask from this gray level on are repainted."""
@@ -41,7 +41,7 @@ def image_tensor(image: ImageInput, setting: str = "image") -> Tensor:
     if isinstance(image, Image.Image):
         try:
             return torch.from_numpy(to_rgb(image, 0))
-        except ValueError as error:
+        except (ValueError, OSError, SyntaxError) as error:  # what decoders raise
             raise ValueError(f"{setting}: {error}") from None
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -110,10 +110,9 @@ def read_image(path: str, setting: str = "image") -> Tensor:
         FileNotFoundError: if there is no file.
         ValueError: if it is not an image.
     """
-    file = Path(path)
-    if not file.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{setting}: {path} does not exist")
-    pixels = decode_one(file.read_bytes, lambda image: to_rgb(image, 0))
+    pixels = decode_one(lambda: read_image_file(Path(path)), lambda image: to_rgb(image, 0))
     if isinstance(pixels, str):
         raise ValueError(f"{setting}: {path} cannot be read: {pixels}")
     return torch.from_numpy(pixels)

@@ -4,50 +4,86 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from heptapod.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.grid import MAX_CELLS, TokenOrder
 from heptapod.inference.bundle import ModelBundle
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained
-from heptapod.inference.request import GenerationRequest
+from heptapod.inference.request import GenerationRequest, LabelsInput, class_indices
 from heptapod.inference.support_warnings import size_warning, support_warnings
 from heptapod.inference.trace import shown_steps, trace_picture
 from heptapod.likelihood import check_likelihood, log_scale, negative_log_likelihood, trained_order
+from heptapod.models import HeptapodModel
 from heptapod.sampling import Known, SamplingConfig, SamplingStep, plan_sampling
 from heptapod.tokenizers import save_tokenizer, tokenizer_hash
-from heptapod.utils.checks import check_at_least
+from heptapod.utils.checks import as_list, check_at_least
 from heptapod.utils.config import from_dict, to_dict
+from heptapod.utils.files import removed_on_failure
 from heptapod.utils.images import to_pil
-from heptapod.utils.random import image_seeds
+from heptapod.utils.random import SeedsInput, image_seeds
+from heptapod.utils.weights import unwrapped
 
 
 class Heptapod(ModelBundle):
     """A trained model with its tokenizer, ready to generate; arguments as for :class:`ModelBundle`."""
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Heptapod:
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Heptapod:
         """Loads a model from its folder, or the best model of a run folder.
+
+        Args:
+            path: the folder.
+            device: where to.
+            dtype: precision of the model, as for :meth:`to`.
 
         Raises:
             FileNotFoundError: if there is none.
             ValueError: if a file is damaged, does not fit, or the tokenizer is another than that of training.
         """
         model, tokenizer, config, metadata = read_pretrained(Path(path))
-        model, tokenizer = model.to(device), tokenizer.to(device)
         names, order = config.class_names, config.token_order
-        return cls(model, tokenizer, names, order, config.sampling, metadata, config.label_dropout)
+        loaded = cls(model, tokenizer, names, order, config.sampling, metadata, config.label_dropout)
+        return loaded.to(device, dtype)
+
+    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Heptapod:
+        """Moves it to a device, or its model to another precision, in place.
+
+        The tokenizer stays in float32, so that its tokens and its hash stay the same. In half precision the model still
+        computes logits, latents and likelihoods in float32, from weights and states that are rounded.
+
+        Args:
+            device: where to; a dtype alone is taken as ``dtype``.
+            dtype: float32, bfloat16 or float16.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: for another dtype.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype: {dtype} given, must be torch.float32, torch.bfloat16 or torch.float16")
+        self.model.to(device=device, dtype=dtype)
+        self.tokenizer.to(device=device)
+        return self
 
     def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: str | None = None) -> None:
-        """Writes ``config.json``, ``model.safetensors`` and the tokenizer.
+        """Writes ``config.json``, ``model.safetensors`` and the tokenizer, without wrappers such as torch.compile's.
 
         Args:
             folder: where to; made if absent. Each file is whole or absent.
@@ -56,17 +92,16 @@ class Heptapod(ModelBundle):
         Raises:
             ValueError: for a model whose head is not the one its configuration names: it could not be loaded.
         """
-        if not self.model.head_is_configured:
+        model = cast(HeptapodModel, unwrapped(self.model))
+        if not model.head_is_configured:
             raise ValueError(
-                f"head: {type(self.model.head).__name__} is not the head that config.head describes; register it "
+                f"head: {type(model.head).__name__} is not the head that config.head describes; register it "
                 "(heptapod.register_head) and name it there"
             )
         folder = Path(folder)
-        if tokenizer is None:
-            save_tokenizer(self.tokenizer, folder / "tokenizer")
         config = PretrainedConfig(
-            model=self.model.config,
-            grid=self.model.trained_grid,
+            model=model.config,
+            grid=model.trained_grid,
             class_names=self.class_names,
             token_order=self.token_order,
             sampling=self.sampling,
@@ -74,7 +109,10 @@ class Heptapod(ModelBundle):
             tokenizer_sha256=tokenizer_hash(self.tokenizer),
             label_dropout=self.label_dropout,
         )
-        write_pretrained(folder, self.model, config, self.metadata)
+        with removed_on_failure(folder, contents=True):
+            if tokenizer is None:
+                save_tokenizer(self.tokenizer, folder / "tokenizer")
+            write_pretrained(folder, model, config, self.metadata)
 
     def at_size(self, height: int, width: int) -> Heptapod:
         """The same model (weights are shared) for images of another size, by its 2D rotary positions.
@@ -101,21 +139,19 @@ class Heptapod(ModelBundle):
         return Heptapod(model, self.tokenizer, names, order, self.sampling, self.metadata, dropout)
 
     @overload
-    def generate(
-        self, labels: Sequence[int | str] | None = None, *, output: Literal["tensor"], **options: Any
-    ) -> Tensor: ...
+    def generate(self, labels: LabelsInput | None = None, *, output: Literal["tensor"], **options: Any) -> Tensor: ...
 
     @overload
     def generate(
-        self, labels: Sequence[int | str] | None = None, *, output: Literal["pil"] = "pil", **options: Any
+        self, labels: LabelsInput | None = None, *, output: Literal["pil"] = "pil", **options: Any
     ) -> list[Image.Image]: ...
 
     def generate(
         self,
-        labels: Sequence[int | str] | None = None,
+        labels: LabelsInput | None = None,
         *,
         count: int | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: SeedsInput = 0,
         batch_size: int | None = None,
         progress: bool = False,
         output: Literal["pil", "tensor"] = "pil",
@@ -124,8 +160,9 @@ class Heptapod(ModelBundle):
         """Generates images of the given classes, without guidance.
 
         Args:
-            labels: one class index or name per image; None generates without a label.
-            count: number of images where there are no labels.
+            labels: one class index or name per image (a list, array or tensor), or one for all images; None generates
+                without a label.
+            count: number of images where there is not one label for each.
             seed: image i takes seed + i; or one seed per image. An image depends only on its label, its seed and the
                 sampling config.
             batch_size: images at a time. If given, the last batch is padded to it, and images are equal bit for bit
@@ -146,9 +183,7 @@ class Heptapod(ModelBundle):
         images = self.decode(self.generate_tokens(labels, **options), batch_size)
         return images if output == "tensor" else [to_pil(image) for image in images]
 
-    def generate_tokens(
-        self, labels: Sequence[int | str] | None = None, *, progress: bool = False, **options: Any
-    ) -> Tensor:
+    def generate_tokens(self, labels: LabelsInput | None = None, *, progress: bool = False, **options: Any) -> Tensor:
         """Token grids (M, N) int64 or (M, N, C) float32; arguments as for :meth:`request`."""
         request = self.request(labels, **options)
         request.warn()
@@ -156,10 +191,10 @@ class Heptapod(ModelBundle):
 
     def stream(
         self,
-        labels: Sequence[int | str] | None = None,
+        labels: LabelsInput | None = None,
         *,
         count: int | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: SeedsInput = 0,
         known: Known | None = None,
         belief: bool | Collection[int] | None = None,
         **settings: Any,
@@ -190,10 +225,10 @@ class Heptapod(ModelBundle):
 
     def request(
         self,
-        labels: Sequence[int | str] | None = None,
+        labels: LabelsInput | None = None,
         *,
         count: int | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: SeedsInput = 0,
         batch_size: int | None = None,
         known: Known | None = None,
         **settings: Any,
@@ -215,9 +250,9 @@ class Heptapod(ModelBundle):
 
     def _request(
         self,
-        labels: Sequence[int | str] | None,
+        labels: LabelsInput | None,
         count: int | None,
-        seed: int | Sequence[int],
+        seed: SeedsInput,
         batch_size: int | None,
         known: Known | None,
         settings: dict[str, Any],
@@ -253,7 +288,7 @@ class Heptapod(ModelBundle):
     def negative_log_likelihood(
         self,
         images: ImagesInput,
-        labels: Sequence[int | str] | None = None,
+        labels: LabelsInput | None = None,
         batch_size: int = 32,
         progress: bool = False,
         token_order: TokenOrder | None = None,
@@ -266,7 +301,7 @@ class Heptapod(ModelBundle):
 
         Args:
             images: as for :meth:`encode`.
-            labels: a class index or name per image; None for no label.
+            labels: a class index or name per image, or one for all; None for no label.
             batch_size: images at a time; the result does not depend on it except for rounding.
             progress: show a progress bar.
             token_order: the order to read in; the order of training if left out.
@@ -281,41 +316,17 @@ class Heptapod(ModelBundle):
         check_likelihood(self.model)
         order = trained_order(token_order, self.token_order)
         pixels = image_batch(images)
-        if labels is not None and len(labels) != len(pixels):
-            raise ValueError(f"labels: {len(labels)} given for {len(pixels)} images")
-        indices = torch.tensor(self.label_indices(labels, len(pixels) if labels is None else None))
+        one_for_all = labels is None or as_list(labels)[1]
+        indices = torch.tensor(self.label_indices(labels, len(pixels) if one_for_all else None))
+        if len(indices) != len(pixels):
+            raise ValueError(f"labels: {len(indices)} given for {len(pixels)} images")
         tokens = self.encode(pixels, batch_size, progress)
         nats = negative_log_likelihood(self.model, tokens, indices, order, batch_size, progress=progress)
         return nats + log_scale(self.tokenizer)
 
-    def label_indices(self, labels: Sequence[int | str] | None, count: int | None = None) -> list[int]:
-        """Class indices of labels given as indices or names; -1 for each image without a label.
-
-        Raises:
-            ValueError: naming a label that is out of range or unknown.
-        """
-        if labels is None:
-            check_at_least(1, count=count)
-            return [-1] * (count or 1)
-        labels = list(labels)
-        if not labels:
-            raise ValueError("labels: none given; name at least one class")
-        if count is not None and count != len(labels):
-            raise ValueError(f"count: {count} given together with {len(labels)} labels; leave one of them out")
-        return [self._label_index(label) for label in labels]
-
-    def _label_index(self, label: int | str) -> int:
-        names = self.class_names
-        if isinstance(label, str):
-            if label in names:
-                return names.index(label)
-            if not re.fullmatch("-?[0-9]+", label):
-                raise ValueError(f"label: {label!r} is no class of this model ({_listed(names)})")
-        index = int(label)
-        if not 0 <= index < len(names):
-            allowed = f"must be between 0 and {len(names) - 1}" if names else "this model was trained without classes"
-            raise ValueError(f"label: {index} given, {allowed}")
-        return index
+    def label_indices(self, labels: LabelsInput | None, count: int | None = None) -> list[int]:
+        """Class indices of labels given as indices or names, see :func:`~heptapod.inference.request.class_indices`."""
+        return class_indices(labels, self.class_names, count)
 
     def sampling_config(self, num_cells: int | None = None, **changes: Any) -> SamplingConfig:
         """The model's sampling defaults with changes; token order, solver and its steps are filled in.
@@ -337,8 +348,3 @@ class Heptapod(ModelBundle):
             defaults["steps"] = max(1, min(defaults["steps"], num_cells))
         config = from_dict(SamplingConfig, {**defaults, **changes}, "sampling")
         return self.model.distribution.plan(config.with_token_order(self.token_order))
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown}, … {len(names)} in all" if len(names) > 8 else shown or "it has none"

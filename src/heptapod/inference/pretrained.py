@@ -6,8 +6,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from heptapod.configs.grid import TokenOrder
 from heptapod.distributions import DISTRIBUTIONS
-from heptapod.grid import GridSpec, TokenOrder
+from heptapod.grid import GridSpec
 from heptapod.models import HEADS, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.sampling import SamplingConfig
@@ -22,6 +23,8 @@ from heptapod.utils.files import (
     write_json,
     write_tensors,
 )
+from heptapod.utils.messages import quoted
+from heptapod.utils.weights import plain_state_dict
 
 FORMAT = "heptapod-model-2"
 
@@ -63,7 +66,8 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
     source = folder / "config.json"
     values = _upgrade_config(read_json(source))
     if values.get("format") != FORMAT:
-        raise ValueError(f"{source}: not a Heptapod model (format is {values.get('format')!r}, needed {FORMAT!r})")
+        found = quoted(values.get("format"))
+        raise ValueError(f"{source}: not a Heptapod model (format is {found}, needed {FORMAT!r})")
     _require_registered(values, str(source))
     config = from_dict(PretrainedConfig, values, str(source))
     tokenizer = load_tokenizer(folder / config.tokenizer)
@@ -79,7 +83,7 @@ def read_pretrained(path: Path) -> tuple[HeptapodModel, Tokenizer, PretrainedCon
 
 def write_pretrained(folder: Path, model: HeptapodModel, config: PretrainedConfig, metadata: dict[str, str]) -> None:
     """Writes weights, then settings; each file is whole or absent."""
-    write_tensors(folder / "model.safetensors", model.state_dict(), metadata)
+    write_tensors(folder / "model.safetensors", plain_state_dict(model), metadata)
     values = to_dict(config)
     found = {HEADS.origin(config.model.head.kind), DISTRIBUTIONS.origin(config.model.distribution.kind)}
     values["imports"] = sorted(name for name in found if name)

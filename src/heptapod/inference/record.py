@@ -22,6 +22,7 @@ from heptapod.grid import GridSpec
 from heptapod.inference.images_in import WHITE
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained, model_sha256
+from heptapod.inference.request import named_classes
 from heptapod.sampling import Known, SamplingConfig
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import read_json
@@ -146,6 +147,7 @@ def record_fields(
     """
     return {
         "labels": labels,
+        "classes": named_classes(labels, heptapod.class_names),
         "seeds": seeds,
         "sampling": to_dict(config),
         "image_size": list(heptapod.image_size),

@@ -8,26 +8,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import os
-import shutil
-import sys
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.models import ModelConfig
 from heptapod.distributions.build import build_distribution
 from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.backbone import Backbone
-from heptapod.models.config import ModelConfig
 from heptapod.models.heads import Head, ReadStates, build_head, head_without_weights
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Block, Linear, init_weights
 from heptapod.nn.rotary import CONDITION_CELL
+from heptapod.utils.machine import check_compiler, check_fits
 from heptapod.utils.random import KeyedGenerator, seeded_initialization
+from heptapod.utils.weights import plain_state_dict, unwrapped
 
 
 @dataclass
@@ -72,13 +71,23 @@ class HeptapodModel(nn.Module):
             nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.token_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return self.token_embedding.weight.dtype
+
+    @property
     def head_is_configured(self) -> bool:
         """Whether ``config.head`` describes the head, so that a saved model can be loaded."""
         configured = head_without_weights(self.config)
         shapes, expected = (
-            {name: tensor.shape for name, tensor in head.state_dict().items()} for head in (self.head, configured)
+            {name: tensor.shape for name, tensor in plain_state_dict(head).items()} for head in (self.head, configured)
         )
-        return type(self.head) is type(configured) and shapes == expected
+        return type(unwrapped(self.head)) is type(configured) and shapes == expected
 
     def on_grid(self, height: int, width: int) -> HeptapodModel:
         """The same weights, shared, reading and predicting a grid of another size; ``trained_grid`` stays as it is."""
@@ -94,11 +103,9 @@ class HeptapodModel(nn.Module):
         Raises:
             ValueError: if there is no C++ compiler, which a CPU needs.
         """
-        on_gpu = self.token_embedding.weight.device.type == "cuda"
-        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        if not on_gpu and shutil.which(compiler) is None:
-            raise ValueError(f"compile: a CPU needs a C++ compiler, and {compiler} is not there (name yours in CXX)")
-        mode = "reduce-overhead" if on_gpu else None
+        kind = self.token_embedding.weight.device.type
+        check_compiler("compile", kind)
+        mode = "reduce-overhead" if kind == "cuda" else None
         for part in self.modules():
             if isinstance(part, Block | CellMLP):
                 part.compile(dynamic=True, mode=mode)
@@ -159,6 +166,9 @@ class HeptapodModel(nn.Module):
         device, dtype = self.token_embedding.weight.device, self.token_embedding.weight.dtype
         states = 1 + self.grid.num_cells
         heads, head_width = self.config.num_heads, self.config.width // self.config.num_heads
+        if device.type == "cpu":
+            size = batch * states * self.config.width * (2 * self.config.depth + 1) * dtype.itemsize
+            check_fits(size, f"batch_size: {batch:,} images at a time of {states:,} tokens")
         backbone = KVCache(self.config.depth, batch, heads, states, head_width, device, dtype)
         hidden = torch.zeros(batch, states, self.config.width, device=device, dtype=dtype)
         cells = torch.full((batch, states), CONDITION_CELL, device=device)
@@ -201,8 +211,22 @@ class HeptapodModel(nn.Module):
 
 def build_model(config: ModelConfig, grid: GridSpec, num_classes: int, seed: int) -> HeptapodModel:
     """A freshly initialized model; the same seed gives the same weights, and no global state changes."""
+    check_fits(
+        4 * least_parameters(config, grid, num_classes),
+        f"model: width {config.width}, depth {config.depth}, head.depth {config.head.depth}, {num_classes:,} classes",
+    )
     with seeded_initialization(seed):
         return HeptapodModel(config, grid, num_classes)
+
+
+def least_parameters(config: ModelConfig, grid: GridSpec, num_classes: int) -> int:
+    """A lower bound of the number of parameters, without building anything."""
+    width, mlp_width = config.width, config.distribution.mlp_width
+    block = 4 * width**2 + 3 * width * 8 * math.ceil(width / 3)
+    heads = {"global": 1, "cross": 1, "next_token": 1, "local": 2}.get(config.head.kind, 0)  # a custom one: not known
+    mlp = (config.distribution.mlp_depth * 5 * mlp_width + config.width) * mlp_width
+    ends = (2 * grid.vocabulary_size + grid.channels + num_classes) * width
+    return (config.depth + heads * config.head.depth) * block + mlp + ends
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:

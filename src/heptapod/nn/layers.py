@@ -50,11 +50,28 @@ def _is_float32_on_cpu(x: Tensor, weight: Tensor) -> bool:
 
 
 class Linear(nn.Linear):
-    """A linear layer by :func:`linear`."""
+    """A linear layer by :func:`linear`; inputs take the precision of its weights, unless autocast chooses it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
+        if x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.weight.dtype)
         return linear(x, self.weight, self.bias)
+
+    def in_float32(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs) float32, of inputs that are not rounded, under autocast or not."""
+        bias = None if self.bias is None else self.bias.float()
+        with torch.autocast(x.device.type, enabled=False):
+            return linear(x.float(), self.weight.float(), bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization in the precision of its input, whatever that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes (..., D)."""
+        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class SwiGLU(nn.Module):

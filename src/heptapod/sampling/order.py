@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from heptapod.configs.sampling import SamplingOrder
 from heptapod.objective import draw_token_order
 from heptapod.utils.random import KeyedGenerator, Stream
-
-SamplingOrder = Literal["raster", "random", "spiral", "confidence"]
-TRAINED_FOR: dict[str, tuple[SamplingOrder, ...]] = {
-    "raster": ("raster",),
-    "random": ("random", "spiral", "confidence"),
-    "mixed": ("raster", "random", "spiral", "confidence"),
-}
-"""The orders that a model has been trained for by the order of its training."""
 
 
 def fill_order(

@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from heptapod.configs.sampling import SamplingConfig
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.sampling.order import fill_order
-from heptapod.sampling.schedule import SamplingConfig, cells_per_step
+from heptapod.sampling.schedule import cells_per_step
 
 
 @dataclasses.dataclass

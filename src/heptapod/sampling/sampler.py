@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from heptapod.configs.sampling import SamplingConfig
 from heptapod.grid import tokens_at, with_tokens_at
 from heptapod.models.heads import ReadStates
 from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.sampling.order import split_by_confidence
 from heptapod.sampling.plan import Known, SamplingPlan, plan_sampling
-from heptapod.sampling.schedule import SamplingConfig
 from heptapod.utils.random import KeyedGenerator, Stream
+from heptapod.utils.weights import non_finite_error
 
 
 @dataclasses.dataclass
@@ -69,7 +70,8 @@ def sample_stream(
         Every step, and at the end the finished grid with no cells to fill.
 
     Raises:
-        ValueError: if the model's head or distribution does not support the config.
+        ValueError: if the model's head or distribution does not support the config; NonFiniteError, which is one, if a
+            prediction is infinite or not a number.
     """
     return run_plan(model, labels, plan_sampling(model, config, seeds, known, belief), use_cache)
 
@@ -113,6 +115,7 @@ def run_plan(
     if plan.known is not None:
         tokens = with_tokens_at(tokens, cells, tokens_at(plan.known.tokens.to(tokens), cells))
     is_read = torch.zeros(len(seeds), grid.num_cells, dtype=torch.bool, device=device)
+    is_valid = torch.ones((), dtype=torch.bool, device=device)
     for step, count in enumerate(plan.counts):
         prefix, is_read = torch.cat([prefix, cells], dim=1), is_read.scatter(1, cells, True)
         states = _read(model, labels, tokens, prefix, cells, cache)
@@ -126,6 +129,11 @@ def run_plan(
             cells, left = unread[:, :count], unread[:, count:]
             features = model.predict(states, cells, cache)
         values = model.distribution.sample(features, generator, config, levels)
+        is_valid = is_valid & (values >= 0 if grid.is_discrete else values.isfinite()).all()
+        # Reading the flag waits for a GPU: there only where the caller does, and at the end.
+        if device.type == "cpu" or plan.predicts_grid_at(step) or step + 1 == len(plan.counts):
+            _check_valid(is_valid, model, config)
+        values = values.clamp(min=0) if grid.is_discrete else values
         state = SamplingStep(step, prefix, tokens, is_read, cells, values)
         if plan.predicts_grid_at(step):
             # A separate generator: a prediction of the grid changes no image.
@@ -133,7 +141,7 @@ def run_plan(
             features = model.predict(states, unread, cache)
             believed, uncertainty = model.distribution.belief(features, belief_generator, config, levels)
             state.believed = with_tokens_at(tokens, unread, believed)
-            state.uncertainty = torch.zeros(order.shape, device=device).scatter(1, unread, uncertainty)
+            state.uncertainty = uncertainty.new_zeros(order.shape).scatter(1, unread, uncertainty)
         yield state
         tokens, unread = with_tokens_at(tokens, cells, values), left
     prefix = torch.cat([prefix, cells], dim=1)
@@ -154,6 +162,13 @@ def _read(
         if new.shape[1] == 0:
             return states
     return model.read_more(cache, tokens_at(tokens, new), new)
+
+
+def _check_valid(is_valid: Tensor, model: HeptapodModel, config: SamplingConfig) -> None:
+    """Raises NonFiniteError, with the cause, if a prediction was not finite."""
+    if not is_valid:
+        also = f", with these known tokens and temperature {config.temperature:g}"
+        raise non_finite_error("sampling: the model's predictions are", model, model.dtype, also)
 
 
 def _check_labels(model: HeptapodModel, labels: Tensor | None, batch: int) -> None:

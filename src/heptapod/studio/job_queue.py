@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from heptapod.inference.pipeline import Heptapod
+from heptapod.utils.weights import NonFiniteError
 
 log = logging.getLogger(__name__)
 MAX_UNSENT = 32 << 20
@@ -30,10 +31,6 @@ Work = Callable[[Models], Iterator[bytes | None]]
 
 class QueueFullError(Exception):
     """The queue is full."""
-
-
-class RequestError(ValueError):
-    """A request turns out to be impossible while its job runs."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ class JobQueue:
                     break
                 if result is not None:
                     job.put(result)
-        except RequestError as error:
+        except NonFiniteError as error:
             job.put(Failure(str(error)))
         except Exception:
             log.exception("a request failed")

@@ -11,9 +11,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from typing_extensions import TypeAliasType
 
+from heptapod.configs.grid import MAX_CELLS
 from heptapod.distributions import CellSampling
-from heptapod.grid import MAX_CELLS
 from heptapod.sampling import SamplingConfig
+from heptapod.utils.config import GUIDANCE
 from heptapod.utils.optional import optional_fields
 
 Cell = Annotated[int, Field(ge=0, lt=MAX_CELLS, description="Index of a cell: row · columns + column.")]
@@ -41,9 +42,11 @@ class Shape(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_few_fields(cls, values: object) -> object:
-        """One error for many unknown fields."""
+        """One error for many unknown fields, and for settings of guidance."""
         if isinstance(values, dict) and len(values) > MAX_FIELDS:
             raise ValueError(f"{len(values)} fields given, at most {MAX_FIELDS} are read")
+        if isinstance(values, dict) and (guided := [name for name in GUIDANCE if name in values]):
+            raise ValueError(f"{guided[0]}: there is no guidance; the model samples without it")
         return values
 
 

@@ -10,14 +10,13 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from heptapod.data.images import to_rgb
+from heptapod.data.decoding import orientation, to_rgb
 from heptapod.inference.pipeline import Heptapod
 from heptapod.studio.schemas import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 REDUCE_ABOVE = 3
 """A picture more than three times the target size is first averaged over blocks, which needs far less memory."""
-ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258
 
 
@@ -56,7 +55,9 @@ def read_upload(content: bytes, limits: Limits, heptapod: Heptapod, keep: bool) 
     height, width = heptapod.image_size
     try:
         conversions = _conversions(image, content)
-        pixels = to_rgb(image if keep else _reduced(image, REDUCE_ABOVE * max(width, height)), 0)
+        image.load()  # which brings a TIFF file upright
+        turned = orientation(image)
+        pixels = to_rgb(image if keep else _reduced(image, REDUCE_ABOVE * max(width, height)), 0, turned)
     except Exception as error:  # decoders raise anything
         raise ValueError(f"file: a damaged {image.format} image ({error})") from None
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
@@ -84,10 +85,7 @@ def _reduced(image: Image.Image, side: int) -> Image.Image:
     block = min(image.size) // side
     if block < 2 or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return image
-    orientation = image.getexif().get(ORIENTATION, 1)
-    smaller = image.reduce(block)
-    smaller.getexif()[ORIENTATION] = orientation
-    return smaller
+    return image.reduce(block)
 
 
 def _conversions(image: Image.Image, content: bytes) -> list[str]:
@@ -99,7 +97,7 @@ def _conversions(image: Image.Image, content: bytes) -> list[str]:
         conversions.append("16 bits per channel brought to 8")
     if image.mode in ("RGBA", "LA", "PA") or ("transparency" in image.info and not image.mode.startswith("I;16")):
         conversions.append("transparency put on white")
-    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+    if orientation(image) != 1:
         conversions.append("turned upright by its EXIF tag")
     if image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"):
         conversions.append("gray read as color")

@@ -1,11 +1,20 @@
 """Tokenizers: images to token grids and back, trained for reconstruction only."""
 
-from heptapod.tokenizers.base import TOKENIZERS, Tokenizer, TokenizerConfig, register_tokenizer
+from heptapod.configs.tokenizers import (
+    TOKENIZERS,
+    FSQConfig,
+    LossesConfig,
+    NetworkConfig,
+    PixelConfig,
+    TokenizerConfig,
+    VAEConfig,
+    VQConfig,
+)
+from heptapod.tokenizers.base import Tokenizer, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
-from heptapod.tokenizers.fsq import FSQConfig, FSQTokenizer
-from heptapod.tokenizers.losses import LossesConfig
-from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
-from heptapod.tokenizers.pixel import PixelConfig, PixelTokenizer
+from heptapod.tokenizers.fsq import FSQTokenizer
+from heptapod.tokenizers.networks import build_decoder, build_encoder
+from heptapod.tokenizers.pixel import PixelTokenizer
 from heptapod.tokenizers.pretrained import import_pretrained
 from heptapod.tokenizers.store import (
     build_tokenizer,
@@ -16,8 +25,8 @@ from heptapod.tokenizers.store import (
     tokenizer_hash,
 )
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer
-from heptapod.tokenizers.vae import VAEConfig, VAETokenizer
-from heptapod.tokenizers.vq import VQConfig, VQTokenizer
+from heptapod.tokenizers.vae import VAETokenizer
+from heptapod.tokenizers.vq import VQTokenizer
 
 __all__ = [
     "TOKENIZERS",

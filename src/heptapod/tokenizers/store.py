@@ -7,14 +7,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TOKENIZERS, Tokenizer, TokenizerConfig
+from heptapod.configs.tokenizers import TOKENIZERS, LossesConfig, NetworkConfig, TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, Tokenizer
 from heptapod.tokenizers.discriminator import PatchDiscriminator
-from heptapod.tokenizers.losses import LossesConfig
 from heptapod.tokenizers.trainable import TrainableTokenizer
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.extensions import origin_of
 from heptapod.utils.files import load_strictly, read_json, read_tensors, write_json, write_tensors
+from heptapod.utils.machine import check_fits
+from heptapod.utils.messages import quoted
 from heptapod.utils.random import seeded_initialization
+from heptapod.utils.weights import plain_state_dict, unwrapped
 
 
 @settings
@@ -45,6 +48,11 @@ def tokenizer_class(config: TokenizerConfig) -> type[Tokenizer]:
 
 def build_tokenizer(config: TokenizerConfig, seed: int = 0) -> Tokenizer:
     """A freshly initialized tokenizer; the same seed gives the same weights, and no global state changes."""
+    if isinstance(config, NetworkConfig):
+        check_fits(
+            4 * config.least_parameters(),
+            f"tokenizer.model: width {config.width}, blocks {config.blocks}, factor {config.factor}",
+        )
     with seeded_initialization(seed, 1):
         return tokenizer_class(config)(config)
 
@@ -74,10 +82,10 @@ def build_discriminator(config: LossesConfig, image_size: int, seed: int) -> Pat
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes a tokenizer to a folder; each file is whole or absent."""
-    write_tensors(folder / "model.safetensors", tokenizer.state_dict(), metadata)
+    """Writes a tokenizer to a folder, without its wrappers (torch.compile); each file is whole or absent."""
     values = {"format": "heptapod-tokenizer-1", "tokenizer": config_of(tokenizer)}
-    origin = origin_of(type(tokenizer))
+    write_tensors(folder / "model.safetensors", plain_state_dict(tokenizer), metadata)
+    origin = origin_of(type(unwrapped(tokenizer)))
     write_json(folder / "config.json", values | ({"imports": [origin]} if origin else {}))
 
 
@@ -93,7 +101,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise FileNotFoundError(f"{folder}: no tokenizer there (config.json is missing)")
     values = read_json(source)
     if values.get("format") != "heptapod-tokenizer-1":
-        raise ValueError(f"{source}: not a tokenizer (format is {values.get('format')!r})")
+        raise ValueError(f"{source}: not a tokenizer (format is {quoted(values.get('format'))})")
     content = values.get("tokenizer")
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str):
@@ -113,16 +121,18 @@ def config_of(tokenizer: Tokenizer) -> dict[str, Any]:
     Raises:
         ValueError: for a custom tokenizer without a config.
     """
-    config = getattr(tokenizer, "config", None)
+    inner = unwrapped(tokenizer)
+    config = getattr(inner, "config", None)
     if config is None:
-        raise ValueError(f"tokenizer: {type(tokenizer).__name__} has no config and cannot be saved")
+        raise ValueError(f"tokenizer: {type(inner).__name__} has no config and cannot be saved")
     return to_dict(config)
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """SHA-256 over settings and weights: equal for tokenizers that give equal tokens."""
+    """SHA-256 over settings and weights in float32: equal for tokenizers that give equal tokens."""
     digest = hashlib.sha256(json.dumps(config_of(tokenizer), sort_keys=True).encode())
-    for name, tensor in sorted(tokenizer.state_dict().items()):
+    for name, tensor in sorted(plain_state_dict(tokenizer).items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        values = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

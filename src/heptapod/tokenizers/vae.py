@@ -5,33 +5,16 @@ Shape legend: B batch, c latent channels, h and w latent positions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
 from torch import Tensor
 
+from heptapod.configs.tokenizers import VAEConfig
 from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
-from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
+from heptapod.tokenizers.networks import build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
-from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
 
 LOG_VARIANCE = (-30.0, 20.0)
-
-
-@settings
-class VAEConfig(NetworkConfig):
-    """A convolutional VAE: each cell is a continuous token."""
-
-    kind: Literal["vae"] = "vae"
-    """Kind of tokenizer."""
-    latent_channels: Annotated[int, Field(ge=1)] = 8
-    """Channels of the latent."""
-    patch: Annotated[int, Field(ge=1)] = 1
-    """Latent positions per side that make one token of latent_channels · patch² channels (2 halves the grid)."""
-    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
-    """Weight of the KL divergence from the standard normal, in nats per element of the latent."""
 
 
 @register_tokenizer("vae", VAEConfig)

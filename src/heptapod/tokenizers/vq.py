@@ -5,37 +5,16 @@ Shape legend: B batch, N cells, C channels per code.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from heptapod.configs.tokenizers import VQConfig
 from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import register_tokenizer
-from heptapod.tokenizers.codebook import Codebook
-from heptapod.tokenizers.networks import NetworkConfig, build_decoder, build_encoder
+from heptapod.tokenizers.codebook import Codebook, nearest_or_none
+from heptapod.tokenizers.networks import build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
-from heptapod.utils.config import settings
 from heptapod.utils.random import KeyedGenerator
-
-
-@settings
-class VQConfig(NetworkConfig):
-    """A convolutional VQ-VAE: each cell is the nearest of V learned codes."""
-
-    kind: Literal["vq"] = "vq"
-    """Kind of tokenizer."""
-    codebook_size: Annotated[int, Field(ge=2)] = 512
-    """Number of codes V."""
-    code_width: Annotated[int, Field(ge=1)] = 8
-    """Channels per code C."""
-    commitment: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
-    """Weight of the commitment loss."""
-    codebook_decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Decay of the codebook's moving averages."""
-    dead_below: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """A code used less than this fraction of its fair share restarts at a latent of the batch."""
 
 
 @register_tokenizer("vq", VQConfig)
@@ -72,9 +51,9 @@ class VQTokenizer(TrainableTokenizer):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Tokenizer.encode`."""
+        """See :meth:`Tokenizer.encode`; -1 where the encoder's output is not finite."""
         vectors = at_least_float32(self.encoder(images)).permute(0, 2, 3, 1)
-        return self.codebook.nearest(vectors.flatten(0, 2)).view(images.shape[0], -1)
+        return nearest_or_none(vectors.flatten(0, 2), self.codebook.vectors).view(images.shape[0], -1)
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""

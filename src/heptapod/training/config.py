@@ -7,34 +7,39 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from heptapod.configs.tokenizers import MAX_STEPS
 from heptapod.utils.config import settings
 
-PositiveInt = Annotated[int, Field(ge=1)]
+MAX_BATCH = 1 << 20
+"""Images of a step, at most."""
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Images = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Batch = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 
 
 @settings
 class TrainConfig:
     """The training loop: duration, optimizer, precision, and intervals of evaluation and checkpoints."""
 
-    steps: PositiveInt = 1000
+    steps: Steps = 1000
     """Optimizer steps."""
-    batch_size: PositiveInt = 64
+    batch_size: Batch = 64
     """Images per optimizer step."""
-    accumulation: PositiveInt = 1
+    accumulation: Batch = 1
     """Micro-batches an optimizer step is split into, to save memory; a divisor of the batch size."""
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-3
     """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 50
     """Steps of linear warm-up."""
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Learning rate at the end of the cosine, as a share of the peak."""
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.02
     """AdamW weight decay, on matrices only (not on norms, biases and embeddings)."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW decay of the first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """AdamW decay of the second moment."""
-    grad_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    grad_clip: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     """Largest norm of the gradient; 0 for no clipping."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of the forward pass: float32, or bfloat16 autocast. Weights are float32 in both."""
@@ -49,21 +54,21 @@ class TrainConfig:
     about a third more computing."""
     compile: bool = False
     """torch.compile every block (a C++ compiler is needed on CPU; the first step then takes a minute)."""
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    timeout: Annotated[float, Field(gt=0, le=1e7)] = 600.0
     """Seconds a process waits for the others before it gives up."""
-    log_every: PositiveInt = 20
+    log_every: Steps = 20
     """Steps between lines of metrics.jsonl."""
-    eval_every: PositiveInt = 250
+    eval_every: Steps = 250
     """Steps between evaluations on held-out images."""
-    eval_images: PositiveInt = 512
+    eval_images: Images = 512
     """Held-out images used for them (at most)."""
-    preview_every: PositiveInt = 500
+    preview_every: Steps = 500
     """Steps between sample grids."""
-    save_every: PositiveInt = 250
+    save_every: Steps = 250
     """Steps between checkpoints."""
-    resume: PositiveInt | Literal["latest"] = "latest"
+    resume: Steps | Literal["latest"] = "latest"
     """Resume from the checkpoint of this step, or from the newest complete one; without any, a run begins."""
-    keep_last: PositiveInt = 2
+    keep_last: Annotated[int, Field(ge=1, le=1000)] = 2
     """Checkpoints kept (best and last weights are kept besides)."""
     tensorboard: bool = False
     """Also write TensorBoard event files (needs the extra 'tensorboard')."""
@@ -86,7 +91,7 @@ CHANGEABLE_ON_RESUME = {
 class ProbeConfig:
     """Probes of the model at every evaluation (see `heptapod probe`); its weights do not depend on them."""
 
-    images: Annotated[int, Field(ge=0)] = 0
+    images: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
     """Random labeled training images that the probes learn the classes from; 0 for no probes."""
-    test_images: PositiveInt = 1000
+    test_images: Images = 1000
     """Held-out images tested on (at most)."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from heptapod.utils.files import write_atomically
+
+logger = logging.getLogger(__name__)
+_LINE = pydantic.TypeAdapter(dict[str, int | float])
 
 
 class MetricsLog:
@@ -21,8 +27,8 @@ class MetricsLog:
     def __init__(self, folder: Path, resume_step: int, tensorboard: bool) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
-            text = "".join(json.dumps(line) + "\n" for line in kept)
+            kept = [values for values in read_metrics(self.path) if values["step"] <= resume_step]
+            text = "".join(json.dumps(values) + "\n" for values in kept)
             write_atomically(self.path, lambda file: file.write_text(text, encoding="utf-8"))
         self._writer: Any = None
         if tensorboard:
@@ -44,12 +50,20 @@ class MetricsLog:
             self._writer.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut short by a kill is left out."""
+def read_metrics(path: Path) -> list[dict[str, int | float]]:
+    """The lines of a metrics file: ``step`` and the values logged then.
+
+    A last line cut short by a kill is left out, damaged lines with a warning.
+    """
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    texts = path.read_bytes().splitlines()
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            values = _LINE.validate_json(text)
+            if not isinstance(values["step"], int):
+                raise KeyError("step")
+            lines.append(values)
+        except (pydantic.ValidationError, KeyError):
+            if number < len(texts):
+                logger.warning(f"{path}: line {number} is damaged and left out")
     return lines

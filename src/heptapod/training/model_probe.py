@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heptapod.configs.grid import TokenOrder
 from heptapod.data import ImageSet, TokenSet
 from heptapod.evaluation.layer_features import check_unlabeled, layer_features, layer_names
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
-from heptapod.grid import TokenOrder
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.training.config import ProbeConfig
 from heptapod.utils.random import Stream, numpy_generator, random_rows

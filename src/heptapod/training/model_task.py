@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.data.loader import Batch
 from heptapod.data.tokens import TokenSet
 from heptapod.distributed import process_group
 from heptapod.likelihood import next_cell_loss
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.objective import ObjectiveConfig, draw_supervision, drop_labels, objective_loss
+from heptapod.objective import draw_supervision, drop_labels, objective_loss
 from heptapod.training.task import LossOutput
 from heptapod.utils.random import KeyedGenerator, Stream
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from heptapod.training.config import TrainConfig
+from heptapod.utils.weights import plain_name
 
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -45,7 +46,7 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
     tensors = {}
     for name, parameter in module.named_parameters():
         for entry, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}/{entry}"] = torch.as_tensor(value)
+            tensors[f"{plain_name(name)}/{entry}"] = torch.as_tensor(value)
     return tensors
 
 
@@ -62,7 +63,7 @@ def empty_optimizer_tensors(
     Raises:
         ValueError: for a parameter the module does not have.
     """
-    parameters = dict(module.named_parameters())
+    parameters = {plain_name(name): parameter for name, parameter in module.named_parameters()}
     for key, shape in shapes.items():
         name, _, entry = key.rpartition("/")
         if name not in parameters:

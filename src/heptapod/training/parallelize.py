@@ -7,6 +7,7 @@ moving average are sharded, and a block is gathered when it is computed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,6 +25,9 @@ from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.nn.layers import Block
 from heptapod.training.config import TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
+from heptapod.utils.machine import check_compiler
+
+logger = logging.getLogger(__name__)
 
 
 def shards(config: TrainConfig) -> bool:
@@ -63,6 +67,8 @@ class Parallel:
             for block in _blocks(module, "activation_checkpointing"):
                 _recompute(block)
         if config.compile:
+            check_compiler("compile", device.type)
+            logger.info("compiling: the first steps and the first evaluation take a minute or more each")
             compiled: list[nn.Module] = [part for part in module.modules() if isinstance(part, Block | CellMLP)]
             for part in compiled or [module]:
                 part.compile()

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from heptapod.data import DataConfig
-from heptapod.distributions.config import DISTRIBUTIONS
-from heptapod.models import ModelConfig, head_class
-from heptapod.objective import ObjectiveConfig
-from heptapod.sampling import TRAINED_FOR, SamplingConfig
-from heptapod.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
-from heptapod.training import ProbeConfig, TrainConfig
+from heptapod.configs.data import DataConfig
+from heptapod.configs.distributions import DISTRIBUTIONS
+from heptapod.configs.models import HEADS, ModelConfig
+from heptapod.configs.objective import ObjectiveConfig
+from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
+from heptapod.configs.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
+from heptapod.training.config import ProbeConfig, TrainConfig
 from heptapod.utils.arguments import parse_arguments
-from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names
+from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names
 from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 from heptapod.utils.options import Group
+from heptapod.utils.yaml_text import read_yaml
 
 
 @settings
@@ -68,7 +69,7 @@ class Recipe:
     """Sampling config of the sample grids during training, and the default of `heptapod sample`."""
 
     def __post_init__(self) -> None:
-        if not head_class(self.model.head.kind).predicts_grid and self.objective.targets_per_prefix != 1:
+        if not HEADS.fact(self.model.head.kind, "predicts_grid") and self.objective.targets_per_prefix != 1:
             raise ValueError(
                 f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a "
                 f"{self.model.head.kind} head predicts one cell per prefix: set it to 1"
@@ -128,9 +129,44 @@ def build_recipe(name: str, values: Mapping[str, Any], changes: Mapping[str, Any
     merged = merge(_for_kinds(values, changes), changes)
     _name_kinds(merged)
     recipe = from_dict(Recipe, merged, f"recipe {name}")
+    _check_effect(recipe, changes)
     recipe.imports = list(dict.fromkeys([*recipe.imports, *imported_by_command()]))
     recipe.out = recipe.out or f"runs/{Path(name).stem}"
     return recipe
+
+
+def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
+    """Refuses changes that would change nothing.
+
+    Raises:
+        ValueError: naming the first of them, and why it has no effect.
+    """
+    losses, cache = recipe.tokenizer.losses, Path(recipe.data.path) / "cache.json"
+    trained = recipe.tokenizer.path or (recipe.data.path if cache.is_file() else None)
+    adversary = [f"tokenizer.losses.{name}" for name in ("adversarial_start", "adaptive_weight", "discriminator_")]
+    network = "tokenizer.losses.perceptual_network"
+    for is_idle, reason, *without_effect in (
+        (trained, f"the tokenizer of {trained} is used, which is trained already", *TOKENIZER_TRAINING),
+        (recipe.data.has_validation, "the held-out images are a separate set", "data.validation_fraction"),
+        (not recipe.probe.images, "probe.images is 0", "probe.test_images"),
+        (not losses.adversarial_weight, "tokenizer.losses.adversarial_weight is 0", *adversary),
+        (not losses.perceptual_weight, "tokenizer.losses.perceptual_weight is 0", network),
+    ):
+        for key in _dotted(changes) if is_idle else ():
+            if key.startswith(tuple(map(str, without_effect))):
+                raise ValueError(f"{key}: given, but {reason}")
+
+
+TOKENIZER_TRAINING = ("tokenizer.model.", "tokenizer.losses.", "tokenizer.train.")
+"""Settings of a tokenizer that is trained here."""
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 PARTS = (("tokenizer", "model", TOKENIZERS), ("model", "distribution", DISTRIBUTIONS))

@@ -16,9 +16,10 @@ from heptapod.distributed.device import resolve_device
 from heptapod.grid import GridSpec
 from heptapod.inference.pipeline import Heptapod
 from heptapod.models import HeptapodModel
-from heptapod.models.heptapod import build_model, parameters_by_part
+from heptapod.models.heptapod import build_model, least_parameters, parameters_by_part
 from heptapod.sampling import plan_sampling
 from heptapod.tokenizers import (
+    NetworkConfig,
     Tokenizer,
     TokenizerConfig,
     TrainableTokenizer,
@@ -29,14 +30,15 @@ from heptapod.tokenizers import (
     tokenizer_class,
     tokenizer_hash,
 )
-from heptapod.training.folder import find_tokenizer, is_finished, report, start
+from heptapod.training.folder import find_tokenizer, is_finished, locked_run, read_figures, report, start
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
 from heptapod.training.recipe import Recipe
 from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
-from heptapod.utils.files import read_json, write_json
+from heptapod.utils.files import check_folder, write_json
 from heptapod.utils.images import image_grid
+from heptapod.utils.machine import check_fits
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +65,24 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
     """Trains the tokenizer of a recipe in OUT/tokenizer, or loads it if that is done.
 
     Raises:
+        LockedError: if another process is training in the folder.
         ValueError, FileNotFoundError: for settings or data that do not fit; nothing is written then.
     """
     folder = Path(recipe.out) / "tokenizer"
     if recipe.tokenizer.path is not None:
         raise ValueError(f"tokenizer.path: {recipe.tokenizer.path} given, but this trains a tokenizer; leave it out")
+    check_folder(folder)
     device = resolve_device(recipe.device)
     if is_finished(folder, recipe, tokenizer=True):
         logger.info(f"tokenizer: already trained, {folder / 'best'}")
         return load_tokenizer(folder / "best")
+    with locked_run(folder):
+        return _train_tokenizer(recipe, folder, device, images)
+
+
+def _train_tokenizer(
+    recipe: Recipe, folder: Path, device: torch.device, images: tuple[ImageSet, ImageSet] | None
+) -> Tokenizer:
     alone = images is None
     images = images or load_images(recipe.data)
     config = recipe.tokenizer.model
@@ -83,6 +94,13 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
         raise ValueError(
             f"tokenizer.train.accumulation: {accumulation} given, but tokenizer.losses.adaptive_weight needs the whole "
             "batch at once; set one of them to 1 or false"
+        )
+    if device.type == "cpu" and isinstance(config, NetworkConfig):
+        settings, (height, width) = recipe.tokenizer.train, images[0].size
+        count = settings.batch_size // settings.accumulation // process_group.world_size()
+        check_fits(
+            4 * count * height * width * config.width * 2 * config.blocks,
+            f"tokenizer.train.batch_size: {settings.batch_size:,} images of {height}×{width}",
         )
     task = TokenizerTask(build_trainable(config, recipe.seed), recipe.tokenizer.losses, *images, recipe.seed)
     start(folder, recipe, images)
@@ -116,18 +134,25 @@ def train_model(recipe: Recipe) -> dict[str, float]:
         The final held-out figures.
 
     Raises:
+        LockedError: if another process is training in the folder.
         ValueError, FileNotFoundError: for settings or data that do not fit; nothing is written then.
     """
     out = Path(recipe.out)
+    check_folder(out)
     device = resolve_device(recipe.device)
     if is_finished(out, recipe):
         logger.info(f"model: already trained, {out / 'best'}")
-        return {name: float(value) for name, value in read_json(out / "training.json").items()}
+        return read_figures(out)
     check_processes(recipe.train)
+    with locked_run(out):
+        return _train_model(recipe, out, device)
+
+
+def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, float]:
     prepare = _from_cache if is_cache(Path(recipe.data.path)) else _from_images
     tokenizer, reference, train, validation = prepare(recipe, out, device)
     class_names, grid = train.class_names, train.grid
-    model = _model(recipe, grid, len(class_names))
+    model = _model(recipe, grid, len(class_names), device)
 
     def bundle(module: HeptapodModel, metadata: dict[str, str] | None = None) -> Heptapod:
         order, dropout = recipe.objective.token_order, recipe.objective.label_dropout
@@ -152,8 +177,18 @@ Prepared = tuple[Tokenizer, Path | None, TokenSet, TokenSet]
 """A tokenizer, its folder if that is not the run's own, training and held-out tokens."""
 
 
-def _model(recipe: Recipe, grid: GridSpec, num_classes: int) -> HeptapodModel:
-    """The model of a recipe; refuses settings that do not fit the grid."""
+def _model(recipe: Recipe, grid: GridSpec, num_classes: int, device: torch.device) -> HeptapodModel:
+    """The model of a recipe; refuses settings that do not fit the grid or the machine."""
+    settings = recipe.train
+    if device.type == "cpu" and process_group.world_size() == 1:
+        # Weights, gradients, two moments and the average; the input of every block, for the backward pass.
+        parameters = least_parameters(recipe.model, grid, num_classes)
+        images, floats = settings.batch_size // settings.accumulation, grid.num_cells * recipe.model.width
+        check_fits(
+            4 * (5 * parameters + images * floats * recipe.model.depth),
+            f"train.batch_size: {settings.batch_size:,} with accumulation {settings.accumulation:,} and a model of at "
+            f"least {parameters:,} parameters",
+        )
     model = build_model(recipe.model, grid, num_classes, recipe.seed)
     plan_sampling(model, recipe.sampling.with_token_order(recipe.objective.token_order))
     return model
@@ -167,12 +202,13 @@ def _from_images(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
     reference = find_tokenizer(Path(given)) if given else None
     tokenizer = load_tokenizer(reference) if reference else None
     images = load_images(recipe.data)
+    _check_labels(images[0], images[1])
     for part in images:
         part.in_memory()  # refuses a set too large to be encoded here
     grid = (tokenizer or build_tokenizer(recipe.tokenizer.model)).grid(*images[0].size)
-    model = _model(recipe, grid, len(images[0].class_names))  # refused before anything is written
+    model = _model(recipe, grid, len(images[0].class_names), device)  # refused before anything is written
     check_probe(recipe.probe, recipe.objective.label_dropout, *images, recipe.seed)
-    start(out, recipe, images)
+    start(out, recipe, images, tokenizer_hash(tokenizer) if tokenizer else None)
     report(out, images)
     _log_model(model, grid)
     tokenizer = (tokenizer or train_tokenizer(recipe, images)).to(device).eval()
@@ -192,16 +228,26 @@ def _from_cache(recipe: Recipe, out: Path, device: torch.device) -> Prepared:
             f"{made_with[:16]}…; its tokens mean something else"
         )
     train, validation = load_tokens(recipe.data)
-    model = _model(recipe, train.grid, len(train.class_names))
+    _check_labels(train, validation)
+    model = _model(recipe, train.grid, len(train.class_names), device)
     check_probe(recipe.probe, recipe.objective.label_dropout, train, validation, recipe.seed)
     for tokens in (train, validation):
         tokens.check_finite()
-    start(out, recipe, (train, validation))
+    start(out, recipe, (train, validation), found)
     report(out, (train, validation))
     logger.info(
         f"model: {parameters_by_part(model)['total']:,} parameters, grid {train.grid.height}×{train.grid.width}"
     )
     return tokenizer.to(device), reference, train, validation  # the cache's own is saved with the model
+
+
+def _check_labels(train: ImageSet | TokenSet, validation: ImageSet | TokenSet) -> None:
+    """Refuses held-out images without any label for a model with classes."""
+    if train.class_names and len(validation) and int(validation.labels.max()) < 0:
+        raise ValueError(
+            f"data.validation_path: none of the {len(validation):,} held-out images has a label, but the model has "
+            f"{len(train.class_names):,} classes; hold out labeled images"
+        )
 
 
 def _log_model(model: HeptapodModel, grid: GridSpec) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from heptapod.training.checkpoint import Tensors, held, load_checkpoint
+from heptapod.training.checkpoint import Tensors, load_checkpoint, tensor_shapes
 from heptapod.training.optim import EMA, empty_optimizer_tensors, optimizer_tensors
 
 OPTIMIZER = "optimizer"
@@ -44,8 +45,8 @@ class TrainState:
         """The tensors of a checkpoint, in place: reading a checkpoint into them restores the state."""
         return {**self._weights(), OPTIMIZER: optimizer_tensors(self.module, self.optimizer)}
 
-    def facts(self) -> dict[str, Any]:
-        """The values of a checkpoint besides tensors."""
+    def values(self) -> dict[str, Any]:
+        """The values of a checkpoint besides tensors and step."""
         return {
             "resumed_from": self.resumed_from,
             "best_val_loss": self.best if self.best < float("inf") else None,
@@ -64,17 +65,26 @@ class TrainState:
         """
         shapes = {
             name.removeprefix(f"{OPTIMIZER}/"): shape
-            for name, shape in held(path).items()
+            for name, shape in tensor_shapes(path).items()
             if name.startswith(f"{OPTIMIZER}/")
         }
         optimizer = empty_optimizer_tensors(self.module, self.optimizer, shapes)
-        facts = load_checkpoint(path, {**self._weights(), OPTIMIZER: optimizer})
-        self.step, self.figures, self.seconds = facts["step"], facts["figures"], facts["seconds"]
-        self.best = float("inf") if facts["best_val_loss"] is None else facts["best_val_loss"]
+        saved = load_checkpoint(path, {**self._weights(), OPTIMIZER: optimizer})
+        self.step, self.figures, self.seconds = saved.step, saved.figures, saved.seconds
+        self.best = float("inf") if saved.best_val_loss is None else saved.best_val_loss
         goes_back = self.step == resume
-        self.resumed_from = self.step if goes_back else facts["resumed_from"]
+        self.resumed_from = self.step if goes_back else saved.resumed_from
         return goes_back
+
+    def is_finite(self) -> bool:
+        """Whether this rank's share of weights and optimizer state is finite."""
+        tensors = [tensor for part in self.tensors().values() for tensor in part.values()]
+        return all(bool(_local(tensor).isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
     def _weights(self) -> Tensors:
         tensors: Tensors = {"model": self.module.state_dict()}
         return {**tensors, "ema": self.ema.tensors} if self.ema.decay else tensors
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from heptapod.configs.tokenizers import LossesConfig
 from heptapod.data.images import ImageSet
 from heptapod.data.loader import Batch
 from heptapod.evaluation.image_metrics import psnr
@@ -19,7 +20,7 @@ from heptapod.tokenizers.base import to_float, to_uint8
 from heptapod.tokenizers.codebook import CodebookStatistics, codebook_usage
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
-from heptapod.tokenizers.losses import LossesConfig, adaptive_weight, pixel_loss
+from heptapod.tokenizers.losses import adaptive_weight, pixel_loss
 from heptapod.tokenizers.store import build_discriminator
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer
 from heptapod.tokenizers.vq import VQTokenizer

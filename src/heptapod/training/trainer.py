@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,20 @@ from torch.distributed.tensor import DTensor
 
 from heptapod.data.loader import Batch, BatchStream
 from heptapod.distributed import process_group
-from heptapod.distributed.errors import NonFiniteLossError, OtherProcessFailedError, TerminatedError
-from heptapod.training.checkpoint import CheckpointWriter, find_checkpoint, set_newer_aside
+from heptapod.distributed.errors import (
+    InterruptedRunError,
+    NonFiniteLossError,
+    OtherProcessFailedError,
+    TerminatedError,
+)
+from heptapod.training.checkpoint import CheckpointWriter, checkpoints, find_checkpoint, set_newer_aside, step_of
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
 from heptapod.training.parallelize import Parallel, shards
 from heptapod.training.state import TrainState
 from heptapod.training.task import TrainTask
-from heptapod.training.termination import Termination
+from heptapod.training.termination import SIGNALS, Termination
 from heptapod.utils.files import remove_temporary
 from heptapod.utils.images import save_png
 from heptapod.utils.logging import Progress
@@ -80,12 +87,11 @@ class Trainer:
             self.ema.shard(task.averaged)
         self.state = TrainState(self.module, self.ema, build_optimizer(self.module, config))
         self._prepare_folder()
-        place = folder / "checkpoints"
-        found = process_group.broadcast_result(lambda: find_checkpoint(place, config.resume))
-        if found and self.state.restore(found, config.resume) and process_group.is_main_process():
+        checkpoint = process_group.broadcast_result(lambda: find_checkpoint(folder / "checkpoints", config.resume))
+        if checkpoint and self.state.restore(checkpoint, config.resume) and process_group.is_main_process():
             (folder / "training.json").unlink(missing_ok=True)
-            set_newer_aside(found)
-        self.writer = CheckpointWriter(place, config.keep_last, config.timeout)
+            set_newer_aside(checkpoint)
+        self.writer = CheckpointWriter(folder / "checkpoints", config.keep_last, config.timeout)
 
     @property
     def step(self) -> int:
@@ -99,8 +105,10 @@ class Trainer:
             The last held-out figures, with ``best_val_loss``, ``seconds`` and ``step``.
 
         Raises:
-            NonFiniteLossError: before the update that would have spoiled the weights.
-            TerminatedError: when SIGTERM came to any of the processes; a checkpoint of the last step is written.
+            NonFiniteLossError: before the update that would have spoiled the weights, or before such weights are saved.
+            TerminatedError: when SIGTERM or SIGHUP came to any of the processes; a checkpoint of the last step is
+                written.
+            InterruptedRunError: the same after Ctrl+C; it is a KeyboardInterrupt.
             OSError: if a checkpoint cannot be written.
         """
         log = MetricsLog(self.folder, self.step, self.config.tensorboard) if process_group.is_main_process() else None
@@ -126,7 +134,7 @@ class Trainer:
     def _loop(self, log: MetricsLog | None, progress: Progress, termination: Termination) -> None:
         config, started = self.config, time.monotonic() - self.state.seconds
         while self.step < config.steps:
-            values, terminated = self._train_step(termination.requested)
+            values, stops = self._train_step(termination.requested is not None)
             self.state.step += 1
             self.state.seconds = time.monotonic() - started
             final = self.step == config.steps
@@ -144,8 +152,8 @@ class Trainer:
                     if previews and process_group.is_main_process():
                         picture = self.task.preview(module.eval())
                         save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
-            if terminated and not final:
-                self._terminate()
+            if stops and not final:
+                self._stop(termination)
             if final or self.step % config.save_every == 0:
                 self._save()
 
@@ -171,8 +179,8 @@ class Trainer:
             raise OtherProcessFailedError("another rank could not write its share of a checkpoint")
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             raise NonFiniteLossError(
-                f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update. "
-                f"Images of the batch: {', '.join(batch.names)}"
+                f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update, "
+                f"{self._last_checkpoint()}. Images of the batch: {', '.join(batch.names)}"
             )
         self.state.optimizer.step()
         extra = self.task.after_step(statistics, self.step)
@@ -205,6 +213,10 @@ class Trainer:
     def _evaluate(self, module: nn.Module, log: MetricsLog | None, progress: Progress) -> None:
         with self._autocast():
             self.state.figures = self.task.evaluate(module, self.config.eval_images)
+        if not math.isfinite(self.state.figures["val_loss"]):
+            raise NonFiniteLossError(
+                f"step {self.step}: held-out loss {self.state.figures['val_loss']}; {self._last_checkpoint()}"
+            )
         improved = self.state.figures["val_loss"] < self.state.best or not self.task.selects_best
         self.state.best = self.state.figures["val_loss"] if improved else self.state.best
         if log is None:
@@ -229,18 +241,35 @@ class Trainer:
         if not self.folder.is_dir():
             raise ValueError(f"out: {self.folder} is not visible on all hosts; all ranks need one shared folder")
 
-    def _terminate(self) -> None:
+    def _stop(self, termination: Termination) -> None:
         self._save()
         self.writer.wait()
         process_group.barrier()
-        raise TerminatedError(
-            f"stopped by SIGTERM after step {self.step:,}, which is saved; run the same command again to resume"
+        number = termination.requested or signal.SIGTERM  # another rank received it
+        error = InterruptedRunError if number == signal.SIGINT else TerminatedError
+        raise error(
+            f"stopped by {SIGNALS[number]} after step {self.step:,}, which is saved; run the same command again to "
+            "resume"
         )
 
     def _save(self) -> None:
-        where = {
+        spoiled = torch.tensor(float(not self.state.is_finite()))
+        process_group.all_reduce_sum([spoiled])
+        if spoiled:
+            raise NonFiniteLossError(
+                f"step {self.step}: weights or optimizer state are not finite after the update (train.learning_rate "
+                f"may be too high); not saved, {self._last_checkpoint()}"
+            )
+        values = {
             "seed": self.seed,
             "items_read": self.step * self.config.batch_size,
             "processes": process_group.world_size(),
         }
-        self.writer.save(self.step, self.state.tensors(), {**where, **self.state.facts()})
+        self.writer.save(self.step, self.state.tensors(), {**values, **self.state.values()})
+
+    def _last_checkpoint(self) -> str:
+        """A half sentence about the last checkpoint."""
+        with suppress(OSError):
+            self.writer.wait()
+        paths = checkpoints(self.writer.folder)
+        return f"the checkpoint of step {step_of(paths[-1]):,} is intact" if paths else "there is no checkpoint yet"

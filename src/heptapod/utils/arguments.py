@@ -11,8 +11,10 @@ settings (a named size, say) therefore stay open, and every error is one line.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import io
 import keyword
 import re
 import typing
@@ -20,7 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, Any, TypeVar
 
-from heptapod.utils.config import from_dict, nearest, settings
+from heptapod.utils.config import Known, from_dict, known_settings, settings, unknown_setting
+from heptapod.utils.messages import quoted, shown
 from heptapod.utils.options import NOTHING, Group, Option, Tree, leaves, members_of, option_tree
 
 T = TypeVar("T")
@@ -80,10 +83,13 @@ def parse_arguments(
     trees = [option_tree(group, arguments) for group in groups]
     options = {option.key: option for tree in trees for option in leaves(tree)}
     aliases = {short: key for group in groups for short, key in group.aliases.items()}
-    words = ["--help"] if is_help else _normalized(arguments, options, aliases)
+    known: dict[str, Known] = {}
+    for group in groups:
+        known |= known_settings(group.cls)
+    words = ["--help"] if is_help else _normalized(arguments, options, aliases, known)
     given, unknown = _tyro(trees, command, words, about)
     if unknown:
-        raise ValueError(f"unexpected argument {unknown[0]!r}; settings look like --train.steps 1000")
+        raise ValueError(_unexpected(unknown[0], arguments))
     results: list[dict[str, Any]] = []
     for tree in trees:
         values: dict[str, Any] = {}
@@ -97,15 +103,32 @@ def parse_arguments(
     return results
 
 
+def _unexpected(word: str, arguments: Sequence[str]) -> str:
+    """The message for a word that is no option's value."""
+    place = arguments.index(word) if word in arguments else 0
+    option, value = arguments[max(place - 2, 0)], arguments[place - 1]
+    if place >= 2 and option.startswith("--") and "=" not in option and not value.startswith("--"):
+        return f"unexpected argument {quoted(word)}: {shown(option)} takes one value, and {quoted(value)} is it"
+    return f"unexpected argument {quoted(word)}; settings look like --train.steps 1000"
+
+
 def _tyro(trees: list[Tree], command: str, words: list[str], about: str) -> tuple[dict[str, list[str]], list[str]]:
     """The words given for every option, and words that belong to none."""
     import tyro
 
     merged: Tree = {name: entry for tree in trees for name, entry in tree.items()}
-    parsed, unknown = tyro.cli(
-        _tyro_class("Options", merged), prog=f"heptapod {command}", description=about, args=words,
-        return_unknown_args=True, use_underscores=False, config=(tyro.conf.AvoidSubcommands,),
-    )  # fmt: skip
+    box = io.StringIO()  # of several lines, on standard error
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed, unknown = tyro.cli(
+                _tyro_class("Options", merged), prog=f"heptapod {command}", description=about, args=words,
+                return_unknown_args=True, use_underscores=False, config=(tyro.conf.AvoidSubcommands,),
+            )  # fmt: skip
+    except SystemExit as stop:
+        if not stop.code:  # the help is printed
+            raise
+        given = " ".join(words)
+        raise ValueError(f"arguments: {quoted(given)} not understood; see heptapod {command} --help") from None
     return dict(_given(parsed, "")), list(unknown)
 
 
@@ -147,7 +170,9 @@ def _given(parsed: object, prefix: str) -> Iterator[tuple[str, list[str]]]:
             yield from _given(value, f"{prefix}{name}.")
 
 
-def _normalized(arguments: Sequence[str], options: Mapping[str, Option], aliases: Mapping[str, str]) -> list[str]:
+def _normalized(
+    arguments: Sequence[str], options: Mapping[str, Option], aliases: Mapping[str, str], known: Mapping[str, Known]
+) -> list[str]:
     """The arguments with full names, and a value for every flag.
 
     Raises:
@@ -172,8 +197,10 @@ def _normalized(arguments: Sequence[str], options: Mapping[str, Option], aliases
             if below := [other for other in options if other.startswith(f"{key}.")]:
                 given = text if equals else following
                 inner = f"{key}.kind" if f"{key}.kind" in below else below[0]
-                raise ValueError(f"{key}: {given!r} given, but it is a group of settings, such as --{_dashed(inner)}")
-            raise ValueError(f"unknown setting {key!r}{nearest(key, list(options))}")
+                raise ValueError(
+                    f"{key}: {quoted(given)} given, but it is a group of settings, such as --{_dashed(inner)}"
+                )
+            raise ValueError(unknown_setting(key, list(options), known))
         option = options[key]
         if not equals and option.is_flag and (following is None or following.lower() not in FLAG_VALUES):
             equals, text = "=", "true"

@@ -7,39 +7,38 @@ shows. pydantic validates values from every source; the error for an unknown key
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import pydantic
 import pydantic.dataclasses
-import yaml
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from heptapod.utils.messages import limits_of, nearest, quoted, shown
+from heptapod.utils.yaml_text import dump_yaml
 
 T = TypeVar("T")
 SHIPPED = {"recipe": "training/recipes", "study": "tools/ablation/studies"}
 """Folders of the package with YAML files, by what they hold."""
-LIMITS = {
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "multiple_of": "a multiple of {multiple_of:g}",
-    "finite_number": "a finite number",
-}
-"""Limits of a value in words, by pydantic's type of error."""
+LIMIT_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of", "finite_number")
+"""pydantic's types of error for a value out of range."""
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
 def settings(cls: type[T]) -> type[T]:
     """Makes a class a group of settings: a dataclass that checks types and limits and rejects unknown names.
 
-    A mistake is a one-line ValueError.
+    Numbers are finite numbers, not text or booleans. A mistake is a one-line ValueError.
     """
-    config = pydantic.ConfigDict(extra="forbid", validate_default=False, use_attribute_docstrings=True)
+    config = pydantic.ConfigDict(
+        extra="forbid", validate_default=False, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+    cls.__get_pydantic_core_schema__ = classmethod(_with_plain_numbers)  # type: ignore[attr-defined]
     made: Any = pydantic.dataclasses.dataclass(config=config)(cls)
     validating_init = made.__init__
 
@@ -54,6 +53,38 @@ def settings(cls: type[T]) -> type[T]:
     return made  # type: ignore[no-any-return]
 
 
+def _with_plain_numbers(cls: type[Any], source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """The schema of a settings class whose numbers are not converted from text or booleans."""
+    return _plain(handler(source), handler.resolve_ref_schema)  # type: ignore[no-any-return]
+
+
+def _plain(schema: Any, resolve: Callable[[Any], Any]) -> Any:
+    """A schema, and those within it, with a check in front of every number; changed in place where it is possible."""
+    if isinstance(schema, list):
+        schema[:] = [_plain(part, resolve) for part in schema]
+    elif isinstance(schema, tuple):
+        return tuple(_plain(part, resolve) for part in schema)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("int", "float"):
+            return core_schema.no_info_before_validator_function(_plain_number(schema["type"]), schema)
+        inside = resolve(schema) if schema.get("type") == "definition-ref" else schema
+        for name, part in inside.items():
+            if name not in ("cls", "metadata", "function", "serialization"):
+                inside[name] = _plain(part, resolve)
+    return schema
+
+
+def _plain_number(kind: str) -> Callable[[Any], Any]:
+    name = "integer" if kind == "int" else "number"
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str | bytes | bool):
+            raise PydanticCustomError(f"{kind}_type", f"Input should be a valid {name}")
+        return value
+
+    return check
+
+
 def to_dict(config: object) -> dict[str, Any]:
     """A group of settings as plain dictionaries, lists, numbers and strings (JSON and YAML safe)."""
     dumped = pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
@@ -63,7 +94,7 @@ def to_dict(config: object) -> dict[str, Any]:
 
 def to_yaml(config: object) -> str:
     """A group of settings as YAML, every field written out."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=100)
+    return dump_yaml(to_dict(config))
 
 
 def from_dict(cls: type[T], values: dict[str, Any], source: str = "settings") -> T:
@@ -81,21 +112,6 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str = "settings") ->
         return pydantic.TypeAdapter(cls).validate_python(values)
     except pydantic.ValidationError as error:
         raise ValueError(f"{source}: {_explain(cls, error)}" if source else _explain(cls, error)) from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ValueError: if the file is not YAML or not a mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of settings, found {type(values).__name__}")
-    return values
 
 
 def shipped_names(kind: str) -> list[str]:
@@ -126,19 +142,51 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _dotted_keys(cls: Any, prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    """Every setting below a class by its dotted key, with the types it may have."""
-    keys: dict[str, tuple[Any, ...]] = {}
-    hints = typing.get_type_hints(cls)
-    annotated = typing.get_type_hints(cls, include_extras=True)
+class Known(NamedTuple):
+    """A setting below a settings class."""
+
+    hint: Any
+    """Its annotation."""
+    kinds: tuple[str, ...] = ()
+    """The kinds that it belongs to, if it is one of a group with several kinds."""
+
+
+def known_settings(cls: Any, prefix: str = "", kinds: tuple[str, ...] = ()) -> dict[str, Known]:
+    """Every setting below a class by its dotted key, of all kinds."""
+    known: dict[str, Known] = {}
+    hints, annotated = _hints(cls)
     for field in dataclasses.fields(cls):
-        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
-        keys[prefix + field.name] = kinds
-        for registry in (entry for entry in typing.get_args(annotated[field.name]) if hasattr(entry, "config_types")):
-            kinds = (*kinds, *registry.config_types())
-        for group in filter(dataclasses.is_dataclass, kinds):
-            keys = _dotted_keys(group, f"{prefix}{field.name}.") | keys
-    return keys
+        key = prefix + field.name
+        known[key] = Known(annotated[field.name], kinds)
+        groups = dict.fromkeys((hints[field.name], *typing.get_args(hints[field.name])), kinds)
+        for registry in (note for note in typing.get_args(annotated[field.name]) if hasattr(note, "config_types")):
+            groups = {group: tuple(registry.kinds_of(group)) for group in registry.config_types()}
+        for group, names in groups.items():
+            if dataclasses.is_dataclass(group):
+                for inner, setting in known_settings(group, f"{key}.", names).items():
+                    before = known.get(inner, Known(None)).kinds
+                    known[inner] = setting._replace(kinds=(*before, *setting.kinds))
+    return known
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The types of the fields of a class, without and with annotations."""
+    return typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
+
+
+def unknown_setting(key: str, accepted: Sequence[str], known: Mapping[str, Known]) -> str:
+    """The message for a setting that is not accepted: the kinds it belongs to, or the name that was meant."""
+    name = shown(key)
+    if key.rpartition(".")[2] in GUIDANCE:
+        return f"unknown setting {name!r}: there is no guidance; the model samples without it"
+    if key in known and known[key].kinds:
+        return f"unknown setting {name!r}: it belongs to kind {' and '.join(known[key].kinds)}"
+    return f"unknown setting {name!r}{nearest(name, accepted)}"
+
+
+GUIDANCE = ("cfg", "cfg_scale", "guidance", "guidance_scale", "negative_prompt")
+"""Settings of classifier-free guidance in other programs."""
 
 
 def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
@@ -147,32 +195,28 @@ def _explain(cls: type[object], error: pydantic.ValidationError) -> str:
     if first["loc"] and isinstance(first["loc"][0], int):  # by position
         first["loc"] = (dataclasses.fields(cls)[first["loc"][0]].name, *first["loc"][1:])  # type: ignore[arg-type]
     # Members of a union appear in the location as the class or tag that was tried: drop what is no key.
-    known = list(_dotted_keys(cls))
+    known = known_settings(cls)
     names = {part for key in known for part in key.split(".")}
     *parents, last = [str(part) for part in first["loc"]] or [""]
     parents = [part for part in parents if part in names]
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        location = ".".join([*parents, last])
-        return f"unknown setting {location!r}{nearest(location, known)}"
+        return unknown_setting(".".join([*parents, last]), list(known), known)
     location = ".".join([*parents, last] if last in names else parents)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{location}.{message}" if location else message
     if first["type"] in ("missing", "missing_argument"):
         return f"{location}: none given"
-    if limit := LIMITS.get(first["type"]):
+    value = first["input"]
+    if first["type"] in LIMIT_ERRORS:
         bounds = first.get("ctx", {})
-        value = float(first["input"]) if float in map(type, bounds.values()) else first["input"]
+        if float in map(type, bounds.values()) and isinstance(value, int) and abs(value) < 2**53:
+            value = float(value)
         words = [
             e["ctx"]["expected"] for e in others if e["type"] == "literal_error" and e["loc"][:-1] == first["loc"][:-1]
         ]
-        return f"{location}: {value!r} given, must be {' or '.join([limit.format(**bounds), *words])}"
-    return f"{location}: {first['input']!r} given; {message[0].lower()}{message[1:]}"
-
-
-def nearest(key: str, known: Sequence[str]) -> str:
-    """A hint at the setting that was meant: "; did you mean ...?", or nothing."""
-    last = key.rpartition(".")[2]
-    near = [other for other in known if other.endswith(f".{key}")] or difflib.get_close_matches(key, known, 1, 0.5)
-    near = near or [other for other in known if other.rpartition(".")[2] == last]
-    return f"; did you mean {near[0]!r}?" if near else ""
+        allowed = limits_of(known[location].hint) if location in known else ""
+        finite = ["a finite number"] if first["type"] == "finite_number" else []
+        limits = ", ".join([*finite, *filter(None, [allowed])]) or message
+        return f"{location}: {quoted(value)} given, must be {' or '.join([limits, *words])}"
+    return f"{location}: {quoted(value)} given; {message[0].lower()}{message[1:]}"

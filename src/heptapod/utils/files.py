@@ -8,8 +8,9 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from heptapod.utils.messages import shown
+from heptapod.utils.weights import check_finite_weights, without_prefix
+
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are not finished."""
+LOCK = ".lock"
+"""Name of the file that locks a folder; who has the lock is in a file next to it."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file or folder."""
 METADATA_KEY = "heptapod"
 """The one metadata key of our safetensors files; its value is JSON."""
 
@@ -28,14 +36,78 @@ METADATA_KEY = "heptapod"
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes ``path`` if the block succeeds and vanishes if it fails."""
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        finish_folder(temporary, path)
-    except BaseException:
+    with _temporary(path) as temporary:
         shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            finish_folder(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def removed_on_failure(folder: Path, contents: bool = False) -> Iterator[None]:
+    """Makes a folder; if the block fails, removes it and those above it where they were not there before.
+
+    Args:
+        folder: path.
+        contents: also remove what is in the new folder; else only empty folders are removed.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if contents and made:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in made:
+            with suppress(OSError):  # gone, or not empty
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The temporary path of a file or folder; a second process that writes the same one waits for the first."""
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    lock = temporary.with_name(f"{temporary.name}.lock")
+    with _named(path), removed_on_failure(path.parent), _lock_file(lock, blocking=True):
+        yield temporary
+
+
+@contextmanager
+def _lock_file(path: Path, blocking: bool) -> Iterator[None]:
+    """Locks a file, which is created and then removed; does nothing on file systems without locks.
+
+    Raises:
+        filelock.Timeout: if another process has the lock, unless this waits for it.
+    """
+    lock = filelock.FileLock(path, blocking=blocking, thread_local=False, is_singleton=False)
+    try:
+        lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        unknown = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+        if isinstance(error, OSError) and (isinstance(error, filelock.Timeout) or error.errno not in unknown):
+            raise
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names a file in an error of the system that names none (a full disk while it is written)."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -58,15 +130,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path that replaces ``path`` if the block succeeds; if it fails ``path`` is as before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _temporary(path) as temporary:
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -83,8 +154,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: damaged, not JSON ({error})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: damaged, JSON of too many levels") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or a number of thousands of digits
+        raise ValueError(f"{path}: damaged, not JSON ({shown(str(error))})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: damaged, a JSON object was expected")
     return values
@@ -100,18 +173,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     data = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     # In a separate folder, because save_file first writes under a random name: leftovers of a killed process are
     # removed with the folder when the file is written again.
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    _remove(temporary)
-    temporary.mkdir(parents=True)
-    try:
-        save_file(data, temporary / path.name, header)
-        _sync(temporary / path.name)
-        os.replace(temporary / path.name, path)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(code.group(1)) if code else errno.EIO, str(error), str(path)) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _temporary(path) as temporary:
+        _remove(temporary)
+        temporary.mkdir()
+        try:
+            save_file(data, temporary / path.name, header)
+            _sync(temporary / path.name)
+            os.replace(temporary / path.name, path)
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code.group(1)) if code else errno.EIO, str(error), str(path)) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -131,7 +204,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         text = (file.metadata() or {}).get(METADATA_KEY, "{}")
     try:
         return {str(key): str(value) for key, value in json.loads(text).items()}
-    except (json.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path}: damaged metadata") from None
 
 
@@ -144,17 +217,20 @@ def open_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path}: truncated or damaged safetensors file ({error})") from None
+        raise ValueError(f"{path}: truncated or damaged safetensors file ({shown(str(error), 200)})") from None
 
 
 def load_strictly(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Loads a state dict whose names and shapes must all fit.
+    """Loads a state dict whose names and shapes must all fit; a common prefix of its names is left out.
 
     Raises:
-        ValueError: naming the first tensors that do not fit.
+        ValueError: naming the first tensors that do not fit, or that are not finite.
     """
-    check_tensors({name: tensor.shape for name, tensor in module.state_dict().items()}, tensors, source)
-    module.load_state_dict(dict(tensors))
+    needed = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    tensors = without_prefix(needed.keys(), tensors, source)
+    check_tensors(needed, tensors, source)
+    check_finite_weights(tensors, source)
+    module.load_state_dict(tensors)
 
 
 def check_tensors(needed: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], source: Path | str) -> None:
@@ -183,14 +259,26 @@ def check_shapes(needed: Mapping[str, torch.Size], found: Mapping[str, torch.Siz
 
 
 def check_folder(path: Path, setting: str = "out") -> None:
-    """Checks that a folder can be created, before anything is written.
+    """Checks that a folder can be created and written to, before anything is written.
 
     Raises:
-        ValueError: if the path, or one above it, is a file.
+        ValueError: if the path, or one above it, is a file or cannot be written to; if it is the root of the disk.
     """
-    for folder in (path, *path.parents):
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{setting}: {path} given, but {folder} is a file; a folder is needed")
+    try:
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+            raise ValueError(f"a name is longer than {LONGEST_NAME} bytes")
+        is_root = path.resolve() == Path(path.resolve().anchor)
+        folder = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)), Path())
+        is_folder = folder.is_dir()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{setting}: {shown(str(path))} given, no name of a folder ({reason})") from None
+    if is_root:
+        raise ValueError(f"{setting}: {shown(str(path))} given, the root of the file system; name a folder below it")
+    if not is_folder:
+        raise ValueError(f"{setting}: {path} given, but {folder} is a file; a folder is needed")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{setting}: {path} given, but {folder} cannot be written to")
 
 
 class LockedError(ValueError):
@@ -201,21 +289,37 @@ class LockedError(ValueError):
 def locked(folder: Path) -> Iterator[None]:
     """Locks a folder, which is created if absent, for this process; a kill releases the lock.
 
+    A folder that was created and stays empty is removed at the end.
+
     Raises:
-        LockedError: if another process has the lock.
+        LockedError: if another process has the lock; names it.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{TEMPORARY}lock"
-    lock = filelock.FileLock(path, blocking=False, thread_local=False, is_singleton=False)
+    owner = folder / f"{LOCK}-owner"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_lock_file(folder / LOCK, blocking=False))
+        except filelock.Timeout:
+            raise LockedError(f"{folder}: another process is writing there{_owner_text(owner)}") from None
+        try:
+            with suppress(OSError):  # a full disk is reported by what is written next
+                owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink(missing_ok=True)
+            stack.close()
+            with suppress(OSError):  # not empty
+                for path in created:
+                    path.rmdir()
+
+
+def _owner_text(owner: Path) -> str:
     try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise LockedError(f"{folder}: another process is writing there") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        path.unlink(missing_ok=True)
+        return f" ({owner.read_text(encoding='utf-8')[:100]})"
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def remove_temporary(folder: Path) -> None:

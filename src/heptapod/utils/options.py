@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-
 from heptapod.utils.config import to_dict
+from heptapod.utils.messages import limits_of
+from heptapod.utils.yaml_text import parse_yaml
 
 NOTHING = object()
 """Default of a required option."""
@@ -141,7 +141,7 @@ def _tree_of(cls: type[Any], values: Any, prefixes: tuple[str, str], without: fr
             continue
         metavar = (named and named.metavar) or _metavar(members)
         tree[name] = Option(
-            key, members, default, text, _limits(annotated[entry.name], fields.get(entry.name)), metavar,
+            key, members, default, text, limits_of(annotated[entry.name], fields.get(entry.name)), metavar,
             tyro.conf.Positional in notes, path,
         )  # fmt: skip
     return tree
@@ -201,27 +201,6 @@ def members_of(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _limits(*sources: Any) -> str:
-    """The limits in an annotation, in words."""
-    found: dict[str, str] = {}
-    for source in sources:
-        for note in _notes(source):
-            for limit in ("ge", "gt", "le", "lt", "multiple_of"):
-                if (bound := getattr(note, limit, None)) is not None:
-                    found.setdefault(limit, {"ge": "at least", "gt": "above", "le": "at most", "lt": "below",
-                                             "multiple_of": "a multiple of"}[limit] + f" {bound:,}")  # fmt: skip
-    return ", ".join(found.values())
-
-
-def _notes(source: Any) -> Iterator[Any]:
-    for note in [*getattr(source, "__metadata__", ()), *getattr(source, "metadata", ())]:
-        yield note
-        yield from getattr(note, "metadata", ())
-    for argument in typing.get_args(source):
-        if not isinstance(argument, str):
-            yield from _notes(argument)
-
-
 def _scalar(text: str, members: tuple[Any, ...]) -> Any:
     """One word as YAML, or as it stands where the setting is a string."""
     if any(text in typing.get_args(member) for member in members):
@@ -235,15 +214,9 @@ def _scalar(text: str, members: tuple[Any, ...]) -> Any:
 
 def _yaml(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         return text
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _metavar(members: tuple[Any, ...]) -> str:

@@ -5,7 +5,6 @@ No global generator is read or seeded anywhere in the library.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -14,6 +13,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+
+from heptapod.utils.checks import as_list, whole_number
+
+SeedsInput = int | Sequence[int] | np.ndarray | Tensor
+"""A seed, or one per image."""
 
 
 class Stream(IntEnum):
@@ -35,7 +39,13 @@ class Stream(IntEnum):
 
 
 def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:
-    """A counter-based (Philox) generator for a purpose and a key of up to three non-negative integers."""
+    """A counter-based (Philox) generator for a purpose and a key of up to three non-negative integers.
+
+    Raises:
+        ValueError: for a longer key, of which only a part would count.
+    """
+    if len(key) > 3:
+        raise ValueError(f"key: {key} given, must have at most three numbers")
     first, second, third = (*key, 0, 0, 0)[:3]
     counter = np.array([0, 0, third, int(stream)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=np.array([first, second], dtype=np.uint64), counter=counter))
@@ -52,12 +62,17 @@ class KeyedGenerator:
 
     Args:
         stream: what the numbers are for.
-        keys: one key per image, for example (seed, epoch, image index).
+        keys: one key of up to three numbers per image, for example (seed, epoch, image index).
+
+    Raises:
+        ValueError: for a longer key.
     """
 
     def __init__(self, stream: Stream, keys: Iterable[Sequence[int]]) -> None:
         self._stream = stream
         self._keys = list(keys)
+        if wrong := [tuple(key) for key in self._keys if len(key) > 3]:
+            raise ValueError(f"key: {wrong[0]} given, must have at most three numbers")
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -82,18 +97,15 @@ class KeyedGenerator:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+def image_seeds(seed: SeedsInput, count: int) -> list[int]:
     """One seed per image: image i takes ``seed`` + i, or the i-th of several.
 
     Raises:
         ValueError: if they are not as many as images, not whole, or out of range.
     """
-    if isinstance(seed, int | numbers.Integral):
-        seeds = [int(seed) + i for i in range(count)]
-    else:
-        if wrong := [one for one in seed if not isinstance(one, int | numbers.Integral)]:
-            raise ValueError(f"seed: {wrong[0]} given, must be a whole number")
-        seeds = [int(one) for one in seed]
+    given, is_single = as_list(seed)
+    seeds = [whole_number("seed", one) for one in given]
+    seeds = [seeds[0] + i for i in range(count)] if is_single else seeds
     if len(seeds) != count:
         raise ValueError(f"seed: {len(seeds)} seeds given for {count} images")
     if min(seeds) < 0 or max(seeds) >= 2**63:
@@ -103,9 +115,17 @@ def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
 
 @contextmanager
 def seeded_initialization(*key: int) -> Iterator[None]:
-    """Weights initialized in this block on the CPU depend on the key only; torch's global state is restored."""
+    """Weights initialized in this block on the CPU depend on the key only, and are float32 whatever torch's default.
+
+    Torch's global state is restored.
+    """
     seed = int(numpy_generator(Stream.INIT, *key).integers(2**63 - 1))
+    dtype = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed every GPU as well.
         torch.default_generator.manual_seed(seed)
-        yield
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)

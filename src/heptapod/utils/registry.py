@@ -7,8 +7,9 @@ A registry is also the type annotation of its config: ``head: Annotated[HeadConf
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
+import importlib
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
@@ -18,6 +19,19 @@ from pydantic_core import CoreSchema, core_schema
 
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.extensions import origin_of
+from heptapod.utils.messages import nearest, quoted, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Builtin:
+    """A class of this package, imported on first use."""
+
+    module: str
+    """Where it is; importing it registers the class."""
+    config: type[Any]
+    """Its config class."""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Attributes of the class that settings depend on."""
 
 
 class Registry:
@@ -29,10 +43,16 @@ class Registry:
         shared_config: config class of every class that is registered without one; if None, each has its own without
             settings.
         config_base: base of such classes without settings.
+        builtin: the classes of this package by kind.
     """
 
     def __init__(
-        self, noun: str, default: str, shared_config: type[Any] | None = None, config_base: type[Any] = object
+        self,
+        noun: str,
+        default: str,
+        shared_config: type[Any] | None = None,
+        config_base: type[Any] = object,
+        builtin: Mapping[str, Builtin] | None = None,
     ) -> None:
         self.noun = noun
         self.default = default
@@ -40,7 +60,8 @@ class Registry:
         self.shared_config = shared_config
         self.config_base = config_base
         self._classes: dict[str, type[Any]] = {}
-        self._configs: dict[str, type[Any]] = {}
+        self._builtin = dict(builtin or {})
+        self._configs: dict[str, type[Any]] = {kind: entry.config for kind, entry in self._builtin.items()}
 
     def register(self, kind: str, cls: type[Any], config: type[Any] | None) -> None:
         """Adds a class; the same class defined again (a notebook cell, say) replaces the earlier one.
@@ -54,6 +75,8 @@ class Registry:
         Raises:
             ValueError: if another class is registered under that name, or the config class is not as described.
         """
+        if kind in self._builtin and cls.__module__ != self._builtin[kind].module:
+            raise ValueError(f"{self.noun}: {kind!r} is already registered by {self._builtin[kind].module}")
         present = self._classes.get(kind)
         if present is not None and (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{self.noun}: {kind!r} is already registered by {present.__module__}")
@@ -66,7 +89,17 @@ class Registry:
 
     def kinds(self) -> list[str]:
         """Every kind: the registered ones, then those of installed packages."""
-        return [*self._classes, *(kind for kind in _entry_points(self.group) if kind not in self._classes)]
+        return list(dict.fromkeys([*self._builtin, *self._classes, *_entry_points(self.group)]))
+
+    def check(self, kind: str) -> None:
+        """Raises like :meth:`get`; imports no class of this package."""
+        if not isinstance(kind, str) or kind not in self._builtin:  # a file can name anything
+            self.get(kind)
+
+    def fact(self, kind: str, name: str) -> Any:
+        """An attribute of the class of a kind, where possible without importing it; raises like :meth:`get`."""
+        facts = self._builtin[kind].facts if kind in self._builtin else {}
+        return facts[name] if name in facts else getattr(self.get(kind), name, None)
 
     def get(self, kind: str) -> type[Any]:
         """The class of a kind; that of an installed package is imported.
@@ -74,31 +107,38 @@ class Registry:
         Raises:
             ValueError: for a kind that is not registered, with the nearest one that is.
         """
-        if kind not in self._classes and (point := _entry_points(self.group).get(kind)):
+        known = isinstance(kind, str)
+        if known and kind not in self._classes and kind in self._builtin:
+            importlib.import_module(self._builtin[kind].module)
+        if known and kind not in self._classes and (point := _entry_points(self.group).get(kind)):
             point.load()
-        if kind not in self._classes:
-            near = difflib.get_close_matches(str(kind), self.kinds(), n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"kind: {kind!r} given, must be one of {', '.join(self.kinds())}{hint}")
+        if not known or kind not in self._classes:
+            hint = nearest(shown(kind), self.kinds())
+            raise ValueError(f"kind: {quoted(kind)} given, must be one of {', '.join(self.kinds())}{hint}")
         return self._classes[kind]
 
     def config_type(self, kind: str) -> type[Any]:
         """The config class of a kind; raises like :meth:`get`."""
-        self.get(kind)
+        self.check(kind)
         return self._configs[kind]
 
     def config_types(self) -> list[type[Any]]:
         """The config classes of all registered kinds, without repetition."""
         return list(dict.fromkeys(self._configs.values()))
 
+    def kinds_of(self, config: type[Any]) -> list[str]:
+        """The kinds that have a config class."""
+        return [kind for kind, other in self._configs.items() if other is config]
+
     def same_settings(self, first: str, second: str) -> bool:
         """Whether two kinds take the same settings; raises like :meth:`get`."""
-        classes = self.get(first), self.get(second)
-        mlps = {getattr(cls, "has_mlp", None) for cls in classes}
-        return self.config_type(first) is self.config_type(second) and len(mlps) == 1
+        is_same = self.config_type(first) is self.config_type(second)
+        return is_same and self.fact(first, "has_mlp") == self.fact(second, "has_mlp")
 
     def origin(self, kind: str) -> str | None:
         """The file, module or package that registers a kind; None for one of this package."""
+        if kind in self._builtin:
+            return None
         point = _entry_points(self.group).get(kind)
         if point is not None and point.dist is not None:
             return point.dist.name
@@ -119,8 +159,8 @@ class Registry:
             return
         names = ", ".join(map(str, imports))
         raise ValueError(
-            f"{source}: {self.noun} {kind!r} is not registered; first import {names} (on the command line: --imports "
-            f"{','.join(map(str, imports))})"
+            f"{source}: {self.noun} {quoted(kind)} is not registered; first import {shown(names)} (on the command "
+            f"line: --imports {shown(','.join(map(str, imports)))})"
         )
 
     def validate(self, value: Any) -> Any:

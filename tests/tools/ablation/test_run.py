@@ -110,6 +110,11 @@ def test_the_report_says_what_the_rows_say(finished: Path) -> None:
         f"| cross all/2 | {rows[1]['parameters']:,} | {rows[1]['steps']} | 2 | {sum(cross) / 2:.3f} ± {spread:.3f}"
         in text
     )
+    apart = [rows[i + 1]["nll"]["nats_per_token"] - rows[i]["nll"]["nats_per_token"] for i in (0, 2)]
+    assert [row["difference"]["mean"] for row in (rows[1], rows[3])] == pytest.approx(apart, abs=1e-5)
+    assert all(row["difference"]["standard_error"] > 0 for row in (rows[1], rows[3]))
+    assert not any("difference" in row for row in (rows[0], rows[2], rows[4])), "the first arms of their tables"
+    assert f"| {sum(apart) / 2:+.3f} ± {abs(apart[0] - apart[1]) / 2**0.5:.3f} |" in text
     for picture in ("training.png", "sampling_steps.png", "samples.png"):
         assert f"]({picture})" in text
         assert (finished / picture).stat().st_size > 1000

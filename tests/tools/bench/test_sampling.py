@@ -8,14 +8,15 @@ import json
 import pytest
 import torch
 
+from heptapod.configs.models import HeadConfig, ModelConfig
 from heptapod.grid import GridSpec
-from heptapod.models.config import HeadConfig, ModelConfig
 from heptapod.models.heptapod import build_model
 from heptapod.tools.bench.baselines import MaskedBaseline, sample_masked
-from heptapod.tools.bench.cases import MODELS, Case, Speed, build, cache_bytes, predict_seconds
+from heptapod.tools.bench.cases import Case, Speed, build, cache_bytes, predict_seconds
+from heptapod.tools.bench.config import MODELS, SamplingBench
 from heptapod.tools.bench.memory import cpu_peaks
 from heptapod.tools.bench.report import exponents, growth_exponent, ratios, to_json, to_markdown
-from heptapod.tools.bench.sampling import Row, SamplingBench, measure, plan
+from heptapod.tools.bench.sampling import Row, measure, plan
 
 CPU = torch.device("cpu")
 CODES = 12

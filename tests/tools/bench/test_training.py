@@ -13,13 +13,12 @@ import torch
 from heptapod.grid import GridSpec
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model
-from heptapod.tools.bench.training import Peak, SkippedModel, TrainingBench, TrainingResult, measure_training
+from heptapod.tools.bench.config import TrainingBench, TrainingVariant, parse_variant
+from heptapod.tools.bench.training import Peak, SkippedModel, TrainingResult, measure_training
 from heptapod.tools.bench.training_cases import (
     PHASES,
     Stopwatch,
     TrainingSteps,
-    TrainingVariant,
-    parse_variant,
     random_tokens,
     supervised_cells,
     variant_recipe,

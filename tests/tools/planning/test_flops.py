@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from heptapod.models.config import SIZES
+from heptapod.configs.models import SIZES
 from heptapod.nn.layers import Block
 from heptapod.sampling import sample_tokens
 from heptapod.tools.planning.fake import checkpoint_blocks, meta_model

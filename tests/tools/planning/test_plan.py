@@ -97,7 +97,8 @@ def test_a_cache_tells_everything(cache: Path) -> None:
 
 def test_storage_is_that_of_a_cache(cache: Path) -> None:
     found = resolve_setup(load_recipe("demo", ["--data", str(cache)]))
-    shards = [read_shard(shard_path(cache, number)) for number in range(len(open_cache(cache).index.shards))]
+    opened = open_cache(cache)
+    shards = [read_shard(shard_path(cache, n), opened.description) for n in range(len(opened.index.shards))]
     assert storage(found).cache == sum(tensor.nbytes for shard in shards for tensor in shard.tensors.values())
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from heptapod.models.config import HEADS, ModelConfig
+from heptapod.configs.models import HEADS, ModelConfig
 from heptapod.models.heads.base import Head, ReadStates, register_head
 from heptapod.models.heads.cross import CrossHead
 from heptapod.models.heads.global_ import GlobalHead

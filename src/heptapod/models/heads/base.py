@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.config import HEADS, HeadConfig, ModelConfig
+from heptapod.configs.models import HEADS, HeadConfig, ModelConfig
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Linear
 from heptapod.nn.rotary import Rotary, rotary_2d

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from heptapod.models.config import HeadConfig, ModelConfig
+from heptapod.configs.models import HeadConfig, ModelConfig
 from heptapod.models.heads.base import Head, ReadStates, prefix_mask, register_head
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import CrossBlock, RMSNorm, SelfBlock

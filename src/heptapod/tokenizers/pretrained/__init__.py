@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig
+from heptapod.configs.tokenizers import KINDS, TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantizedTokenizer
 from heptapod.tokenizers.pretrained.diffusers_ import (
     DiffusersKLConfig,
@@ -42,16 +43,6 @@ __all__ = [
     "build_pretrained",
     "import_pretrained",
 ]
-
-KINDS = {
-    "taef2": "a folder with taef2_encoder.safetensors and taef2_decoder.safetensors",
-    "diffusers_kl": "a folder with config.json and diffusion_pytorch_model.safetensors of an AutoencoderKL",
-    "diffusers_vq": "a folder with config.json and diffusion_pytorch_model.safetensors of a VQModel",
-    "llamagen_vq16": "LlamaGen's vq_ds16_c2i.pt",
-    "mar_kl16": "MAR's kl16.ckpt",
-    "maskgit_vq": "maskgit-vqgan-imagenet-f16-256.bin",
-}
-"""Every kind of pretrained tokenizer, and what it is imported from; single files may be safetensors, too."""
 
 
 def build_pretrained(config: TokenizerConfig) -> PretrainedTokenizer:

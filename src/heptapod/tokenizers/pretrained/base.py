@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heptapod.grid import GridSpec
 from heptapod.tokenizers.base import Tokenizer
-from heptapod.tokenizers.codebook import nearest
+from heptapod.tokenizers.codebook import nearest_or_none
 from heptapod.utils.files import read_tensors
 
 
@@ -54,9 +54,9 @@ class QuantizedTokenizer(PretrainedTokenizer):
         """Vectors of codes (B, c, h / factor, w / factor) -> images (B, 3, h, w), about in [-1, 1]."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Tokenizer.encode`."""
+        """See :meth:`Tokenizer.encode`; -1 where the encoder's output is not finite."""
         vectors = self.encode_vectors(images).float().flatten(2).transpose(1, 2)  # (B, N, c)
-        return nearest(vectors.flatten(0, 1), self.codebook()).view(vectors.shape[:2])
+        return nearest_or_none(vectors.flatten(0, 1), self.codebook()).view(vectors.shape[:2])
 
     def decode(self, tokens: Tensor, grid: GridSpec) -> Tensor:
         """See :meth:`Tokenizer.decode`."""

@@ -18,11 +18,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
+from heptapod.configs.tokenizers import TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer, QuantizedTokenizer
+from heptapod.tokenizers.pretrained.folder import read_folder
 from heptapod.utils.config import settings
-from heptapod.utils.files import load_strictly, read_json, read_tensors
+from heptapod.utils.files import load_strictly, read_json
 
 ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of attention layers in files from before diffusers 0.15, and since."""
@@ -146,7 +148,10 @@ def read_architecture(folder: Path, class_name: str) -> dict[str, Any]:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
+        inner = next(
+            (f"; {folder / name} has one" for name in ("vae", "vqvae") if (folder / name / file.name).is_file()), ""
+        )
+        raise FileNotFoundError(f"{file}: no such file{inner}")
     values = read_json(file)
     if values.get("_class_name") != class_name:
         raise ValueError(f"{file}: _class_name is {values.get('_class_name')!r}, needed {class_name!r}")
@@ -155,14 +160,14 @@ def read_architecture(folder: Path, class_name: str) -> dict[str, Any]:
 
 
 def load_folder(model: Any, folder: Path) -> None:
-    """Loads ``diffusion_pytorch_model.safetensors``, old names of attention layers included.
+    """Loads the weights of a folder, see :func:`read_folder`; old names of attention layers are read too.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there are none.
         ValueError: if a tensor does not fit.
     """
-    file = folder / "diffusion_pytorch_model.safetensors"
-    load_strictly(model, _with_new_names(read_tensors(file), file), file)
+    tensors, file = read_folder(folder)
+    load_strictly(model, _with_new_names(tensors, file), file)
 
 
 def build_model(class_name: str, architecture: dict[str, Any]) -> Any:

@@ -20,11 +20,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
+from heptapod.configs.tokenizers import TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, register_tokenizer
 from heptapod.tokenizers.pretrained.base import read_published
 from heptapod.tokenizers.pretrained.diffusers_ import KLTokenizer, VQModelTokenizer
 from heptapod.utils.config import settings
 from heptapod.utils.files import check_tensors
+from heptapod.utils.weights import check_finite_weights, without_prefix
 
 LEVELS = 5
 WIDTHS = [128, 128, 256, 256, 512]
@@ -168,9 +170,11 @@ def load_renamed(module: nn.Module, tensors: Mapping[str, Tensor], names: Names,
     own = module.state_dict()
     published = {names.published(name): name for name in own}
     assert len(published) == len(own), "two layers by one name"
+    tensors = without_prefix(published.keys(), tensors, source)
     used = {name: tensor for name, tensor in tensors.items() if not names.is_unused(name)}
     needed = {theirs: _published_shape(ours, own[ours]) for theirs, ours in published.items()}
     check_tensors(needed, used, source)
+    check_finite_weights(used, source)
     module.load_state_dict({ours: used[theirs].view(own[ours].shape) for theirs, ours in published.items()})
 
 

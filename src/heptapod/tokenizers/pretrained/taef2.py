@@ -14,7 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, TokenizerConfig, register_tokenizer
+from heptapod.configs.tokenizers import TokenizerConfig
+from heptapod.tokenizers.base import PUBLISHED_TOKENIZERS, register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.pretrained.base import PretrainedTokenizer
 from heptapod.utils.config import settings

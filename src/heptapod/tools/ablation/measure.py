@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import torch
 from torch import Tensor
 
@@ -74,6 +75,8 @@ def open_real(study: Study, folder: Path, image_size: int, device: torch.device)
         about = {**wanted, "sha256": str(images.sha256()), "class_names": json.dumps(images.class_names)}
         write_tensors(path, {"features": features, "labels": images.labels}, about)
     stored, about = read_tensors(path), read_metadata(path)
+    if stored.keys() != {"features", "labels"} or not {"sha256", "class_names"} <= about.keys():
+        raise ValueError(f"{path}: damaged; remove it, and run the same command again")
     judge, accuracy = _judge(stored["features"], stored["labels"])
     return Real(extractor, stored["features"], json.loads(about["class_names"]), judge, accuracy, about["sha256"])
 
@@ -97,7 +100,7 @@ def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[s
     """All measures of a run's final weights. Those in ``row.json`` with equal settings are not computed again."""
     out = Path(recipe.out)
     path = out / "row.json"
-    row: dict[str, Any] = read_json(path) if path.is_file() else {}
+    row = read_row(path) if path.is_file() else {}
     heptapod = Heptapod.from_pretrained(out / "last", resolve_device(recipe.device))
     train, held_out = load_tokens(recipe.data)
     requested = requested_measures(measures, heptapod.model.head.reaches_grid, heptapod.model.grid.num_cells)
@@ -114,6 +117,18 @@ def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[s
         row = {**row, name: {"settings": settings, **values}}
         write_json(path, row)
     return row
+
+
+def read_row(path: Path) -> dict[str, dict[str, Any]]:
+    """The measures of a run by name.
+
+    Raises:
+        ValueError: if their file is damaged.
+    """
+    try:
+        return pydantic.TypeAdapter(dict[str, dict[str, Any]]).validate_python(read_json(path))
+    except pydantic.ValidationError:
+        raise ValueError(f"{path}: damaged; remove it, and run the same command again to measure the run") from None
 
 
 def requested_measures(measures: Measures, reaches_grid: bool, num_cells: int) -> dict[str, dict[str, Any]]:

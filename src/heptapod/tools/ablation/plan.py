@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from heptapod.data.cache import load_tokens
 from heptapod.data.tokens import TokenSet
@@ -15,10 +17,46 @@ from heptapod.tools.ablation.study import Arm, Run, Study, arm_recipe
 from heptapod.tools.bench.results import hardware
 from heptapod.tools.bench.timing import in_turns
 from heptapod.tools.bench.training_cases import TrainingSteps
+from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import read_json, write_json
 from heptapod.utils.logging import Progress
 
 ROUNDS = 12
+Positive = Annotated[float, Field(gt=0)]
+
+
+@settings
+class ArmCost:
+    """The cost of an arm."""
+
+    parameters: Annotated[int, Field(ge=0)]
+    """Of its model."""
+    relative_time: Positive
+    """Time of a step, as a multiple of the first arm's."""
+    seconds_per_step: Positive
+    """Time of a step."""
+
+
+@settings
+class Plan:
+    """Content of ``plan.json``."""
+
+    arms: dict[str, ArmCost]
+    """By name."""
+    first: str
+    """Name of the first arm."""
+    hardware: dict[str, Any]
+    """The machine that timed the arms."""
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The plan of a study.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is missing or damaged.
+    """
+    file = folder / "plan.json"
+    return to_dict(from_dict(Plan, read_json(file), str(file)))
 
 
 def make_plan(study: Study, folder: Path) -> dict[str, Any]:
@@ -31,7 +69,7 @@ def make_plan(study: Study, folder: Path) -> dict[str, Any]:
         ``arms``: by name their parameters, ``relative_time`` and ``seconds_per_step``; ``first``; ``hardware``.
     """
     path = folder / "plan.json"
-    plan: dict[str, Any] = read_json(path) if path.is_file() else {"arms": {}}
+    plan: dict[str, Any] = read_plan(folder) if path.is_file() else {"arms": {}}
     first, *_ = arms = study.arms()
     new = [arm for arm in arms if arm.name not in plan["arms"]]
     if not new:

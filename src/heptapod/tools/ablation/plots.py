@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from heptapod.tools.ablation.plan import read_plan
 from heptapod.tools.ablation.study import Arm, Study
 from heptapod.tools.bench.results import save_figure
 from heptapod.training.logging import read_metrics
-from heptapod.utils.files import read_json, read_tensors
+from heptapod.utils.files import read_tensors
 from heptapod.utils.images import image_grid, save_png
 
 Row = dict[str, Any]
@@ -24,7 +25,7 @@ def curves_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | No
     panels = _panels(study, own)
     if not panels:
         return None
-    plan = read_json(folder / "plan.json")
+    plan = read_plan(folder)
     figure, axes = _figure(len(panels))
     for axis, (title, arms) in zip(axes, panels, strict=True):
         for number, arm in enumerate(arms):

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from heptapod import __version__
+from heptapod.tools.ablation.plan import read_plan
 from heptapod.tools.ablation.plots import curves_picture, samples_picture, steps_picture
 from heptapod.tools.ablation.study import Arm, Budget, Study, arm_recipe
 from heptapod.tools.bench.results import Column, describe_hardware, markdown_table
 from heptapod.utils.config import to_dict
-from heptapod.utils.files import read_json, read_tensors, write_atomically, write_json
+from heptapod.utils.files import read_tensors, write_atomically, write_json
 
 Row = dict[str, Any]
 
@@ -29,7 +30,8 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
     if not rows:
         raise ValueError(f"out: no run of the study in {study.out} is finished; there is nothing to report")
     folder = Path(study.out)
-    plan = read_json(folder / "plan.json")
+    plan = read_plan(folder)
+    rows = with_differences(study, rows)
     figures = [draw(study, rows, folder) for draw in (curves_picture, steps_picture, samples_picture)]
     written = [figure for figure in figures if figure is not None]
     text = page(study, rows, plan, [figure.name for figure in written])
@@ -38,6 +40,26 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
     write_atomically(folder / "results.csv", lambda file: _write_csv(file, rows))
     write_atomically(folder / "report.md", lambda file: file.write_text(text, encoding="utf-8"))
     return [folder / "report.md", folder / "results.json", folder / "results.csv", *written]
+
+
+def with_differences(study: Study, rows: Sequence[Row]) -> list[Row]:
+    """The rows with ``difference``: the likelihood minus that of the first arm of the table, image by image."""
+    arms = {arm.name: arm for arm in study.arms()}
+
+    def table(row: Row) -> tuple[Any, ...]:
+        return row["budget"], arms[row["arm"]].distribution, arms[row["arm"]].token_order
+
+    first = {table(row): row["arm"] for name in reversed(arms) for row in rows if row["arm"] == name}
+    runs = {(row["budget"], row["arm"], row["seed"]): row for row in rows}
+    compared = []
+    for row in rows:
+        baseline = runs.get((row["budget"], first[table(row)], row["seed"]))
+        if baseline is not None and baseline is not row:
+            values = _nats(row, Path(study.out)) - _nats(baseline, Path(study.out))
+            error = float(values.std()) / len(values) ** 0.5
+            row = {**row, "difference": {"mean": float(values.mean()), "standard_error": error}}
+        compared.append(row)
+    return compared
 
 
 def _write_csv(file: Path, rows: Sequence[Row]) -> None:
@@ -141,11 +163,11 @@ def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
             groups = [(arm, group) for arm, group in groups if group]
             if groups:
                 heading = f"{order} order" + (f", {kind}" if len(study.distributions) > 1 else "")
-                tables.append(f"**{heading[0].upper()}{heading[1:]}**\n\n{_table(groups, Path(study.out))}")
+                tables.append(f"**{heading[0].upper()}{heading[1:]}**\n\n{_table(groups)}")
     return tables
 
 
-def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
+def _table(groups: Sequence[tuple[Arm, list[Row]]]) -> str:
     steps = sorted({int(s) for _, group in groups for row in group for s in _samples(row)}, reverse=True)
     name = "NLL" if "nats_per_token" in groups[0][1][0]["nll"] else "training loss, held out"
 
@@ -158,7 +180,7 @@ def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
         "steps": lambda group: group[1][0]["steps"],
         "seeds": lambda group: len(group[1]),
         name: lambda group: _mean(group[1], _likelihood, 3),
-        "Δ": lambda group: _difference(group[1], groups[0][1], folder),
+        "Δ": lambda group: _mean(group[1], _difference, 3, sign="+"),
     }
     columns |= {f"KD, {count} steps": samples("kernel_distance", count, 3, False) for count in steps}
     columns |= {f"recognized, {count}": samples("recognised", count, 1, True) for count in steps}
@@ -171,7 +193,7 @@ def _table(groups: Sequence[tuple[Arm, list[Row]]], folder: Path) -> str:
 Value = tuple[float, float | None] | None
 
 
-def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False) -> str:
+def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False, sign: str = "") -> str:
     """Mean over seeds ± their standard deviation, or the value of a single seed ± its error."""
     values: list[tuple[float, float | None]] = [v for row in rows if (v := value(row)) is not None]
     if not values:
@@ -180,20 +202,7 @@ def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False) -
     spread = statistics.stdev(v for v, _ in values) if len(values) > 1 else values[0][1]
     scale, unit = (100, "%") if percent else (1, "")
     error = "" if spread is None else f" ± {spread * scale:.{digits}f}"
-    return f"{mean * scale:.{digits}f}{error}{unit}"
-
-
-def _difference(group: Sequence[Row], baseline: Sequence[Row], folder: Path) -> str:
-    """Mean difference of the likelihoods of the same held-out images over shared seeds ± its standard deviation."""
-    if group is baseline:
-        return "–"
-    others = {row["seed"]: row for row in baseline}
-    paired = [_nats(row, folder) - _nats(others[row["seed"]], folder) for row in group if row["seed"] in others]
-    if not paired:
-        return "–"
-    means = [float(values.mean()) for values in paired]
-    spread = statistics.stdev(means) if len(means) > 1 else float(paired[0].std()) / len(paired[0]) ** 0.5
-    return f"{statistics.fmean(means):+.3f} ± {spread:.3f}"
+    return f"{mean * scale:{sign}.{digits}f}{error}{unit}"
 
 
 def _nats(row: Row, folder: Path) -> Tensor:
@@ -205,6 +214,11 @@ def _likelihood(row: Row) -> Value:
     nll = row["nll"]
     value: float = nll["nats_per_token"] if "nats_per_token" in nll else nll["loss"]
     return value, nll["standard_error"]
+
+
+def _difference(row: Row) -> Value:
+    found = row.get("difference")
+    return None if found is None else (found["mean"], found["standard_error"])
 
 
 def _samples(row: Row) -> dict[int, dict[str, Any]]:

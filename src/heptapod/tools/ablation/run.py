@@ -16,9 +16,10 @@ from heptapod.distributed.device import resolve_device
 from heptapod.distributed.errors import NonFiniteLossError
 from heptapod.evaluation.layer_features import check_unlabeled
 from heptapod.models.heads import head_without_weights
-from heptapod.tools.ablation.measure import measure_run, open_real, probe_images, requested_measures
-from heptapod.tools.ablation.plan import make_plan, steps_of
+from heptapod.tools.ablation.measure import measure_run, open_real, probe_images, read_row, requested_measures
+from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
+from heptapod.training.folder import read_figures
 from heptapod.training.run import train_model
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.files import LockedError, locked, read_json, write_json
@@ -48,9 +49,9 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
         recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
         try:
+            logger.info(f"{title}, {steps:,} steps")
+            train_model(recipe)
             with locked(folder / run.name):
-                logger.info(f"{title}, {steps:,} steps")
-                train_model(recipe)
                 measure_run(recipe, study.measures, real)
         except LockedError:
             logger.info(f"{title}: another process is running it")
@@ -79,17 +80,17 @@ def collect(study: Study) -> list[dict[str, Any]]:
     folder = Path(study.out)
     if not (folder / "plan.json").is_file():
         return []
-    plan = read_json(folder / "plan.json")
+    plan = read_plan(folder)
     rows = []
     for run in all_runs(study):
         training, measured = folder / run.name / "training.json", folder / run.name / "row.json"
         if not (training.is_file() and measured.is_file()):
             continue
-        recipe, values = arm_recipe(study, run.arm), read_json(measured)
+        recipe, values = arm_recipe(study, run.arm), read_row(measured)
         cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
         requested = requested_measures(study.measures, head_without_weights(recipe.model).reaches_grid, cells)
         if all(values.get(name, {}).get("settings") == settings for name, settings in requested.items()):
-            rows.append(_row(run, plan, read_json(training), {name: values[name] for name in requested}))
+            rows.append(_row(run, plan, read_figures(training.parent), {name: values[name] for name in requested}))
     return rows
 
 
@@ -159,7 +160,7 @@ def check_same(study: Study) -> None:
                 f"out: {folder} holds a study with {field.name} = {before[field.name]}, now {now[field.name]} is "
                 "given; choose another --out"
             )
-    first, stored = study.arms()[0].name, read_json(folder / "plan.json")["first"]
+    first, stored = study.arms()[0].name, read_plan(folder)["first"]
     if first != stored:
         raise ValueError(
             f"heads: {folder} holds a study with the first arm {stored}, whose time sets that of all others, now "

@@ -11,14 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from heptapod.distributions import distribution_class
-from heptapod.grid import TokenOrder
-from heptapod.models import head_class
+from heptapod.configs.distributions import DISTRIBUTIONS, MAX_DEPTH
+from heptapod.configs.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.models import HEADS
+from heptapod.configs.tokenizers import MAX_STEPS
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.arguments import parse_arguments
-from heptapod.utils.config import find_yaml, from_dict, merge, read_yaml, settings, shipped_names, to_dict
+from heptapod.utils.checks import Seed
+from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names, to_dict
 from heptapod.utils.extensions import import_extensions, read_imports
 from heptapod.utils.options import Group
+from heptapod.utils.yaml_text import read_yaml
 
 
 @settings
@@ -27,11 +30,11 @@ class HeadArm:
 
     kind: str
     """As in model.head.kind."""
-    window: int | None = None
+    window: Annotated[int, Field(ge=1, le=511)] | None = None
     """As in model.head.window."""
-    depth: int | None = None
+    depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] | None = None
     """Blocks of the head; the recipe's if unset."""
-    backbone_depth: int | None = None
+    backbone_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] | None = None
     """Blocks of the backbone; the recipe's if unset. Lower it by as much as you raise depth."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Further settings of a registered head, as in model.head."""
@@ -40,13 +43,13 @@ class HeadArm:
 
     def __post_init__(self) -> None:
         if not self.densities:
-            if head_class(self.kind).predicts_grid:
+            if HEADS.fact(self.kind, "predicts_grid"):
                 raise ValueError(f"densities: none given for the {self.kind} head; name at least one, such as all/3")
             self.densities = ["all/1"]
         for density in self.densities:
             if not re.fullmatch(r"(all|[1-9]\d*)/(all|[1-9]\d*)", density):
                 raise ValueError(f"densities: {density} given, must be S/L such as 8/4, all/3 or 4/all")
-            if not head_class(self.kind).predicts_grid and not density.endswith("/1"):
+            if not HEADS.fact(self.kind, "predicts_grid") and not density.endswith("/1"):
                 raise ValueError(f"densities: {density} given, but a {self.kind} head predicts one cell: S/1")
 
     @property
@@ -63,9 +66,9 @@ class Budget:
 
     equal: Literal["time", "steps"] = "time"
     """time: the time of the first arm's steps; steps: the same number of steps."""
-    steps: Annotated[int, Field(ge=10)] = 1000
+    steps: Annotated[int, Field(ge=10, le=MAX_STEPS)] = 1000
     """Steps of the first arm."""
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[Seed] = field(default_factory=lambda: [0])
     """Seeds of the recipe: initial weights, order of the images, supervision."""
     arms: list[str] = field(default_factory=lambda: ["*"])
     """Names of the arms that take part; * and ? stand for anything."""
@@ -79,20 +82,20 @@ class Budget:
 class Measures:
     """Measures of every trained model."""
 
-    nll_images: Annotated[int, Field(ge=2)] = 1000
+    nll_images: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 1000
     """Held-out images for the likelihood (of a diffusion model: its loss)."""
-    samples: int = 500
+    samples: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 500
     """Sampled images per number of sampling steps, balanced over the classes; 0 for none."""
-    sampling_steps: list[int] = field(default_factory=lambda: [0, 8])
+    sampling_steps: list[Annotated[int, Field(ge=0, le=MAX_CELLS)]] = field(default_factory=lambda: [0, 8])
     """Numbers of steps; 0 stands for one cell per step, the only one that a next_token head is measured at."""
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """The recipe's if unset."""
     reference: str | None = None
     """Real images that samples are compared with: a folder, parquet file(s), .tar shards or a built-in set. Needed for
     samples."""
-    reference_images: Annotated[int, Field(ge=100)] = 2000
+    reference_images: Annotated[int, Field(ge=100, le=MAX_STEPS)] = 2000
     """Number of real images, chosen at random."""
-    probe_images: int = 2000
+    probe_images: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 2000
     """Training images for the linear probe of every layer, and half as many held-out ones; 0 for none."""
 
     def __post_init__(self) -> None:
@@ -139,7 +142,7 @@ class Study:
             if not getattr(self, name):
                 raise ValueError(f"{name}: none given, at least one is needed")
         for kind in self.distributions:
-            needed = "codes" if distribution_class(kind).is_discrete else "vectors"
+            needed = "codes" if DISTRIBUTIONS.fact(kind, "is_discrete") else "vectors"
             if getattr(self, needed) is None:
                 raise ValueError(f"{needed}: no cache given, but distributions has {kind}; see heptapod tokenize")
         names = [arm.name for arm in self.arms()]
@@ -250,7 +253,7 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     order = {"token_order": arm.token_order, "prefixes_per_image": prefixes, "targets_per_prefix": targets}
     values["objective"] |= order
     values["sampling"]["token_order"] = None
-    values["data"]["path"] = study.codes if distribution_class(arm.distribution).is_discrete else study.vectors
+    values["data"]["path"] = study.codes if DISTRIBUTIONS.fact(arm.distribution, "is_discrete") else study.vectors
     values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
     if steps is not None:

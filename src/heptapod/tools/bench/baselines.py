@@ -12,10 +12,10 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.models import ModelConfig
 from heptapod.distributions import CellSampling
 from heptapod.distributions.categorical import Categorical
 from heptapod.grid import GridSpec, tokens_at, with_tokens_at
-from heptapod.models.config import ModelConfig
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.layers import RMSNorm, SelfBlock, init_weights
 from heptapod.nn.rotary import CONDITION_CELL, rotary_2d

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from heptapod.configs.models import HeadConfig, ModelConfig
 from heptapod.distributions import CellSampling
 from heptapod.grid import GridSpec
-from heptapod.models.config import HeadConfig, ModelConfig
 from heptapod.models.heptapod import HeptapodModel, ReadCache
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.rotary import rotary_2d
@@ -25,13 +25,6 @@ from heptapod.tools.bench.baselines import MaskedBaseline, sample_masked
 from heptapod.tools.bench.timing import median_seconds
 from heptapod.utils.random import KeyedGenerator, Stream
 
-MODELS = {
-    "cross": "Heptapod with a cross head: KV cache, a step computes only the cells it samples",
-    "global": "Heptapod with a global head: the head runs over the whole grid at every step",
-    "global_approximate": "the same with the head's states of read cells cached (approximate_head)",
-    "next_token": "next-token decoding with a KV cache, one cell per step, the parameter count of cross (as LlamaGen)",
-    "masked": "a bidirectional model with the same number of blocks, run in full at every step (as MAR)",
-}
 NUM_CLASSES = 1000
 Model = HeptapodModel | MaskedBaseline
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heptapod.tools.bench.config import ALL, SamplingBench
 from heptapod.tools.bench.results import MIB, Column, describe_hardware, markdown_table, short_number
-from heptapod.tools.bench.sampling import ALL, Row, SamplingBench, Skipped, settings_of
+from heptapod.tools.bench.sampling import Row, Skipped, settings_of
 
 BASELINES = ("next_token", "masked")
 

@@ -8,15 +8,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from heptapod.distributed.device import resolve_device
-from heptapod.models.config import SIZES
 from heptapod.tools.bench.cases import (
-    MODELS,
     Case,
     Model,
     Speed,
@@ -28,58 +24,11 @@ from heptapod.tools.bench.cases import (
     warm_up,
     with_valid_steps,
 )
+from heptapod.tools.bench.config import ALL, SamplingBench
 from heptapod.tools.bench.memory import cpu_peaks, cuda_peak
 from heptapod.tools.bench.timing import in_turns, num_threads, wall_seconds
-from heptapod.utils.config import settings
 
 logger = logging.getLogger(__name__)
-
-
-ALL = "all"
-"""As many steps as cells."""
-
-
-@settings
-class SamplingBench:
-    """Settings of the sampling benchmark."""
-
-    sizes: tuple[str, ...] = ("B",)
-    """Named sizes: tiny, B, L, H. All models of one size are in memory at once (B: 0.7 GB each, L: 1.6 GB)."""
-    models: tuple[str, ...] = tuple(MODELS)
-    """cross, global, global_approximate (Heptapod's heads), next_token and masked (the baselines)."""
-    grids: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
-    """Cells per side: 8, 16 and 32 are N = 64, 256 and 1,024."""
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
-    """Images at a time."""
-    steps: tuple[str, ...] = ("16", "64", ALL)
-    """Numbers of sampling steps; all is one cell per step. next_token always has one cell per step."""
-    repeats: Annotated[int, Field(ge=1)] = 2
-    """Runs of each row, fewer if they would take longer than max_seconds; the fastest counts."""
-    max_seconds: Annotated[float, Field(gt=0)] = 40.0
-    """Skip, and list, a row if one run is predicted to take longer."""
-    vocabulary: Annotated[int, Field(ge=1)] = 16384
-    """Codes per cell."""
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; torch's default if unset."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-
-    def check(self) -> None:
-        """Validates the settings.
-
-        Raises:
-            ValueError: for an invalid setting; names it, its value and the valid ones.
-        """
-        for name, known in (("sizes", SIZES), ("models", MODELS)):
-            for value in getattr(self, name):
-                if value not in known:
-                    raise ValueError(f"{name}: {value} given, must be among {', '.join(known)}")
-        for value in self.steps:
-            if value != ALL and not (value.isascii() and value.isdigit() and int(value) > 0):
-                raise ValueError(f"steps: {value} given, must be numbers of at least 1, or {ALL}")
-        for name in ("sizes", "models", "grids", "batches", "steps"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: none given, must be at least one")
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,15 @@ import dataclasses
 import logging
 import time
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from heptapod.distributed.device import resolve_device
+from heptapod.tools.bench.config import TrainingBench, TrainingVariant
 from heptapod.tools.bench.timing import num_threads, uses_process_time
 from heptapod.tools.bench.training_cases import (
-    OWN,
     TrainingSteps,
-    TrainingVariant,
     matmul_flops,
-    parse_variant,
     random_tokens,
     supervised_cells,
     variant_setup,
@@ -28,39 +24,9 @@ from heptapod.tools.planning.budget import Budget
 from heptapod.tools.planning.flops import training_flops
 from heptapod.tools.planning.gpus import gpu_of_device
 from heptapod.tools.planning.training_setup import TrainingSetup
-from heptapod.training.recipe import Recipe
-from heptapod.utils.config import settings
 from heptapod.utils.logging import Progress
 
 logger = logging.getLogger(__name__)
-
-
-@settings
-class TrainingBench:
-    """Settings of the training benchmark."""
-
-    models: tuple[str, ...] = (OWN, "next_token", "cross:all/3", "global:1/all", "global:4/4", "global:4/all")
-    """Heads and supervision densities: own (the recipe's), next_token, or HEAD:PREFIXES/TARGETS such as global:4/all.
-    All models are in memory at once."""
-    rounds: Annotated[int, Field(ge=1)] = 10
-    """Training steps of each model, in turns; the fastest counts. One more warms up."""
-    max_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Stop after the round in which this time is over. Skip, and list, a model whose first two steps would surely take
-    longer."""
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; torch's default if unset. With one thread the CPU time of the process counts, not wall time."""
-    memory: bool = True
-    """Also measure peak memory (on a CPU in a separate process)."""
-
-    def check(self, recipe: Recipe) -> list[TrainingVariant]:
-        """The variants without duplicates.
-
-        Raises:
-            ValueError: for an invalid setting; names it, its value and the valid ones.
-        """
-        if not self.models:
-            raise ValueError("models: none given, must be at least one")
-        return list(dict.fromkeys(parse_variant(text, recipe) for text in self.models))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +11,11 @@ from torch import Tensor
 from heptapod.data.loader import BatchStream
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
-from heptapod.models import HEADS, HeadConfig, head_class
+from heptapod.models import HeadConfig
 from heptapod.models.heads import head_without_weights
 from heptapod.models.heptapod import build_model
 from heptapod.objective import draw_supervision
+from heptapod.tools.bench.config import TrainingVariant
 from heptapod.tools.bench.timing import clock
 from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.model_task import ModelTask
@@ -24,50 +23,9 @@ from heptapod.training.optim import EMA, build_optimizer
 from heptapod.training.parallelize import Parallel
 from heptapod.training.recipe import Recipe
 
-OWN = "own"
-"""The recipe as it is."""
 PHASES = ("data", "forward", "backward", "optimizer", "EMA")
 IMAGES = 4096
 """Images of random tokens in place of data."""
-Density = int | Literal["all"]
-
-
-@dataclass(frozen=True)
-class TrainingVariant:
-    """A head and a supervision density."""
-
-    head: str
-    prefixes: Density
-    """S."""
-    targets: Density
-    """L."""
-
-    @property
-    def name(self) -> str:
-        """As in ``--models``: global:4/all, next_token."""
-        return self.head if not head_class(self.head).predicts_grid else f"{self.head}:{self.prefixes}/{self.targets}"
-
-
-def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
-    """Parses a value of ``--models``: own, next_token, or KIND:S/L.
-
-    Raises:
-        ValueError: for any other text.
-    """
-    objective = recipe.objective
-    if text == OWN:
-        return TrainingVariant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
-    if text in HEADS.kinds() and not head_class(text).predicts_grid:
-        return TrainingVariant(text, "all", 1)
-    match = re.fullmatch(r"([^:]+):(\d+|all)/(\d+|all)", text)
-    kind = match.group(1) if match else ""
-    if not match or "0" in match.groups() or kind not in HEADS.kinds() or not head_class(kind).predicts_grid:
-        raise ValueError(
-            f"models: {text} given, must be own, next_token, or a head with prefixes/targets such as global:4/all, "
-            "local:8/all or cross:all/3"
-        )
-    prefixes, targets = (part if part == "all" else int(part) for part in match.groups()[1:])
-    return TrainingVariant(match.group(1), prefixes, targets)  # type: ignore[arg-type]
 
 
 def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:

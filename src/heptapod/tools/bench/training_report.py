@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from heptapod.grid import GridSpec
+from heptapod.tools.bench.config import TrainingBench
 from heptapod.tools.bench.report import mib
 from heptapod.tools.bench.results import Column, describe_hardware, hardware, markdown_table, save_figure, short_number
-from heptapod.tools.bench.training import TrainingBench, TrainingResult, settings_of
+from heptapod.tools.bench.training import TrainingResult, settings_of
 from heptapod.tools.bench.training_cases import PHASES
 from heptapod.tools.planning.training_setup import TrainingSetup, describe_grid
 

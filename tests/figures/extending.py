@@ -1,0 +1,1 @@
+SETTINGS = [r"truncated normal, 0\.02"]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.figures import results, row
+from tests.figures.studies import arm, distance, gap, nats, probe, seconds
+
+SETTINGS = [
+    r"LlamaGen-B, L, 3B: 26\.3, 13\.5, 9\.38|MAR-B, L, H: 3\.48, 2\.60, 2\.35|\|2\.70\|",  # FID of the papers
+    "Apache-2.0",
+    r"the CPU build instead \(200 MB\)",  # a download of PyTorch
+    "killed ten times",  # by a test
+    r"Python 3\.11 or newer, PyTorch 2\.11 or newer",
+]
+
+
+def figures() -> Iterator[str]:
+    demo, likelihood = results("demo"), results("likelihood_digits")
+    minutes = f"{demo['seconds']['this_command'] / 60:.0f} minutes"
+    yield f"The demo model: 0.3M parameters, {minutes} on one CPU core."
+    yield f"installs into .venv, trains on real digits, samples and evaluates: {minutes} after the installation"
+    yield f"{minutes}, one CPU core: digits"
+    yield f"zero-shot classification ({likelihood['zero_shot']['accuracy']:.1%} of held-out digits)"
+    yield from quality_table()
+    yield from claim()
+
+
+def quality_table() -> Iterator[str]:
+    baseline, cross = arm("cifar10", "time-1000", "next_token-all-1"), arm("cifar10", "time-1000", "cross-all-3")
+    rows = results("sampling_baselines")["rows"]
+
+    def speed(model: str, steps: int) -> str:
+        per_second = (row(rows, model=model, batch=batch, steps=steps)["images_per_second"] for batch in (1, 8))
+        return " / ".join(f"{value:.2f}" for value in per_second)
+
+    one = f"|one per token|{distance(baseline, 64)}|{speed('next_token', 256)}|"
+    yield f"|next-token head, the baseline here (LlamaGen's shape){one}"
+    yield f"|cross head, the default here|one per token|{distance(cross, 64)}|{speed('cross', 256)}|"
+    yield f"|cross head, few steps|8 of 64; speed: 16 of 256|{distance(cross, 8)}|{speed('cross', 16)}|"
+    yield f"|masked model (MAR's shape)|speed: 16 of 256|–|{speed('masked', 16)}|"
+    sampled = cross[0]["samples_at_64"]
+    yield (
+        f"{sampled['settings']['samples']} samples against {sampled['settings']['reference_images']:,} test images, "
+        f"temperature {sampled['sampling']['temperature']}; each head has {cross[0]['parameters'] / 1e6:.2f}M "
+        f"parameters and trains for {seconds(baseline):.0f} s on one CPU core; one seed, ± standard error over images"
+    )
+
+
+def claim() -> Iterator[str]:
+    short, long = (arm("cifar10", budget, "next_token-all-1") for budget in ("time-400", "time-1000"))
+    photos = arm("imagenet64", "time-1000", "next_token-all-1")
+    yield f"one to {seconds(photos) / 60:.0f} minutes of one CPU core".replace("9", "nine")
+    yield (
+        f"from {gap('cifar10', 'time-400'):.2f} to {gap('cifar10', 'time-1000'):.2f} nats per token between "
+        f"{seconds(short):.0f} s and {seconds(long):.0f} s"
+    )
+    cross, baseline = arm("digits", "time-2000", "cross-all-3"), arm("digits", "time-2000", "next_token-all-1")
+    yield f"held-out loss {nats(cross):.2f} against {nats(baseline):.2f} nats per token at the end"
+    yield f"({probe(cross)} against {probe(baseline)})"

@@ -1,0 +1,1 @@
+SETTINGS = ["rounded to 8 bits"]
