@@ -55,7 +55,7 @@ def generate(
     makes the same images again. Several processes (torchrun) share the work batch by batch.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken). With --from it may be left out.
+        model: Folder of a model, or of a run (its best weights are used). With --from it may be left out.
         sampling: Sampling config.
         labels: Classes by name, or by index where no name is a number, a row each; all of them if left out (the first
             ten of many).
