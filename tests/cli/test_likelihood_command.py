@@ -246,7 +246,7 @@ def test_confusion_picture() -> None:
         (["model", "--orders", "0"], "orders: 0 given, must be at least 1"),
         (["model", "--batch_size", "0"], "batch_size: 0 given, must be at least 1"),
         (["model", "--count", "0"], "count: 0 given, must be at least 1"),
-        (["model", "--seed", "-1"], "seed: -1 given, must be between 0"),
+        (["model", "--seed", "-1"], "seed: -1 given, must be at least 0"),
         (["model", "--memory_gib", "0"], "memory_gib: 0.0 given, must be above 0"),
         (["model", "--out", "exact/0.png"], "out: exact/0.png given, but exact/0.png is a file; a folder is needed"),
         (["model", "--device", "cuda:99"], "device: cuda:99 given"),
