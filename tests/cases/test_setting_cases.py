@@ -6,10 +6,15 @@ import json
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from heptapod.cli import main
+from heptapod.training.parallelize import Parallel
+from heptapod.training.recipe import load_recipe
 from tests.cases.paths import case
 
 SECONDS = 5.0
@@ -83,3 +88,18 @@ def test_a_batch_beyond_reason(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, [*arguments, "99999999999999999999"])
     assert message.endswith("batch_size: 99999999999999999999 given, must be at least 1 and at most 65,536")
     assert not Path("o.png").exists()
+
+
+def test_compiling_says_that_it_takes_time(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It was taken for a hang; the first step takes about 110 s on one busy core."""
+    train = load_recipe(str(case("fuzz/recipe-train-eec9e3") / "r.yaml")).tokenizer.train
+    assert train.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_: None)
+    monkeypatch.setenv("CXX", "true")
+    task: Any = SimpleNamespace(module=torch.nn.Linear(2, 2), losses=None, parts=[])
+    caplog.set_level("INFO", "heptapod")
+    Parallel(task, train, torch.device("cpu"))
+    assert "compiling: the first steps and the first evaluation take a minute or more each" in caplog.text
+    monkeypatch.setenv("CXX", "missing")
+    with pytest.raises(ValueError, match="compile: a CPU needs a C\\+\\+ compiler, and missing is not there"):
+        Parallel(task, train, torch.device("cpu"))
