@@ -324,7 +324,7 @@ def test_few_frames_are_the_first_the_last_and_some_between(client: httpx.Client
         ({"sampling": {"steps": 21}}, 422, "steps: 21 given, must be between 1 and 20"),
         ({"sampling": {"cell_steps": 3}}, 422, "cell_steps: 3 given, but this model samples codes"),
         ({"model": "vectors", "sampling": {"cell_steps": 1001}}, 422, "this server allows at most 1000"),
-        ({"sampling": {"guidance": 3}}, 422, "Extra inputs are not permitted"),
+        ({"sampling": {"guidance": 3}}, 422, "guidance: there is no guidance"),
         ({"sampling": {"schedule": [1, 2]}}, 422, "schedule: [1, 2] given, needs positive numbers with sum 20"),
         ({"known": {"cells": [20], "values": [0]}}, 422, "cells: 20 given, must be between 0 and 19"),
         ({"known": {"cells": [0], "values": [16]}}, 422, "values: 16 given, must be between 0 and 15"),
