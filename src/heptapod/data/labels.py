@@ -139,7 +139,9 @@ def arrow_labels(column: Any, row_name: Callable[[int], str]) -> Labels:
             row = int((codes == names.index(long[0])).argmax())
             raise ValueError(f"{row_name(row)}: label {_short(long[0])} given, at most {LONGEST_NAME:,} characters")
         if "" in names:
-            codes[codes == names.index("")] = VOID
+            empty = names.index("")
+            codes = np.where(codes == empty, VOID, codes - (codes > empty))
+            del names[empty]
         return Labels(codes, names)
     void = column.is_null().to_numpy()
     if types.is_floating(kind):
