@@ -247,7 +247,7 @@ def test_warnings_are_left_alone(image_folder: Path) -> None:
         ("nowhere", "data.path: nowhere does not exist"),
         ("empty", "holds no images"),
         ("mixed", "both inside and outside of class folders"),
-        ("sizes", "set data.image_size"),
+        ("sizes", "set image_size"),
         ("bad", "none of 1 image"),
         ("notes.txt", "neither a folder, a .parquet file, .tar shards nor mnist5k"),
         ("broken.parquet", "not a readable parquet file"),
