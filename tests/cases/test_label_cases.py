@@ -71,7 +71,7 @@ def test_06_thin_images() -> None:
 
 
 def test_07_odd_exif() -> None:
-    """The pixels decide: every file is read, in a folder and by itself, and turned where its orientation is readable."""
+    """The pixels decide: every file is read, in a folder and by itself, upright where its orientation is readable."""
     folder = case("07-odd-exif/badexif")
     images = decode(open_source(str(folder)), DataConfig(str(folder), image_size=28))
     assert (len(images), images.unreadable) == (12, [])
