@@ -1,15 +1,13 @@
 """Labels as files have them, numbers or names, read into class indices by one rule for every format.
 
-=============================  =========================================================================
-label                          class
-=============================  =========================================================================
+```text
 names (text, categories)       the names that occur, sorted as text
 true, false                    two classes of these names
 whole numbers 0 … K - 1        their number, which is also the name
 other whole numbers (ids)      the numbers that occur, in numeric order; their digits are the names
 with a list of class names     the place in the list; a name must be in it, a number below its length
 null, negative, empty, NaN     no label, counted in a warning
-=============================  =========================================================================
+```
 """
 
 from __future__ import annotations
@@ -139,7 +137,9 @@ def arrow_labels(column: Any, row_name: Callable[[int], str]) -> Labels:
             row = int((codes == names.index(long[0])).argmax())
             raise ValueError(f"{row_name(row)}: label {_short(long[0])} given, at most {LONGEST_NAME:,} characters")
         if "" in names:
-            codes[codes == names.index("")] = VOID
+            empty = names.index("")
+            codes = np.where(codes == empty, VOID, codes - (codes > empty))
+            del names[empty]
         return Labels(codes, names)
     void = column.is_null().to_numpy()
     if types.is_floating(kind):
