@@ -60,6 +60,8 @@ class Options:
     """Numbers of network evaluations per cell."""
     solvers: tuple[str, ...] = ("multistep", "ddim", "euler")
     """Solvers; also: heun, ancestral."""
+    modulations: tuple[str, ...] = ("joint", "separable")
+    """Modulations of the MLP."""
     batch: int = 8
     """Images at a time."""
     repeats: int = 2
@@ -86,7 +88,7 @@ def main(options: Options) -> None:
         if GRID.num_cells % count or WARM_UP + timed_steps(options.cells, count) >= GRID.num_cells // count:
             raise SystemExit(f"--cells_per_step {count}: must divide {GRID.num_cells} and leave steps to time")
     rows: list[dict[str, Any]] = []
-    for kind, modulation in itertools.product(("diffusion", "flow"), ("joint", "separable")):
+    for kind, modulation in itertools.product(("diffusion", "flow"), options.modulations):
         distribution = DistributionConfig(kind, modulation=modulation)  # type: ignore[arg-type]
         config = ModelConfig("B", head=HeadConfig("cross"), distribution=distribution)
         model = build_model(config, GRID, 10, seed=0).eval()
