@@ -21,6 +21,7 @@ SCHEDULERS = {
     "DPMSolverMultistepScheduler": "DPM-Solver++ of diffusers",
     "UniPCMultistepScheduler": "UniPC of diffusers",
 }
+TEST_ROWS = (("multistep, 12 evaluations (default)", "multistep", 12, 0.9), ("the same", "multistep", 12, 1.0))
 TEMPERATURES = (0.9, 0.95, 1.0, 1.05)
 
 
@@ -28,6 +29,7 @@ def figures() -> Iterator[str]:
     yield from exact()
     yield from models()
     yield from temperature()
+    yield from test()
     yield from other_solvers()
     yield from settings()
     yield from default_cost()
@@ -65,6 +67,13 @@ def temperature() -> Iterator[str]:
     cells = [distance(row(held_out, temperature=one, solver="multistep", evaluations=12)) for one in TEMPERATURES]
     yield f"|temperature|{'|'.join(map(str, TEMPERATURES))}|"
     yield f"|kernel distance|{'|'.join(cells)}|"
+
+
+def test() -> Iterator[str]:
+    rows = results("cell_test")["rows"]
+    yield "|solver|temperature|kernel distance|"
+    for name, solver, evaluations, warmth in TEST_ROWS:
+        yield f"|{name}|{warmth}|{distance(row(rows, solver=solver, evaluations=evaluations, temperature=warmth))}|"
 
 
 def other_solvers() -> Iterator[str]:
