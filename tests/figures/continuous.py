@@ -22,7 +22,7 @@ SCHEDULERS = {
     "UniPCMultistepScheduler": "UniPC of diffusers",
 }
 TEST_ROWS = (("multistep, 12 evaluations (default)", "multistep", 12, 0.9), ("the same", "multistep", 12, 1.0))
-TEMPERATURES = (0.9, 0.95, 1.0, 1.05)
+TEMPERATURES = (0.85, 0.9, 0.95, 1.0, 1.05)
 
 
 def figures() -> Iterator[str]:
