@@ -10,7 +10,7 @@ SETTINGS = [
     r"\|(?:model|tokenizer): (?:parameters|training)\|.*",
     r"from its map \(1e-3\)",  # bounds of tests
     r"deviations from 0\.15 to 1\.5|within 2% \(default\) and 5% \(fast\)|within 0\.02(?: and 0\.05| of 20,000)",
-    r"the defaults of 0\.1\.0",
+    r"the defaults? of 0\.1\.0|s of 0\.1 and less",
     r"\|solver\|evaluations\|s = .*",
 ]
 SOLVERS = {
