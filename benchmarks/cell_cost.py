@@ -60,6 +60,8 @@ class Options:
     """Numbers of network evaluations per cell."""
     solvers: tuple[str, ...] = ("multistep", "ddim", "euler")
     """Solvers; also: heun, ancestral."""
+    modulations: tuple[str, ...] = ("joint", "separable")
+    """Modulations of the MLP."""
     batch: int = 8
     """Images at a time."""
     repeats: int = 2
@@ -86,25 +88,31 @@ def main(options: Options) -> None:
         if GRID.num_cells % count or WARM_UP + timed_steps(options.cells, count) >= GRID.num_cells // count:
             raise SystemExit(f"--cells_per_step {count}: must divide {GRID.num_cells} and leave steps to time")
     rows: list[dict[str, Any]] = []
-    for kind, modulation in itertools.product(("diffusion", "flow"), ("joint", "separable")):
+    for kind, modulation in itertools.product(("diffusion", "flow"), options.modulations):
         distribution = DistributionConfig(kind, modulation=modulation)  # type: ignore[arg-type]
         config = ModelConfig("B", head=HeadConfig("cross"), distribution=distribution)
         model = build_model(config, GRID, 10, seed=0).eval()
         parameters = parameters_by_part(model)
         print(f"{kind}, {modulation}: {parameters['distribution']:,} of {parameters['total']:,} parameters")
         solvers = cell_solvers(model.distribution, options.steps, options.solvers)
-        for count, solver in itertools.product(options.cells_per_step, solvers):
-            rows.append(
-                {
-                    "kind": kind,
-                    "modulation": modulation,
-                    "mlp_parameters": parameters["distribution"],
-                    "transformer_parameters": parameters["total"] - parameters["distribution"],
-                    "cells_per_step": count,
-                    **solver._asdict(),
-                    **measure(model, solver, count, options),
-                }
-            )
+        for count in options.cells_per_step:
+            # The solvers by turns, so that other work on the machine meets all of them.
+            runs = [[measure(model, solver, count, options) for solver in solvers] for _ in range(options.repeats)]
+            for solver, times in zip(solvers, zip(*runs, strict=True), strict=True):
+                transformer, cells = (min(column) for column in zip(*times, strict=True))
+                rows.append(
+                    {
+                        "kind": kind,
+                        "modulation": modulation,
+                        "mlp_parameters": parameters["distribution"],
+                        "transformer_parameters": parameters["total"] - parameters["distribution"],
+                        "cells_per_step": count,
+                        **solver._asdict(),
+                        "transformer_milliseconds": transformer,
+                        "cells_milliseconds": cells,
+                        "ratio": cells / transformer,
+                    }
+                )
     print(markdown_table(COLUMNS, rows))
     settings = {name: getattr(options, name) for name in ("batch", "cells", "repeats")}
     settings |= {"size": "B", "head": "cross", "grid": [GRID.height, GRID.width, GRID.channels], "dtype": "float32"}
@@ -151,32 +159,24 @@ def timed_steps(cells: int, cells_per_step: int) -> int:
     return max(2, cells // cells_per_step)
 
 
-def measure(model: HeptapodModel, solver: CellSolver, cells_per_step: int, options: Options) -> dict[str, float]:
-    """Milliseconds of a step: sampling the cells, and the rest; the fastest run of each counts."""
+def measure(model: HeptapodModel, solver: CellSolver, cells_per_step: int, options: Options) -> tuple[float, float]:
+    """Milliseconds of a step: all but the cells, and sampling the cells."""
     sampling = SamplingConfig(
         GRID.num_cells // cells_per_step, "raster", "constant", cell_solver=solver.solver, cell_steps=solver.steps
     )
-    labels, seeds = torch.arange(options.batch) % 10, list(range(options.batch))
     steps = timed_steps(options.cells, cells_per_step)
-    transformer, cells = [], []
-    for _ in range(options.repeats):
-        stream = sample_stream(model, labels, seeds, sampling)
-        with seconds_in_cells(model.distribution) as seconds:
-            for _ in range(1 + WARM_UP):  # the first one reads the condition
-                next(stream)
-            seconds.clear()
-            started = time.perf_counter()
-            for _ in range(steps):
-                state = next(stream)
-            total = time.perf_counter() - started
-        assert state.tokens.isfinite().all()
-        cells.append(1000 * sum(seconds) / steps)
-        transformer.append(1000 * total / steps - cells[-1])
-    return {
-        "transformer_milliseconds": min(transformer),
-        "cells_milliseconds": min(cells),
-        "ratio": min(cells) / min(transformer),
-    }
+    stream = sample_stream(model, torch.arange(options.batch) % 10, list(range(options.batch)), sampling)
+    with seconds_in_cells(model.distribution) as seconds:
+        for _ in range(1 + WARM_UP):  # the first one reads the condition
+            next(stream)
+        seconds.clear()
+        started = time.perf_counter()
+        for _ in range(steps):
+            state = next(stream)
+        total = time.perf_counter() - started
+    assert state.tokens.isfinite().all()
+    cells = 1000 * sum(seconds) / steps
+    return 1000 * total / steps - cells, cells
 
 
 if __name__ == "__main__":
