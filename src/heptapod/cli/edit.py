@@ -52,7 +52,7 @@ def edit_file(
     results, and next to it a JSON record of how it was made and what changed.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken).
+        model: Folder of a model, or of a run (its best weights are used).
         image: The image file to edit.
         sampling: Sampling config.
         mask: In-painting: an image file of the same size, white where to repaint. A cell is repainted as a whole if any

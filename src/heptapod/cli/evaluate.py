@@ -62,7 +62,7 @@ def evaluate_generation(
         reference: A file that heptapod reference wrote, or its input: a folder of images, parquet file(s), .tar shards,
             mnist5k, a token cache, an .npz file.
         split: The split of the reference's images, if it is made now and they have several; train if left out.
-        model: Folder of a model, or of a run (its best weights are taken).
+        model: Folder of a model, or of a run (its best weights are used).
         samples: Instead of a model: samples of an .npz file or a folder of images.
         count: Number of samples, 5000 by default; of existing samples all, or this number chosen at random.
         label_policy: Classes of the samples: balanced (the default: each equally often), random, reference (as often as

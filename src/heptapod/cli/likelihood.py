@@ -50,7 +50,7 @@ def measure(
     Several processes (torchrun) share the work; each reads all images.
 
     Args:
-        model: Folder of a model, or of a run (its best weights are taken).
+        model: Folder of a model, or of a run (its best weights are used).
         data: Images: a folder, parquet file(s), .tar shards or a built-in set.
         split: held_out: the set's own held-out images (its split validation, else test), or, where it has none, the 2%
             that training holds out by default. train: the others. all: both (for a set that is held out as a whole).

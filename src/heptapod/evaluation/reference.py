@@ -130,7 +130,7 @@ class Reference:
         metadata = read_metadata(path)
         if metadata.get("format") != FORMAT:
             raise ValueError(f"{path}: not a reference (heptapod reference makes one)")
-        tensors = read_tensors(path)
+        tensors: dict[str, Any] = dict(read_tensors(path))
         try:
             facts = from_dict(_Facts, json.loads(metadata["facts"]), "")
             features, mean = tensors["features"], tensors["mean"]

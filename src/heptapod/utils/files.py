@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,9 @@ METADATA_KEY = "heptapod"
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes ``path`` if the block succeeds and vanishes if it fails."""
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with _named(path), removed_on_failure(path.parent):
-        temporary.mkdir(parents=True)
+    with _temporary(path) as temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         try:
             yield temporary
             finish_folder(temporary, path)
@@ -67,6 +66,38 @@ def removed_on_failure(folder: Path, contents: bool = False) -> Iterator[None]:
             with suppress(OSError):  # gone, or not empty
                 path.rmdir()
         raise
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The temporary path of a file or folder; a second process that writes the same one waits for the first."""
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    lock = temporary.with_name(f"{temporary.name}.lock")
+    with _named(path), removed_on_failure(path.parent), _lock_file(lock, blocking=True):
+        yield temporary
+
+
+@contextmanager
+def _lock_file(path: Path, blocking: bool) -> Iterator[None]:
+    """Locks a file, which is created and then removed; does nothing on file systems without locks.
+
+    Raises:
+        filelock.Timeout: if another process has the lock, unless this waits for it.
+    """
+    lock = filelock.FileLock(path, blocking=blocking, thread_local=False, is_singleton=False)
+    try:
+        lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        unknown = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+        if isinstance(error, OSError) and (isinstance(error, filelock.Timeout) or error.errno not in unknown):
+            raise
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
 
 
 @contextmanager
@@ -99,8 +130,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path that replaces ``path`` if the block succeeds; if it fails ``path`` is as before."""
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    with _named(path), removed_on_failure(path.parent):
+    with _temporary(path) as temporary:
         try:
             yield temporary
             _sync(temporary)
@@ -143,10 +173,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     data = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     # In a separate folder, because save_file first writes under a random name: leftovers of a killed process are
     # removed with the folder when the file is written again.
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    _remove(temporary)
-    with _named(path), removed_on_failure(path.parent):
-        temporary.mkdir(parents=True)
+    with _temporary(path) as temporary:
+        _remove(temporary)
+        temporary.mkdir()
         try:
             save_file(data, temporary / path.name, header)
             _sync(temporary / path.name)
@@ -267,24 +296,23 @@ def locked(folder: Path) -> Iterator[None]:
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path, owner = folder / LOCK, folder / f"{LOCK}-owner"
-    lock = filelock.FileLock(path, blocking=False, thread_local=False, is_singleton=False)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise LockedError(f"{folder}: another process is writing there{_owner_text(owner)}") from None
-    try:
-        with suppress(OSError):  # a full disk is reported by what is written next
-            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        with suppress(OSError):
-            owner.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        lock.release()
-        with suppress(OSError):  # not empty
-            for one in created:
-                one.rmdir()
+    owner = folder / f"{LOCK}-owner"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_lock_file(folder / LOCK, blocking=False))
+        except filelock.Timeout:
+            raise LockedError(f"{folder}: another process is writing there{_owner_text(owner)}") from None
+        try:
+            with suppress(OSError):  # a full disk is reported by what is written next
+                owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink(missing_ok=True)
+            stack.close()
+            with suppress(OSError):  # not empty
+                for path in created:
+                    path.rmdir()
 
 
 def _owner_text(owner: Path) -> str:

@@ -57,6 +57,9 @@ def _replaced(values: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def tensor_damage(file: Path) -> Iterator[tuple[str, bytes]]:
     """What was changed, and the content: cuts, headers, tensors of other types, shapes and values, or missing."""
+    with safe_open(file, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+        metadata = opened.metadata()
     whole = file.read_bytes()
     length = struct.unpack("<Q", whole[:8])[0]
     yield "empty", b""
@@ -65,12 +68,11 @@ def tensor_damage(file: Path) -> Iterator[tuple[str, bytes]]:
     for size in (0, 1, length - 1, length + 1, 2**31, 2**63):
         yield f"header of {size}", struct.pack("<Q", size) + whole[8:]
     yield "header of zeros", whole[:8] + bytes(length) + whole[8 + length :]
-    with safe_open(file, framework="pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata()
     for text in (None, {}, {"heptapod": ""}, {"heptapod": "[]"}, {"heptapod": "[" * 100_000}):
         yield f"metadata {str(text)[:40]}", _saved(file, tensors, text)
     for key, value in (metadata or {}).items():
+        if not value.startswith("{"):
+            continue
         for what, text in json_damage(json.loads(value)):
             yield f"metadata {key} {what}", _saved(file, tensors, {**metadata, key: text})
         for inner, nested in json.loads(value).items():
@@ -107,7 +109,8 @@ def _changed(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor | None]]:
 
 def _saved(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None) -> bytes:
     other = file.with_name("other")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, other, metadata)
+    texts = {key: text.encode(errors="replace").decode() for key, text in (metadata or {}).items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, other, texts)
     content = other.read_bytes()
     other.unlink()
     return content
