@@ -41,7 +41,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the tests of the table; notes the entries that name no test of the collected files."""
     turn = config.getoption("turn")
-    skipped = set() if turn is None else {*NIGHTLY} - {nightly_of(turn)}
     files, seen = set(), set()
     for item in items:
         case = item.nodeid
@@ -50,12 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         seen |= names
         if names & EXTENDED:
             item.add_marker("extended")
-        if names & {*NIGHTLY}:
+        if names & NIGHTLY:
             item.add_marker("nightly")
-    items[:] = [item for item in items if item.nodeid not in skipped]
+    if turn is not None:
+        others = NIGHTLY - {nightly_of(turn)}
+        items[:] = [item for item in items if not {item.nodeid.partition("[")[0], item.nodeid} & others]
     whole = not any("::" in argument for argument in config.args)
     config.stash[STALE] = sorted(
-        entry for entry in {*EXTENDED, *NIGHTLY} - seen if whole and entry.partition("::")[0] in files
+        entry for entry in (EXTENDED | NIGHTLY) - seen if whole and entry.partition("::")[0] in files
     )
 
 

@@ -10,20 +10,21 @@ import pytest
 
 from heptapod.cli.app import COMMANDS
 from tests.conftest import STALE
-from tests.extended import EXTENDED, NIGHTLY, nightly_of
+from tests.extended import EXTENDED, NIGHTLY, TURNS, nightly_of
 from tests.test_docs import commands
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_every_entry_of_the_table_names_a_test(request: pytest.FixtureRequest) -> None:
-    missing = sorted(entry for entry in {*EXTENDED, *NIGHTLY} if not (ROOT / entry.partition("::")[0]).is_file())
+    missing = sorted(entry for entry in EXTENDED | NIGHTLY if not (ROOT / entry.partition("::")[0]).is_file())
     assert missing + request.config.stash[STALE] == []
 
 
 def test_every_nightly_test_has_its_turn() -> None:
-    assert {nightly_of(turn) for turn in range(1000, 1000 + len(NIGHTLY))} == set(NIGHTLY)
-    assert not EXTENDED & set(NIGHTLY)
+    assert {nightly_of(turn) for turn in range(1000, 1000 + len(TURNS))} == set(TURNS)
+    assert set(TURNS) <= NIGHTLY
+    assert not EXTENDED & NIGHTLY
 
 
 @pytest.mark.parametrize("turn", [0, 5])

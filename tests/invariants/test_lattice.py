@@ -19,7 +19,7 @@ from tests.invariants.fit import fit
 from tests.invariants.lattice import CLASSES, SIDE, Lattice, N
 
 DENSITY = {"cross": ("all", 3), "global": (4, "all")}
-STEPS = {"cross": 3000, "global": 3000}
+STEPS = {"cross": 8000, "global": 24000}
 
 
 class Antithetic(KeyedGenerator):
