@@ -4,10 +4,6 @@ from collections.abc import Iterator
 
 from tests.figures import results
 
-SETTINGS = [
-    "not done after 30 s|at 40% of the peak in bfloat16",
-    r"Their schedule is after MAR .*four noise levels per cell",
-    r"\|(?:dropout|moving average|epochs|precision|latents)\|.*",  # of the recipes and of MAR
 SETTINGS = [  # of the recipes and of MAR
     "not done after 30 s",
     "at 40% of the peak in bfloat16",
