@@ -11,10 +11,12 @@ EXTENDED = frozenset(
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[fsq]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[vae]",
         # Runs that are killed, cut off or out of disk space. Quick: one exact resume per task.
+        "tests/cli/test_interrupts.py::test_ctrl_c_saves",
         "tests/cli/test_tokenizer_commands.py::test_killed_five_times_and_resumed",
         "tests/distributed/test_torchrun.py",
         "tests/training/test_disk_full.py",
         "tests/training/test_kill.py",
+        "tests/utils/test_files.py::test_two_processes_write_one_file",
         # Precision, resuming and published files. Quick: bfloat16, codes, more steps, every form of a folder.
         "tests/inference/test_precision.py::test_half_precision_is_the_same_model_rounded[vectors-dtype1]",
         "tests/inference/test_precision.py::test_the_default_precision_of_torch_changes_nothing[vectors]",

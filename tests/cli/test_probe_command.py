@@ -111,6 +111,7 @@ def test_refusals(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     write_classes(tmp_path / "one", 40)
     shutil.rmtree(tmp_path / "one" / "light")
     refused("all images are of the class dark; a probe needs two", data=tmp_path / "one")
+    (tmp_path / "one" / "dark").rename(tmp_path / "one" / "gray")
     refused("has other classes than", "--test_data", str(tmp_path / "one"))
 
 

@@ -119,6 +119,29 @@ def test_leftovers_of_others_are_removed_but_not_the_lock(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from heptapod.utils.files import write_atomically
+text = sys.argv[2] * 100_000
+for _ in range(30):
+    write_atomically(Path(sys.argv[1]), lambda file: file.write_text(text))
+"""
+
+
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file"
+    commands = [[sys.executable, "-c", WRITER, str(path), letter] for letter in "ab"]
+    writers = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for command in commands]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.is_file():
+            seen.add(path.read_text())
+    assert [writer.communicate()[1] for writer in writers] == ["", ""]
+    assert seen <= {"a" * 100_000, "b" * 100_000}
+    assert list(path.parent.iterdir()) == [path]
+
+
 def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -191,26 +214,3 @@ def test_memory_that_runs_out_is_one_line() -> None:
     assert "the memory of this machine, 1152921504606846976 bytes more" in str(out_of_memory(error.value))
     assert out_of_memory(MemoryError()) is not None
     assert out_of_memory(RuntimeError("shapes do not fit")) is None
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from heptapod.utils.files import write_atomically
-text = sys.argv[2] * 100_000
-for _ in range(30):
-    write_atomically(Path(sys.argv[1]), lambda file: file.write_text(text))
-"""
-
-
-def test_two_processes_write_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "file"
-    commands = [[sys.executable, "-c", WRITER, str(path), letter] for letter in "ab"]
-    writers = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for command in commands]
-    seen = set()
-    while any(writer.poll() is None for writer in writers):
-        if path.is_file():
-            seen.add(path.read_text())
-    assert [writer.communicate()[1] for writer in writers] == ["", ""]
-    assert seen <= {"a" * 100_000, "b" * 100_000}
-    assert list(path.parent.iterdir()) == [path]

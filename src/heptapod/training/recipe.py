@@ -147,7 +147,7 @@ def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
     network = "tokenizer.losses.perceptual_network"
     for is_idle, reason, *without_effect in (
         (trained, f"the tokenizer of {trained} is used, which is trained already", *TOKENIZER_TRAINING),
-        (recipe.data.has_validation, "the held-out images are a set of their own", "data.validation_fraction"),
+        (recipe.data.has_validation, "the held-out images are a separate set", "data.validation_fraction"),
         (not recipe.probe.images, "probe.images is 0", "probe.test_images"),
         (not losses.adversarial_weight, "tokenizer.losses.adversarial_weight is 0", *adversary),
         (not losses.perceptual_weight, "tokenizer.losses.perceptual_weight is 0", network),
