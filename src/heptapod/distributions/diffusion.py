@@ -30,6 +30,8 @@ def cosine_signal(num_levels: int) -> np.ndarray:
 
 
 SIGNAL = torch.from_numpy(cosine_signal(NUM_LEVELS))
+ANGLES = np.arccos(np.sqrt(cosine_signal(NUM_LEVELS)))
+"""θ of each level (cos θ = √ᾱ), in numpy: the planner samples with tensors that have no values."""
 MAX_LEVEL = int(torch.nonzero(SIGNAL >= MIN_SIGNAL)[-1])
 
 
@@ -93,7 +95,7 @@ class DiffusionDistribution(ContinuousDistribution):
     def _draw_multistep(
         self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], levels: list[int]
     ) -> Tensor:
-        angles = [math.acos(math.sqrt(SIGNAL[level])) for level in levels]
+        angles: list[float] = ANGLES[levels].tolist()
 
         def denoise(x: Tensor, i: int) -> Tensor:
             epsilon: Tensor = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
@@ -152,9 +154,8 @@ def solver_levels(sampling: CellSampling) -> list[int]:
     steps = sampling.cell_steps or 1
     if sampling.cell_solver != "multistep":
         return respaced_levels(steps)
-    angles = torch.tensor(multistep_angles(steps), dtype=torch.float64)
-    nearest = torch.searchsorted(SIGNAL.sqrt().arccos(), angles)
-    levels: list[int] = torch.minimum(nearest, MAX_LEVEL - torch.arange(steps)).tolist()
+    nearest = np.searchsorted(ANGLES, multistep_angles(steps))
+    levels: list[int] = np.minimum(nearest, MAX_LEVEL - np.arange(steps)).tolist()
     for i in range(steps - 2, -1, -1):  # of many steps no two share a level
         levels[i] = max(levels[i], levels[i + 1] + 1)
     return levels
