@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from heptapod.cli import main
 from heptapod.tools.ablation.report import page
 from heptapod.tools.ablation.study import Study
 from heptapod.utils.config import from_dict
-from tests.figures import ROOT, left_over, plain
+from heptapod.utils.files import read_json
+from tests.figures import ROOT, left_over, plain, results
 
 PAGES = {
     "readme": ROOT / "README.md",
@@ -46,10 +48,10 @@ def test_figures_are_those_of_their_files(name: str) -> None:
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "studies").iterdir()), ids=lambda folder: folder.name)
 def test_reports_of_studies_are_made_from_their_results(folder: Path) -> None:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    study = from_dict(Study, results["study"], "study")
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    study = from_dict(Study, found["study"], "study")
     pictures = [name for name in ("training.png", "sampling_steps.png", "samples.png") if (folder / name).is_file()]
-    made = page(study, results["rows"], results["plan"], pictures)
+    made = page(study, found["rows"], found["plan"], pictures)
     assert (folder / "report.md").read_text(encoding="utf-8") == made
 
 
@@ -78,3 +80,11 @@ def test_a_figure_without_a_file_is_found() -> None:
 )
 def test_what_counts_as_a_figure(text: str) -> None:
     assert left_over(f"about {text} here", [], [])
+
+
+def test_plans_are_those_of_the_planner(tmp_path: Path) -> None:
+    """Of one recipe; ``benchmarks/plans.py`` makes them all again."""
+    out = tmp_path / "plan.json"
+    assert main(["plan", "imagenet256_b_vae_cross", "--gpus", "8", "--gpu", "h100", "--out", str(out)]) == 0
+    found, stored = read_json(out), results("plans")["plans"]["imagenet256_b_vae_cross"]
+    assert {name: found[name] for name in stored} == stored, "run python benchmarks/plans.py"

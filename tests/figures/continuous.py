@@ -12,6 +12,9 @@ SETTINGS = [
     r"deviations from 0\.15 to 1\.5|within 2% \(default\) and 5% \(fast\)|within 0\.02(?: and 0\.05| of 20,000)",
     r"the defaults? of 0\.1\.0|s of 0\.1 and less",
     r"\|solver\|evaluations\|s = .*",
+    r"from its map \(1e-3\)|Normals with standard deviations from .* Mixtures: weights within 0\.02 of",  # of tests
+    r"temperature 0\.95 to 1,",
+    r"at most 1\.5 times as far|at most 0\.03 standard|conditional variances 3%|log-likelihood 0\.01 nats",  # of tests
 ]
 SOLVERS = {
     "diffusion": {"multistep": (8, 12), "ddim": (8, 12)},

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.figures import results, row
-from tests.figures.studies import arm, distance, gap, nats, probe, seconds
+from tests.figures.studies import arm, distance, gap, nats, probe, seconds, training_minutes
 
 SETTINGS = [
     r"LlamaGen-B, L, 3B: 26\.3, 13\.5, 9\.38|MAR-B, L, H: 3\.48, 2\.60, 2\.35|\|2\.70\|",  # FID of the papers
@@ -48,8 +48,7 @@ def quality_table() -> Iterator[str]:
 
 def claim() -> Iterator[str]:
     short, long = (arm("cifar10", budget, "next_token-all-1") for budget in ("time-400", "time-1000"))
-    photos = arm("imagenet64", "time-1000", "next_token-all-1")
-    yield f"one to {seconds(photos) / 60:.0f} minutes of one CPU core".replace("9", "nine")
+    yield f"{training_minutes()} of one CPU core"
     yield (
         f"from {gap('cifar10', 'time-400'):.2f} to {gap('cifar10', 'time-1000'):.2f} nats per token between "
         f"{seconds(short):.0f} s and {seconds(long):.0f} s"

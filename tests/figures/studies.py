@@ -70,3 +70,11 @@ def difference(rows: Rows) -> str:
 def gap(study: str, budget: str, order: str = "raster") -> float:
     """The difference of the cross head, all prefixes and 3 targets."""
     return statistics.fmean(one["difference"]["mean"] for one in arm(study, budget, "cross-all-3", order))
+
+
+def training_minutes() -> str:
+    """The shortest and the longest training of the studies of CIFAR-10 and photos, in words."""
+    shortest = seconds(arm("cifar10", "time-400", "next_token-all-1"))
+    longest = seconds(arm("imagenet64", "time-1000", "next_token-all-1"))
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return f"{words[round(shortest / 60)]} to {words[round(longest / 60)]} minutes"

@@ -31,7 +31,7 @@ def cosine_signal(num_levels: int) -> np.ndarray:
 
 SIGNAL = torch.from_numpy(cosine_signal(NUM_LEVELS))
 ANGLES = np.arccos(np.sqrt(cosine_signal(NUM_LEVELS)))
-"""θ of each level, whose signal ᾱ is cos² θ."""
+"""θ of each level (cos θ = √ᾱ), in numpy: the planner samples with tensors that have no values."""
 MAX_LEVEL = int(torch.nonzero(SIGNAL >= MIN_SIGNAL)[-1])
 
 
@@ -95,7 +95,7 @@ class DiffusionDistribution(ContinuousDistribution):
     def _draw_multistep(
         self, noise: Tensor, condition: list[Tensor], schedule: list[Tensor], levels: list[int]
     ) -> Tensor:
-        angles = ANGLES[levels].tolist()
+        angles: list[float] = ANGLES[levels].tolist()
 
         def denoise(x: Tensor, i: int) -> Tensor:
             epsilon: Tensor = self.mlp(x, [part[i] for part in schedule], condition)[..., : self.channels]
