@@ -16,7 +16,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -69,6 +69,8 @@ class Options:
     """Solvers; all of a distribution if unset."""
     batch_size: int = 250
     """Images at a time."""
+    keep: Path | None = None
+    """Folder that keeps the features of real and reconstructed images from one call to the next."""
     out: Path = Path("benchmarks/results/cell_quality.json")
     """JSON file; the figure is next to it."""
 
@@ -172,16 +174,25 @@ def run(
 ) -> None:
     """Adds the missing rows to the results, and writes them after every setting."""
     extractor = EfficientNetLite0Features()
-    reference = image_features(extractor, real, FEATURES_AT_ONCE)
+
+    def features(name: str, images: Callable[[], Tensor]) -> Tensor:
+        file = options.keep and options.keep / f"{name}.pt"
+        if file and file.exists():
+            return torch.load(file)
+        found = image_features(extractor, images(), FEATURES_AT_ONCE)
+        if file:
+            torch.save(found, file)
+        return found
+
+    reference = features(results["settings"]["real_sha256"], lambda: real)
     shuffled = torch.from_numpy(numpy_generator(Stream.EVALUATION, 1).permutation(len(real)))
     first, second = shuffled.tensor_split(2)
     results["halves"] = results["halves"] or distances(reference[first], reference[second])
     for name, model in models.items():
         tokenizer = results["models"][name]["tokenizer_sha256"]
         if tokenizer not in results["reconstructions"]:
-            decoded, _ = reconstruct(model.tokenizer, real[first], options.batch_size)
-            features = image_features(extractor, decoded, FEATURES_AT_ONCE)
-            results["reconstructions"][tokenizer] = distances(features, reference[second])
+            decoded = features(tokenizer, lambda model=model: reconstruct(model.tokenizer, real[first], 250)[0])
+            results["reconstructions"][tokenizer] = distances(decoded, reference[second])
     write_json(options.out, results)
     for number, setting in enumerate(settings, 1):
         print(f"{number} of {len(settings)}: {', '.join(f'{name} {value}' for name, value in setting.key.items())}")

@@ -29,7 +29,7 @@ class GridSpec:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            *(("height", 1, MAX_CELLS), ("width", 1, MAX_CELLS // max(self.height, 1))),
+            *(("height", 1, MAX_CELLS), ("width", 1, MAX_CELLS)),
             *(("vocabulary_size", 0, MAX_CODES), ("channels", 0, MAX_CHANNELS)),
         ):
             if not least <= (value := getattr(self, name)) <= most:

@@ -75,7 +75,8 @@ def negative_log_likelihood(
         ]
     valid = torch.stack(each).isfinite().all(0)
     if not valid.all():
-        number = int((~valid).nonzero()[0])
+        row = int((~valid).nonzero()[0])
+        number = row if numbers is None else int(numbers[row])
         raise non_finite_error(f"likelihood: the model's of image {number} is", model, model.dtype)
     if orders == 1:
         return each[0]

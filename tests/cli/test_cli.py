@@ -359,9 +359,9 @@ def test_arguments_without_effect_or_out_of_range(
 def test_help_shows_limits_and_dashes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "demo", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--train.batch-size INT Images per optimizer step. (at least 1; default: 64)" in text
+    assert "--train.batch-size INT Images per optimizer step. (at least 1 and at most 1,048,576; default: 64)" in text
     assert "--train.ema-decay FLOAT" in text
-    assert "(at least 0, below 1; default: 0.995)" in text
+    assert "(at least 0 and below 1; default: 0.995)" in text
     assert main(["train-tokenizer", "demo", "--help"]) == 0
     text = capsys.readouterr().out
     assert "--tokenizer.train.steps" in text

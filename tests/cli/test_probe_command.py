@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,9 @@ def test_refusals(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     write_classes(tmp_path / "few", 4)
     refused("training image(s) of the class", data=tmp_path / "few")
     write_classes(tmp_path / "one", 40)
-    for file in (tmp_path / "one" / "light").iterdir():
-        file.unlink()
+    shutil.rmtree(tmp_path / "one" / "light")
     refused("all images are of the class dark; a probe needs two", data=tmp_path / "one")
+    (tmp_path / "one" / "dark").rename(tmp_path / "one" / "gray")
     refused("has other classes than", "--test_data", str(tmp_path / "one"))
 
 

@@ -74,9 +74,12 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert class_lines(many)[1] == "fewest: n0 1 + 1,500; most: n999 1,000 + 0"
     assert class_lines([]) == []
     assert class_lines(count_classes(["a", "b"], [0, 1, 1], [])) == [
-        "classes (training + held out): a 1 + 0, b 2 + 0",
-        "1 class(es) with a single image, which is trained on: a",
+        "classes: a 1, b 2",
+        "1 class(es) with a single image: a",
     ]
+    assert class_lines(count_classes(["a", "b"], [0, 1, 1], [1]))[1] == (
+        "1 class(es) with a single image, which is trained on: a"
+    )
 
 
 def test_info_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

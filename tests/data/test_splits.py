@@ -187,7 +187,7 @@ def test_commands_and_caches(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         out = tmp_path / f"cache{len(options)}{images}"
         assert main(["tokenize", str(tmp_path / "run"), "--data", root, "--out", str(out), *options]) == 0
         printed = capsys.readouterr().out
-        assert f"classes (training + held out): a {images // 2} + 0, b {images // 2} + 0" in printed
+        assert f"classes: a {images // 2}, b {images // 2}\n" in printed
     test = str(tmp_path / "cache26")
     with pytest.raises(ValueError, match=r"holds the split test; to train on it, ask for it: data\.split test"):
         load_tokens(DataConfig(test))

@@ -414,7 +414,7 @@ def test_an_index_with_a_changed_byte_is_made_anew(
     (shards / INDEX).write_bytes(content)
     again = open_source(str(shards))
     assert (again.labels, again.names) == (whole.labels, whole.names)
-    assert f"{INDEX} is damaged and made anew" in caplog.text
+    assert f"{INDEX} is damaged and made again" in caplog.text
     assert (shards / INDEX).read_bytes() == before
 
 

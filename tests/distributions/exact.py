@@ -39,9 +39,9 @@ class Normals:
         identity = torch.eye(x.shape[1])
         total = signal**2 * self.covariances + noise**2 * identity
         apart = x.unsqueeze(1) - signal * self.means  # (M, K, C)
-        pull = torch.linalg.solve(total, apart.unsqueeze(-1)).squeeze(-1)
+        pull = torch.einsum("kij,mkj->mki", torch.linalg.inv(total), apart)
         share = (self.weights.log() - torch.linalg.slogdet(total).logabsdet / 2 - (pull * apart).sum(-1) / 2).softmax(1)
-        tokens = self.means + signal * (self.covariances @ pull.unsqueeze(-1)).squeeze(-1)
+        tokens = self.means + signal * torch.einsum("kij,mkj->mki", self.covariances, pull)
         return (share.unsqueeze(-1) * tokens).sum(1), (share.unsqueeze(-1) * noise * pull).sum(1)
 
 
@@ -69,8 +69,10 @@ class ExactMLP(nn.Module):
 
 
 def exact_distribution(kind: str, truth: Normals) -> ContinuousDistribution:
-    """The distribution as it is built where nothing but its kind is set, with an exact network."""
-    distribution = build_distribution(DistributionConfig(kind), FEATURES, channels=truth.means.shape[1])
+    """The distribution as it is built where nothing but its kind is set, with an exact network instead of its MLP."""
+    distribution = build_distribution(
+        DistributionConfig(kind, mlp_depth=1, mlp_width=8), FEATURES, channels=truth.means.shape[1]
+    )
     assert isinstance(distribution, ContinuousDistribution)
     distribution.mlp = ExactMLP(kind, truth)  # type: ignore[assignment]
     return distribution

@@ -89,9 +89,8 @@ def test_presets_draw_the_weights_of_a_mixture(kind: str, name: str) -> None:
 
     for preset in PRESETS:
         assert (found(SamplingConfig(preset=preset)) - truth.weights).abs().max() <= 0.02, preset
-    solver = {"diffusion": "ddim", "flow": "heun"}[kind]
     for temperature in (0.5, 1.2):
-        fine = found(SamplingConfig(temperature=temperature, cell_solver=solver, cell_steps=400))  # type: ignore[arg-type]
+        fine = found(SamplingConfig(temperature=temperature, cell_solver="multistep", cell_steps=100))
         for preset in PRESETS:
             weights = found(SamplingConfig(preset=preset, temperature=temperature))
             assert (weights - fine).abs().max() <= 0.02, (preset, temperature)
@@ -138,7 +137,7 @@ def test_solvers_approach_one_solution(kind: str, solvers: tuple[str, ...]) -> N
         error = [float((draw(solver, steps) - fine).abs().mean() / fine.std()) for steps in (10, 40)]
         print(f"{kind}, {solver}: {error}")
         assert error[1] < (0.5 if solver in ("euler", "ddim") else 0.1) * error[0]
-        assert error[1] < 0.02
+        assert error[1] < (0.03 if solver in ("euler", "ddim") else 0.001)
 
 
 @pytest.mark.parametrize("kind", KINDS)

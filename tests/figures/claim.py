@@ -150,12 +150,7 @@ def few_images() -> Iterator[str]:
 
 
 def demonstrations() -> Iterator[str]:
-    demo, probed = results("demo"), results("probe_digits")
+    demo = results("demo")
     few = next(one for one in demo["results"] if one["sampling"]["steps"] == 8)
     yield f"The demo's model generates {few['accuracy']:.0%} recognizable digits in 8 steps"
     yield f"This is the cheapest convincing difference: {demo['seconds']['this_command'] / 60:.0f} minutes on one core."
-    random = max(probed["random_model"].values(), key=lambda layer: layer["linear_selection"])
-    yield (
-        f"classifies {probed['best_linear']:.1%} of the held-out digits, {probed['linear_above_pixels'] * 100:.1f} "
-        f"points more than raw pixels; the same network with random weights {random['linear']:.0%}."
-    )

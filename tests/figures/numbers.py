@@ -24,7 +24,7 @@ def figures() -> Iterator[str]:
 
 
 def at_a_glance() -> Iterator[str]:
-    demo, likelihood, probe = results("demo"), results("likelihood_digits"), results("probe_digits")
+    demo, likelihood = results("demo"), results("likelihood_digits")
     seconds = demo["seconds"]["this_command"]
     yield f"|make demo, after the installation|{seconds / 60:.0f} minutes on one core ({seconds:.0f} s)|"
     every, few = (found["accuracy"] for found in demo["results"])
@@ -33,10 +33,6 @@ def at_a_glance() -> Iterator[str]:
         f"recognizes {demo['judge_accuracy_on_real_held_out']:.1%} of real digits)|"
     )
     yield f"(zero-shot)|{likelihood['zero_shot']['accuracy']:.1%} (the demo's model, raster order)|"
-    yield (
-        f"a model trained without labels|{probe['best_linear']:.1%} (raw pixels "
-        f"{probe['pixels']['pixels']['linear']:.1%}; 1.2M parameters)|"
-    )
     yield f"|evaluating 5,000 samples with every metric|{results('evaluation_cost')['ratio']:.2f} times the time"
     yield f"|TAEF2, imported|{results('taef2')['psnr']['mean']:.2f} dB on 100 photos at 256×256|"
     yield f"50,000 images|{results('latent_cache')['ratio']:,.0f} times as fast; a cache job killed five times writes"

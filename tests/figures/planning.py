@@ -13,10 +13,10 @@ MIB = 1 << 20
 EXAMPLES = {
     "plan imagenet256_b_vae_cross --gpus 8 --gpu h100": (
         *("parameters", "FLOPs per image", "memory of a GPU", "speed", "training", "sampling", "token cache"),
-        *("checkpoint", "It fits", "So would"),
+        *("checkpoint", "It fits", "--train."),
     ),
     "plan imagenet256_h_vae --gpus 8 --train.strategy ddp --train.activation_checkpointing false": (
-        *("It does not fit", "What would make it fit", "--train."),
+        *("It does not fit", "Options that fit", "--train."),
     ),
 }
 
@@ -27,10 +27,10 @@ def figures() -> Iterator[str]:
 
 
 def printed_plans() -> Iterator[str]:
-    """The lines of the printed plans that the page shows."""
+    """The lines of the printed plans that the page shows, word for word."""
     for command, starts in EXAMPLES.items():
         for line in results("plans")["plans"][command]["printed"]:
-            text = re.sub(r"\s+", " ", line).strip()
+            text = re.sub(r"[\s│]+", " ", line).strip()
             if text.startswith(starts):
                 yield text
 

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 from tests.figures import results
 
-SETTINGS = ["not done after 30 s", "at 40% of the peak in bfloat16"]
+SETTINGS = [
+    "not done after 30 s|at 40% of the peak in bfloat16",
+    r"Their schedule is after MAR .*four noise levels per cell",
+    r"\|(?:dropout|moving average|epochs|precision|latents)\|.*",  # of the recipes and of MAR
+    r"decays 0\.9 and 0\.95|rate of 8e-4|weight decay 0\.02|moving average of 0\.9999|probability 0\.1\b",
+    r"\|0\.1, on attention|\|0\.9999 from the first step|multiplied by 0\.2325",
+]
 
 
 def figures() -> Iterator[str]:

@@ -198,6 +198,26 @@ def test_changes_of_a_tokenizer_that_is_trained_are_refused(tmp_path: Path) -> N
         load_recipe("demo", ["--data", str(tmp_path), "--tokenizer.losses.pixel", "l1"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["--data.validation_path", "v", "--data.validation_fraction", "0.1"],
+            "data.validation_fraction: given, but the",
+        ),
+        (["--probe.test_images", "9"], "probe.test_images: given, but probe.images is 0"),
+        (["--tokenizer.losses.adversarial_start", "9"], "tokenizer.losses.adversarial_start: given, but"),
+        (
+            ["--tokenizer.losses.perceptual_network", "alex"],
+            "perceptual_network: given, but tokenizer.losses.perceptual_w",
+        ),
+    ],
+)
+def test_changes_without_effect_are_refused(changes: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("demo", changes)
+
+
 def test_what_settings_take_for_granted_of_classes_holds() -> None:
     for registry in (HEADS, DISTRIBUTIONS, TOKENIZERS):
         for kind, builtin in registry._builtin.items():

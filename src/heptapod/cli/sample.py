@@ -92,13 +92,13 @@ def generate(
         return
     if model is None:
         raise ValueError("model: none given; name the folder of a model, or --from a .json file")
+    files = output_files(out, "samples.png")
     heptapod = Heptapod.from_pretrained(model, resolve_device(device))
     if size is not None:
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:
         raise ValueError(f"belief: {belief} given, but the head of this model does not predict the whole grid")
     check_at_least(1, count=count, batch_size=batch_size)
-    files = output_files(out, "samples.png")
     _check_pictures(files, belief, trace)
     changes = sampling.given()
     if compile:
@@ -160,6 +160,8 @@ def _gathered(heptapod: Heptapod, request: GenerationRequest) -> tuple[dict[int,
 
 def _check_pictures(files: OutputFiles, belief: str | None, trace: str | None) -> None:
     """Raises ValueError for pictures of another format, or that would overwrite each other."""
+    from heptapod.utils.files import check_folder
+
     if belief is not None and Path(belief).suffix != ".png":
         raise ValueError(f"belief: {belief} given, pictures are written as .png")
     if trace is not None and Path(trace).suffix != ".gif":
@@ -167,6 +169,8 @@ def _check_pictures(files: OutputFiles, belief: str | None, trace: str | None) -
     strip = None if trace is None else Path(trace).with_suffix(".png")
     pictures = {"belief": belief and Path(belief), "trace": strip}
     for name, file in pictures.items():
+        if file:
+            check_folder(file.parent, name)
         if file and files.includes(file):
             raise ValueError(f"{name}: {file} would be written over out's picture; name another")
     if belief is not None and strip is not None and Path(belief).resolve() == strip.resolve():

@@ -47,5 +47,5 @@ class DataConfig:
 
     @property
     def has_validation(self) -> bool:
-        """Whether the held-out images are a set or a split of their own."""
+        """Whether the held-out images are a separate set or split."""
         return self.validation_path is not None or self.validation_split is not None

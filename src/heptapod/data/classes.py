@@ -69,14 +69,20 @@ def class_lines(classes: Sequence[dict[str, Any]]) -> list[str]:
     """Lines that report classes with their numbers of images; of many classes the first, the smallest, the largest."""
     if not classes:
         return []
-    lines = [f"classes (training + held out): {', '.join(map(_text, classes[:SHOWN]))}"]
+    is_split = any(one["held_out"] for one in classes)
+
+    def text(one: dict[str, Any]) -> str:
+        return f"{one['name']} {one['training']:,}" + (f" + {one['held_out']:,}" if is_split else "")
+
+    shown = ", ".join(map(text, classes[:SHOWN]))
+    lines = [f"classes{' (training + held out)' if is_split else ''}: {shown}"]
     if len(classes) > SHOWN:
         fewest, most = (which(classes, key=lambda one: one["training"]) for which in (min, max))
         lines[0] += f", and {len(classes) - SHOWN:,} more"
-        lines.append(f"fewest: {_text(fewest)}; most: {_text(most)}")
+        lines.append(f"fewest: {text(fewest)}; most: {text(most)}")
     for problem, found in (
         ("no training image", [one["name"] for one in classes if not one["training"]]),
-        ("a single image, which is trained on", [
+        ("a single image" + is_split * ", which is trained on", [
             one["name"] for one in classes if (one["training"], one["held_out"]) == (1, 0)
         ]),
     ):  # fmt: skip
@@ -84,7 +90,3 @@ def class_lines(classes: Sequence[dict[str, Any]]) -> list[str]:
             more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
             lines.append(f"{len(found):,} class(es) with {problem}: {', '.join(found[:SHOWN])}{more}")
     return lines
-
-
-def _text(one: dict[str, Any]) -> str:
-    return f"{one['name']} {one['training']:,} + {one['held_out']:,}"

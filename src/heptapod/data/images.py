@@ -132,9 +132,11 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
         held_out_rows = np.arange(len(held_out_source.names))
     train = decode(source, config, train_rows)
     validation = decode(held_out_source, config, held_out_rows)
+    if not config.has_validation:
+        check_size(validation.names[0], validation.size, train.size)
     if validation.size != train.size:
         raise ValueError(
-            f"data.validation_path: {config.validation_path} has images of {validation.size[0]}×{validation.size[1]} "
+            f"data.validation_path: {held_out_source.path} has images of {validation.size[0]}×{validation.size[1]} "
             f"pixels, the training images have {train.size[0]}×{train.size[1]}; set data.image_size"
         )
     shuffled_validation = validation.subset(torch.from_numpy(shuffled(len(validation))))

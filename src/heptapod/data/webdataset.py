@@ -234,7 +234,7 @@ def _read_index(folder: Path) -> dict[str, ShardIndex]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.warning(f"data: {path} is damaged and made anew ({error})")
+        logger.warning(f"data: {path} is damaged and made again ({error})")
         return {}
     return known
 

@@ -155,7 +155,7 @@ def solver_levels(sampling: CellSampling) -> list[int]:
     angles = torch.tensor(multistep_angles(steps), dtype=torch.float64)
     nearest = torch.searchsorted(SIGNAL.sqrt().arccos(), angles)
     levels: list[int] = torch.minimum(nearest, MAX_LEVEL - torch.arange(steps)).tolist()
-    for i in range(steps - 2, -1, -1):  # of many steps each has a level of its own
+    for i in range(steps - 2, -1, -1):  # of many steps no two share a level
         levels[i] = max(levels[i], levels[i + 1] + 1)
     return levels
 

@@ -345,7 +345,7 @@ def _open_npz(path: Path) -> zipfile.ZipFile:
 def _checked_header(
     archive: zipfile.ZipFile, name: str, is_read_at_once: bool = False
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order of the axes and dtype of an array; raises if the file cannot hold so many bytes."""
+    """Shape, order of the axes and dtype of an array; raises if the file cannot hold that number of bytes."""
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as file:
         shape, in_columns, dtype = _read_header(file)

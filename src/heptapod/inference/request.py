@@ -75,7 +75,7 @@ def named_classes(labels: Iterable[int], class_names: Sequence[str]) -> dict[str
 
 
 def numeric_names_note(labels: Iterable[int], class_names: Sequence[str]) -> str | None:
-    """A line that tells name and index apart, where the names of the classes are numbers other than their index."""
+    """A line that shows name and index, where the names of the classes are numbers other than their index."""
     if all(not name.isdecimal() or name == str(number) for number, name in enumerate(class_names)):
         return None
     return ", ".join(f"class {name!r} (id {label})" for label, name in named_classes(labels, class_names).items())

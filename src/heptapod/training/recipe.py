@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,18 +136,37 @@ def build_recipe(name: str, values: Mapping[str, Any], changes: Mapping[str, Any
 
 
 def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
-    """Refuses changes of a tokenizer that is trained already.
+    """Refuses changes that would change nothing.
 
     Raises:
-        ValueError: naming the first of them.
+        ValueError: naming the first of them, and why it has no effect.
     """
-    trained = recipe.tokenizer.path or (recipe.data.path if (Path(recipe.data.path) / "cache.json").is_file() else None)
-    for part in ("model", "losses", "train"):
-        if trained and (changed := _part(changes, "tokenizer", part)):
-            raise ValueError(
-                f"tokenizer.{part}.{next(iter(changed))}: given, but the tokenizer of {trained} is used, which is "
-                "trained already"
-            )
+    losses, cache = recipe.tokenizer.losses, Path(recipe.data.path) / "cache.json"
+    trained = recipe.tokenizer.path or (recipe.data.path if cache.is_file() else None)
+    adversary = [f"tokenizer.losses.{name}" for name in ("adversarial_start", "adaptive_weight", "discriminator_")]
+    network = "tokenizer.losses.perceptual_network"
+    for is_idle, reason, *without_effect in (
+        (trained, f"the tokenizer of {trained} is used, which is trained already", *TOKENIZER_TRAINING),
+        (recipe.data.has_validation, "the held-out images are a separate set", "data.validation_fraction"),
+        (not recipe.probe.images, "probe.images is 0", "probe.test_images"),
+        (not losses.adversarial_weight, "tokenizer.losses.adversarial_weight is 0", *adversary),
+        (not losses.perceptual_weight, "tokenizer.losses.perceptual_weight is 0", network),
+    ):
+        for key in _dotted(changes) if is_idle else ():
+            if key.startswith(tuple(map(str, without_effect))):
+                raise ValueError(f"{key}: given, but {reason}")
+
+
+TOKENIZER_TRAINING = ("tokenizer.model.", "tokenizer.losses.", "tokenizer.train.")
+"""Settings of a tokenizer that is trained here."""
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 PARTS = (("tokenizer", "model", TOKENIZERS), ("model", "distribution", DISTRIBUTIONS))

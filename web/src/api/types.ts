@@ -31,7 +31,7 @@ export interface CellAnswer {
 
 /** How one cell is sampled; a field that is left out is as the model was saved. There is no guidance. */
 export interface CellOptions {
-  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). */
+  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). 0 takes the most likely code, or no noise; otherwise at least 0.0001. */
   temperature?: number | null;
   /** Keep only the k most likely codes of each cell. */
   top_k?: number | null;
@@ -259,7 +259,7 @@ export interface SamplingOptions {
   token_order?: "raster" | "random" | "spiral" | "confidence" | null;
   /** Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid. */
   schedule?: "cosine" | "constant" | number[] | null;
-  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes (0 takes the most likely code) and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). */
+  /** Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). 0 takes the most likely code, or no noise; otherwise at least 0.0001. */
   temperature?: number | null;
   /** Keep only the k most likely codes of each cell. */
   top_k?: number | null;
