@@ -18,9 +18,11 @@ from heptapod.evaluation.reference import Reference
 from heptapod.tools.ablation.measure import read_row
 from heptapod.tools.ablation.plan import read_plan
 from heptapod.training.checkpoint import CheckpointWriter, find_checkpoint, problem_of, read_checkpoint
-from heptapod.training.folder import is_finished, read_figures, start
+from heptapod.training.folder import RunData, is_finished, read_figures, start
 from heptapod.training.logging import MetricsLog, read_metrics
 from heptapod.training.recipe import load_recipe
+from heptapod.utils.config import from_dict
+from heptapod.utils.files import read_json
 from tests.conftest import write_classes
 from tests.damage import check, json_damage, tensor_damage
 from tests.data.test_cache import vae, vq, write
@@ -117,7 +119,12 @@ def test_runs(tmp_path: Path) -> None:
     recipe = load_recipe("demo")
     images = tokens(tmp_path)
     start(tmp_path, recipe, (images, images))
-    damaged(tmp_path / "data.json", lambda: start(tmp_path, recipe, (images, images)))
+    file = tmp_path / "data.json"
+    damaged(file, lambda: from_dict(RunData, read_json(file), str(file)))
+    values = json.loads(file.read_text())
+    for key, value in (("sha256", []), ("names_sha256", "x"), ("train_images", {}), ("held_out_images", None)):
+        file.write_text(json.dumps(values | {key: value}))
+        assert check(lambda: start(tmp_path, recipe, (images, images)), key) != "read"
 
 
 def tokens(tmp_path: Path) -> TokenSet:
