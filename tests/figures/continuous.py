@@ -10,7 +10,7 @@ SETTINGS = [
     r"\|(?:model|tokenizer): (?:parameters|training)\|.*",
     r"from its map \(1e-3\)",  # a bound of a test
     r"temperature 0\.95 to 1,",
-    r"at most 1\.5 times as far|at most 0\.03 standard deviations of the field|variances 3%|at most 0\.01 nats",  # of tests
+    r"at most 1\.5 times as far|at most 0\.03 standard deviations of the field|variances 3%|at most 0\.01 nats",
 ]
 
 

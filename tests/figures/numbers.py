@@ -74,8 +74,8 @@ def ising() -> Iterator[str]:
     for name, head in (("cross (all prefixes, 4 targets)", "cross"), ("global (4 prefixes, all targets)", "global")):
         one = found["heads"][head]
         yield (
-            f"|{name}|{one['entropy']:.3f} nats|{one['nll']:.3f} nats|{one['excess']:.1%}|{one['marginal_kl']:.4f} nats|"
-            f"{one['posterior_kl']:.4f} nats|"
+            f"|{name}|{one['entropy']:.3f} nats|{one['nll']:.3f} nats|{one['excess']:.1%}|"
+            f"{one['marginal_kl']:.4f} nats|{one['posterior_kl']:.4f} nats|"
         )
 
 
