@@ -18,6 +18,7 @@ SETTINGS = [
 def figures() -> Iterator[str]:
     yield from at_a_glance()
     yield from demo()
+    yield from ising()
     yield from cached_sampling()
     yield from tokenizers()
     yield from latent_cache()
@@ -65,6 +66,17 @@ def demo() -> Iterator[str]:
         f"|sampling, batch 250, float32, one thread|{every['images_per_second']:.0f} images/s at 49 steps, "
         f"{few['images_per_second']:.0f} images/s at 8 steps|"
     )
+
+
+def ising() -> Iterator[str]:
+    found = results("ising")
+    yield f"random order for {found['settings']['steps']:,} steps of 128 fresh samples"
+    for name, head in (("cross (all prefixes, 4 targets)", "cross"), ("global (4 prefixes, all targets)", "global")):
+        one = found["heads"][head]
+        yield (
+            f"|{name}|{one['entropy']:.3f} nats|{one['nll']:.3f} nats|{one['excess']:.1%}|"
+            f"{one['marginal_kl']:.4f} nats|{one['posterior_kl']:.4f} nats|"
+        )
 
 
 def cached_sampling() -> Iterator[str]:
