@@ -133,8 +133,7 @@ def test_a_cache_of_another_tokenizer_is_refused(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data", str(place / "images"), "--out", str(tmp_path / "t"), "--seed", "1"]
-    sizes = [argument for argument in SHORT if "train.steps" not in argument][:6]
-    assert main(["train-tokenizer", "demo", *arguments, *sizes, "--tokenizer.train.steps", "2"]) == 0
+    assert main(["train-tokenizer", "demo", *arguments, *TINY_TOKENIZER, "--tokenizer.train.steps", "2"]) == 0
     cache = ["--data", str(place / "images"), "--out", str(tmp_path / "c")]
     assert main(["tokenize", str(tmp_path / "t"), *cache]) == 0
     fails(capsys, ["probe", str(place / "run"), "--data", str(tmp_path / "c")], "its tokens mean something else")

@@ -94,7 +94,7 @@ def test_photos_in_shards_are_those_of_the_parquet_file(tmp_path: Path) -> None:
     for number in range(4):
         write_shard(tmp_path / f"{number}.tar", members[50 * number : 50 * number + 50])
     source, expected = open_source(str(tmp_path)), open_source(str(SHARED_DATA / "photos" / "photos.parquet"))
-    assert source.labels == expected.labels
+    assert [int(source.class_names[label]) for label in source.labels] == expected.labels, "labels with gaps are names"
     rows = np.arange(0, 100, 3)
     config = DataConfig(image_size=64)
     assert torch.equal(decode(source, config, rows).in_memory(), decode(expected, config, rows).in_memory())
