@@ -127,7 +127,9 @@ def after_commands(place: Path) -> Path:
                 arguments += ["--port", "0"]
             small = {"train": SMALL, "demo": SMALL, "train-tokenizer": SMALL_TOKENIZER}.get(arguments[0], [])
             places = {*arguments, *(["caches/digits5"] if "digits_features" in arguments else [])}
-            if "--tokenizer.path" in arguments or any((Path(place) / "cache.json").is_file() for place in places):
+            if arguments[0] == "train" and (
+                "--tokenizer.path" in arguments or any((Path(place) / "cache.json").is_file() for place in places)
+            ):
                 small = SMALL_MODEL  # the tokenizer is trained already
             assert main([*arguments, *(small if "--help" not in arguments else [])]) == 0, command
     return place

@@ -47,8 +47,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
 
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr("heptapod.cli.evaluate.open_extractor", extractor)
-        patch.setattr("heptapod.cli.reference.open_extractor", extractor)
+        patch.setattr("heptapod.evaluation.features.open_extractor", extractor)
         patch.setattr("heptapod.distributed.coordination.REPORT_SECONDS", 1.0)
         patch.setattr("heptapod.utils.logging.SECONDS_BETWEEN_LINES", 0)
         code = main(task["arguments"])

@@ -198,7 +198,7 @@ def errors(task: dict[str, Any]) -> list[str]:
             "heptapod: error: device: cpu:0 given, but every process has its own GPU",
         ),
         ("first", "heptapod: error: colors: cannot see"),
-        ("second", "heptapod: error in process 1 of 2: colors: cannot see"),
+        ("second", "heptapod: error: in process 1 of 2: colors: cannot see"),
         ("batch", "heptapod: error: train.batch_size: 7 given, must be divisible by 2 processes"),
         ("resume", "heptapod: error: train.resume: 123 given, but the steps with a checkpoint"),
         ("setting", "heptapod: error: unknown setting 'model.widht'"),

@@ -139,7 +139,7 @@ def test_a_failure_of_one_process_ends_both_with_one_line(place: Path, tmp_path:
     codes, output, errors = finished(arguments)
     assert codes == [2, 2]
     assert errors.splitlines() == [
-        "heptapod: error in process 1 of 2: 7.png is 16×20 pixels, images before it 16×16: set image_size (in "
+        "heptapod: error: in process 1 of 2: 7.png is 16×20 pixels, images before it 16×16: set image_size (in "
         "a recipe data.image_size) to resize them"
     ]
     assert output == ""

@@ -125,7 +125,7 @@ def test_a_process_that_fails_alone_speaks(
     with pytest.raises(SystemExit) as stopped, report_failure_once():
         raise ValueError("mine alone")
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "heptapod: error in process 1 of 2: mine alone\n"
+    assert capsys.readouterr().err == "heptapod: error: in process 1 of 2: mine alone\n"
     play(monkeypatch, 0)
     with pytest.raises(SystemExit), report_failure_once():  # because of the other
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")

@@ -140,8 +140,13 @@ FINE = torch.arange(30) % 2
     ("train", "test", "names", "message"),
     [
         (FINE, FINE, [], "needs images with labels"),
-        (torch.where(torch.arange(30) == 7, -1, FINE), FINE, ["a", "b"], "needs images with labels"),
-        (FINE, FINE - 1, ["a", "b"], "needs images with labels"),
+        (
+            torch.where(torch.arange(30) == 7, -1, FINE),
+            FINE,
+            ["a", "b"],
+            "of the images have no label, a probe needs the label of each",
+        ),
+        (FINE, FINE - 1, ["a", "b"], "of the images have no label, a probe needs the label of each"),
         (FINE * 0, FINE * 0, ["a", "b"], "all images are of the class a"),
         (FINE, FINE * 2, ["a", "b", "c"], "0 training image.s. of the class c"),
         (torch.cat([FINE, torch.tensor([2] * 4)]), FINE, ["a", "b", "c"], "4 training image.s. of the class c"),

@@ -25,7 +25,7 @@ def hangs(rng, folder):
     time.sleep(60)
 
 def grows(rng, folder):
-    kept = b"x" * (300 << 20)
+    kept = b"x" * (800 << 20)
     return ["info", "missing"]
 
 def exits(rng, folder):

@@ -244,7 +244,7 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
         (VQConfig, {"factor": 3}, "factor: 3"),
         (VQConfig, {"codebook_size": 1}, "codebook_size: 1"),
         (VQConfig, {"width": 12}, "width: 12"),
-        (FSQConfig, {"levels": [8, 1]}, r"levels: \[8, 1\]"),
+        (FSQConfig, {"levels": [8, 1]}, "levels: 1 given"),
         (FSQConfig, {"levels": []}, r"levels: \[\]"),
         (FSQConfig, {"levels": [64] * 5}, "product may be at most"),
         (VAEConfig, {"patch": 0}, "patch: 0"),
