@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from heptapod.cli.app import COMMANDS
+from tests.distributed.launch import environment
 
 PROGRAM = """
 import contextlib, io, sys
@@ -26,3 +27,15 @@ def test_help_imports_no_torch() -> None:
     commands = ",".join([*COMMANDS, *FURTHER])
     result = subprocess.run([sys.executable, "-c", PROGRAM, commands], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    """``heptapod help | head -1``, and the same with a command's help: nothing on standard error."""
+    for arguments in (["help"], ["train", "demo", "--help"]):
+        command = [sys.executable, "-m", "heptapod", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+            assert process.wait() == 141

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +273,22 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, me
 def test_memory_limit(image_folder: Path) -> None:
     with pytest.raises(ValueError, match="data.memory_gib"):
         load_images(DataConfig(str(image_folder), memory_gib=1e-9))
+
+
+def test_held_out_images_that_are_training_images_are_counted(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the 24, in the same folder under one name or another, or copied to another one."""
+    shutil.copytree(image_folder, tmp_path / "other")
+    for path in (tmp_path / "other" / "dark").glob("*.png"):
+        Image.fromarray(np.full((16, 16, 3), int(path.stem), np.uint8)).save(path)
+    for memory_gib in (1.0, 1e-6):
+        shared = DataConfig(str(image_folder), image_size=16, validation_path=f"{image_folder}/", memory_gib=memory_gib)
+        load_images(shared)
+        assert "data: 24 of 24 held-out images are training images too" in caplog.text
+        caplog.clear()
+    load_images(DataConfig(str(image_folder), validation_path=str(tmp_path / "other")))
+    assert "data: 12 of 24 held-out images are training images too" in caplog.text
+    caplog.clear()
+    load_images(DataConfig(str(image_folder)))
+    assert caplog.text == ""

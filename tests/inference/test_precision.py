@@ -205,3 +205,13 @@ def test_the_lowest_temperature_is_nearly_the_most_likely_code() -> None:
     heptapod = small_model(CODES)
     lowest, most_likely = (heptapod.generate_tokens([0, 1], temperature=t) for t in (1e-4, 0))
     assert torch.equal(lowest, most_likely)
+
+
+def test_devices_that_are_not_there() -> None:
+    model = small_model(CODES)
+    for device in ("cuda:99", "foo", "bfloat16"):
+        with pytest.raises(ValueError, match=f"^device: {device} given, but there is no such device; use auto or cpu$"):
+            model.to(device)
+    with pytest.raises(ValueError, match="^dtype: 'bfloat16' given, must be torch.float32, torch.bfloat16 or"):
+        model.to(dtype="bfloat16")  # type: ignore[arg-type]
+    assert model.to("auto") is model

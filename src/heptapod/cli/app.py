@@ -50,6 +50,7 @@ RESUMES = {"demo", "train", "train-tokenizer", "tokenize", "ablate"}
 
 HELP = ("-h", "--help")
 USAGE_ERROR = 2
+PIPE_CLOSED = 141
 TERMINATED = 143
 
 
@@ -57,8 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        0; 2 for a user's mistake or a limit of the machine; 130 or 143 if the command was stopped from outside.
+        0; 2 for a user's mistake or a limit of the machine; 130 or 143 if the command was stopped from outside; 141 if
+        nobody reads its output any more.
     """
+    try:
+        code = _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     if arguments is None:
         end_quietly_during_imports()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -84,6 +96,8 @@ def _help_of(command: str, arguments: list[str]) -> int:
         _function(command)(take_imports(arguments))
     except SystemExit:  # the help is printed
         return 0
+    except BrokenPipeError:
+        raise
     except REPORTED_ERRORS as error:
         return _print_error(one_line(error))
     return 0
@@ -118,6 +132,8 @@ def _run(command: str, arguments: list[str]) -> int:
                 again = "; run the same command again to resume" if command in RESUMES else ""
                 logger.info(str(stop) or f"interrupted{again}")
             return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        except BrokenPipeError:
+            raise
         except REPORTED_ERRORS as error:
             return _fail(one_line(error))
         except (MemoryError, RuntimeError) as error:

@@ -38,7 +38,7 @@ class DataConfig:
     """The split of validation_path to hold out, or, without it, of path: validation holds that split of the set out. If
     unset, validation or test of a validation_path with splits."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Share of the images held out where there is neither a validation_path nor a split of the set's own."""
+    """Share of the images held out where neither validation_path nor validation_split is set."""
     limit: Annotated[int, Field(ge=2, le=MAX_IMAGES)] | None = None
     """Use only the first images of a fixed random order (for a quick test)."""
     memory_gib: Annotated[float, Field(gt=0, le=1e6)] = 8.0

@@ -15,6 +15,7 @@ settings, so that a killed run resumes at the first absent shard, and two caches
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
 from heptapod.utils.logging import Progress
 from heptapod.utils.messages import quoted
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "heptapod-cache-1"
 CROPS = (1, 5)
@@ -366,6 +369,8 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
         if not is_cache(Path(config.validation_path)):
             raise ValueError(f"data.validation_path: {config.validation_path} is not a cache, but data.path is one")
         held_out = open_cache(Path(config.validation_path))
+        if Path(config.path).resolve() == Path(config.validation_path).resolve():
+            logger.warning("data: all held-out tokens are training tokens too; figures measured on them are too good")
         _check_settings(held_out, config, "data.validation_path")
         _check_split(held_out, config.validation_split, "data.validation_split")
         held_out = _paired(train, held_out)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from heptapod.data.sources import Source, open_source
 from heptapod.data.splits import SplitChoice
 from heptapod.utils.logging import Progress
 from heptapod.utils.random import KeyedGenerator, Stream, numpy_generator, random_rows
+
+logger = logging.getLogger(__name__)
 
 
 def open_training(config: DataConfig, setting: str = "data.path") -> Source:
@@ -139,11 +143,37 @@ def load_images(config: DataConfig) -> tuple[ImageSet, ImageSet]:
             f"data.validation_path: {held_out_source.path} has images of {validation.size[0]}×{validation.size[1]} "
             f"pixels, the training images have {train.size[0]}×{train.size[1]}; set data.image_size"
         )
+    if config.has_validation:
+        warn_if_shared(train, validation, Path(source.path) == Path(held_out_source.path))
     shuffled_validation = validation.subset(torch.from_numpy(shuffled(len(validation))))
     shuffled_validation.flip = False
     shuffled_validation.unreadable = validation.unreadable
     train.flip = config.flip
     return train, shuffled_validation
+
+
+def warn_if_shared(train: ImageSet, held_out: ImageSet, is_one_place: bool) -> None:
+    """Warns of held-out images that are training images too: figures measured on them are too good.
+
+    Args:
+        train: training images.
+        held_out: held-out images, a separate set.
+        is_one_place: whether both come from one path; then those that are decoded on demand are compared by name.
+    """
+    on_demand = isinstance(train.images, ImagesOnDemand) or isinstance(held_out.images, ImagesOnDemand)
+    if on_demand and not is_one_place:
+        return
+    seen = set(train.names if on_demand else map(_digest, train.in_memory()))
+    shared = sum(one in seen for one in (held_out.names if on_demand else map(_digest, held_out.in_memory())))
+    if shared:
+        logger.warning(
+            f"data: {shared:,} of {len(held_out):,} held-out images are training images too; figures measured on them "
+            "are too good"
+        )
+
+
+def _digest(pixels: Tensor) -> bytes:
+    return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
 
 
 def with_classes_of(source: Source, held_out: Source, setting: str) -> Source:

@@ -99,9 +99,10 @@ def open_source(path: str, setting: str = "data.path", choice: SplitChoice | Non
         raise ValueError(f"{setting}: {error}") from None
     if source.other_splits:
         others = ", ".join(f"{split} ({count})" for split, count in source.other_splits.items())
+        is_held_out_by = "; data.validation_split holds one of them out" if choice.is_training else ""
         logger.info(
             f"data: {path}: {source.split or 'all'}, {len(source.names):,} images; left out: {others}; "
-            f"{choice.setting} chooses"
+            f"{choice.setting} chooses{is_held_out_by}"
         )
     if source.left_out:
         level = logging.INFO if all(" hidden " in note for note in source.left_out) else logging.WARNING

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from heptapod.data import DataConfig, ImageSet, TokenSet, encode_images
 from heptapod.data.cache import is_cache, load_tokens, read_description
-from heptapod.data.images import decode, open_training, open_validation, split_rows, with_classes_of
+from heptapod.data.images import decode, open_training, open_validation, split_rows, warn_if_shared, with_classes_of
 from heptapod.data.sources import Source
 from heptapod.evaluation.probe import check_probe_labels
 from heptapod.inference.pipeline import Heptapod
@@ -62,6 +62,8 @@ def _from_images(
     train_labels, test_labels = (torch.tensor(origin.labels)[torch.from_numpy(rows)] for origin, rows in parts)
     check_probe_labels(train_labels, test_labels, source.class_names)
     train, test = (_decoded(heptapod, origin, config, rows) for origin, rows in parts)
+    if config.has_validation:
+        warn_if_shared(train, test, Path(source.path) == Path(test_source.path))
     check_probe_labels(train.labels, test.labels, source.class_names)  # some may be unreadable
     if pixels and (train.is_slow or test.is_slow):
         raise ValueError("pixels: the images do not fit into memory_gib together; give --no_pixels, or raise it")

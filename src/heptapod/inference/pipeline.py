@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from heptapod.configs.grid import MAX_CELLS, TokenOrder
+from heptapod.distributed.device import resolve_device
 from heptapod.inference.bundle import ModelBundle
 from heptapod.inference.images_in import ImagesInput, image_batch
 from heptapod.inference.pretrained import PretrainedConfig, read_pretrained, write_pretrained
@@ -28,6 +29,7 @@ from heptapod.utils.checks import as_list, check_at_least
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.files import removed_on_failure
 from heptapod.utils.images import to_pil
+from heptapod.utils.messages import quoted
 from heptapod.utils.random import SeedsInput, image_seeds
 from heptapod.utils.weights import unwrapped
 
@@ -72,14 +74,15 @@ class Heptapod(ModelBundle):
             Itself.
 
         Raises:
-            ValueError: for another dtype.
+            ValueError: for another dtype, or a device that is not there.
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f"dtype: {dtype} given, must be torch.float32, torch.bfloat16 or torch.float16")
-        self.model.to(device=device, dtype=dtype)
-        self.tokenizer.to(device=device)
+            raise ValueError(f"dtype: {quoted(dtype)} given, must be torch.float32, torch.bfloat16 or torch.float16")
+        place = None if device is None else resolve_device(str(device))
+        self.model.to(device=place, dtype=dtype)
+        self.tokenizer.to(device=place)
         return self
 
     def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: str | None = None) -> None:
