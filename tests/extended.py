@@ -16,6 +16,8 @@ EXTENDED = frozenset(
         "tests/distributed/test_torchrun.py",
         "tests/training/test_disk_full.py",
         "tests/training/test_kill.py",
+        # Damaged inputs. Quick: the harness itself, and the damage of tests/damage.py.
+        "tests/fuzz/test_fuzz.py::test_a_thousand_inputs",
         "tests/utils/test_files.py::test_two_processes_write_one_file",
         # Precision, resuming and published files. Quick: bfloat16, codes, more steps, every form of a folder.
         "tests/inference/test_precision.py::test_half_precision_is_the_same_model_rounded[vectors-dtype1]",
