@@ -24,7 +24,8 @@ DIGITS = [b"0", b"9", b"-", b".", b"e", b"[", b"]", b"{", b"}", b'"', b",", b":"
 def value(rng: Random, like: Any = None) -> Any:
     """A value that the place is not made for; sometimes one near what was there."""
     if isinstance(like, (int, float)) and not isinstance(like, bool) and rng.random() < 0.4:
-        return rng.choice([like + 1, like - 1, -like, like * 2, like / 2, like * 1000, like * 10**9, str(like), [like]])
+        half = like / 2 if abs(like) < 10**300 else like
+        return rng.choice([like + 1, like - 1, -like, like * 2, half, like * 1000, like * 10**9, str(like), [like]])
     if isinstance(like, list) and like and rng.random() < 0.4:
         return rng.choice([like[:-1], like + like[:1], like[::-1], like * 100, [*like, None], like[0]])
     if isinstance(like, str) and like and rng.random() < 0.3:
