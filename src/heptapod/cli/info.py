@@ -230,6 +230,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     from heptapod.training.checkpoint import checkpoints
+    from heptapod.training.folder import RunData
     from heptapod.utils.files import read_json
 
     facts: dict[str, Any] = {
@@ -237,9 +238,10 @@ def _run(path: Path) -> dict[str, Any]:
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(path / "checkpoints")],
         "finished": (path / "training.json").is_file(),
     }
-    for name in ("training", "data"):
-        if (path / f"{name}.json").is_file():
-            facts[name] = read_json(path / f"{name}.json")
+    if (path / "training.json").is_file():
+        facts["training"] = read_json(path / "training.json")
+    if (path / "data.json").is_file():
+        facts["data"] = to_dict(from_dict(RunData, read_json(path / "data.json"), str(path / "data.json")))
     if (path / "best" / "config.json").is_file():
         facts["best"] = describe(path / "best")
     if (path / "tokenizer" / "best" / "config.json").is_file():

@@ -18,7 +18,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from heptapod.configs.data import MAX_SIDE, DataConfig
 from heptapod.configs.grid import MAX_CELLS
-from heptapod.data.classes import count_classes
+from heptapod.data.classes import ClassCount, count_classes
 from heptapod.data.images import shuffled, split_rows
 from heptapod.data.labels import matched_labels
 from heptapod.data.tokens import TokenSet
@@ -288,7 +288,7 @@ class Cache:
         """Height and width of the images in pixels."""
         return self.index.image_height, self.index.image_width
 
-    def classes(self) -> list[dict[str, Any]]:
+    def classes(self) -> list[ClassCount]:
         """Name and numbers of images of each class, by the held-out split of the source."""
         labels = self.tokens.labels.numpy()
         return count_classes(self.description.class_names, labels[~self.held_out], labels[self.held_out])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 SHOWN = 10
 """Classes that a report names one by one."""
@@ -47,7 +48,15 @@ def keep_classes(order: np.ndarray, share: int, labels: np.ndarray) -> np.ndarra
     return np.array(kept, dtype=np.int64) if kept else held_out
 
 
-def count_classes(names: Sequence[str], training: Any, held_out: Any) -> list[dict[str, Any]]:
+class ClassCount(TypedDict):
+    """A class and its numbers of images, as results have it."""
+
+    name: str
+    training: int
+    held_out: int
+
+
+def count_classes(names: Sequence[str], training: Any, held_out: Any) -> list[ClassCount]:
     """Name and number of training and held-out images of each class, for results.
 
     Args:
@@ -65,13 +74,13 @@ def count_classes(names: Sequence[str], training: Any, held_out: Any) -> list[di
     ]
 
 
-def class_lines(classes: Sequence[dict[str, Any]]) -> list[str]:
+def class_lines(classes: Sequence[ClassCount]) -> list[str]:
     """Lines that report classes with their numbers of images; of many classes the first, the smallest, the largest."""
     if not classes:
         return []
     is_split = any(one["held_out"] for one in classes)
 
-    def text(one: dict[str, Any]) -> str:
+    def text(one: ClassCount) -> str:
         return f"{one['name']} {one['training']:,}" + (f" + {one['held_out']:,}" if is_split else "")
 
     shown = ", ".join(map(text, classes[:SHOWN]))

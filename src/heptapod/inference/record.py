@@ -24,6 +24,7 @@ from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.inference.request import named_classes
 from heptapod.sampling import Known, SamplingConfig
+from heptapod.utils.checks import BatchSize
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import read_json
 from heptapod.utils.images import to_pil
@@ -65,7 +66,7 @@ class Record:
     """All settings of :class:`~heptapod.sampling.SamplingConfig`."""
     image_size: tuple[int, int]
     """Height and width in pixels."""
-    batch_size: int | None = None
+    batch_size: BatchSize | None = None
     """Images sampled together; None: all of them."""
     compiled: bool = False
     """Whether the model was compiled."""

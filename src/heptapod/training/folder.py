@@ -26,7 +26,7 @@ import pydantic
 from pydantic import Field
 
 from heptapod.data import ImageSet, TokenSet
-from heptapod.data.classes import class_lines, count_classes
+from heptapod.data.classes import ClassCount, class_lines, count_classes
 from heptapod.data.loader import names_sha256
 from heptapod.distributed import process_group
 from heptapod.training.config import CHANGEABLE_ON_RESUME, TrainConfig
@@ -181,7 +181,7 @@ class RunData:
     """Number of unreadable images."""
     unreadable: list[str]
     """"name: reason" of the unreadable images."""
-    classes: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[ClassCount] = field(default_factory=list)
     """Name, training and held-out images of each class; empty in runs of earlier versions."""
     tokenizer_sha256: str | None = None
     """Hash of a tokenizer that was given; None if the run trained it, and in runs of earlier versions."""
