@@ -411,11 +411,15 @@ class Stopped(Line):
 
 @pytest.fixture
 def listens() -> Iterator[None]:
-    """Ctrl+C interrupts, as in a terminal; a shell's background jobs ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals are obeyed, as in a terminal; a shell's background jobs ignore Ctrl+C, and nohup SIGHUP."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL
+    }  # fmt: skip
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(

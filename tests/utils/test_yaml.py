@@ -54,7 +54,7 @@ def test_values(text: str, value: object) -> None:
         (BOMB, "line 6: more than 200,000 values, with aliases written out"),
         (
             "\n".join(f"a{i}: &a{i} {'[' * 9}*a{i - 1}{']' * 9}" if i else "a0: &a0 [1]" for i in range(9)),
-            "line 4: more",
+            "line 5: more than 32 levels",
         ),
         ("train: {steps: 1}\nseed: 1\ntrain: {}\n", "line 3: 'train' is given twice, first in line 1"),
         ("a:\n  b: 1\n  b: 2\n", "line 3: 'b' is given twice, first in line 2"),
