@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from heptapod.tokenizers.encode import encode_pixels
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import LOCK, TEMPORARY, locked, remove_temporary, sha256, write_json, write_tensors
 from heptapod.utils.logging import Progress
+from heptapod.utils.messages import shown
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class CacheWriter:
         if changed:
             key = changed[0]
             raise ValueError(
-                f"out: {self.folder} holds a cache with {key} = {_short(before[key])}, now {_short(now[key])} is "
+                f"out: {self.folder} holds a cache with {key} = {shown(before[key], 20)}, now {shown(now[key], 20)} is "
                 "given; choose another --out, or remove the folder"
             )
 
@@ -262,8 +262,3 @@ def stored_dtype(vocabulary_size: int, continuous: str) -> torch.dtype:
     if not vocabulary_size:
         return torch.float16 if continuous == "float16" else torch.float32
     return torch.int16 if vocabulary_size <= 2**15 else torch.int32
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 20 else f"{text[:16]}…"

@@ -29,6 +29,7 @@ from heptapod.data.listing import COMPRESSED_TARS
 from heptapod.data.tar_shard import OpenShard, ShardIndex, check_not_compressed, index_shard
 from heptapod.utils.files import TEMPORARY, read_metadata, read_tensors, write_tensors
 from heptapod.utils.logging import Progress
+from heptapod.utils.messages import shown
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +65,10 @@ def expand_braces(pattern: str) -> list[str]:
         first, last, words = group.groups()
         if words is None and (max(len(first), len(last)) > MAX_DIGITS or int(first) > int(last)):
             problem = f"counts from {first} down to {last}" if len(first) <= MAX_DIGITS >= len(last) else "is too large"
-            raise ValueError(f"{_short(pattern)} {problem}")
+            raise ValueError(f"{shown(pattern)} {problem}")
         count *= words.count(",") + 1 if words is not None else int(last) - int(first) + 1
         if count > MAX_SHARDS:
-            raise ValueError(f"{_short(pattern)} names more than {MAX_SHARDS:,} shards; give their folder instead")
+            raise ValueError(f"{shown(pattern)} names more than {MAX_SHARDS:,} shards; give their folder instead")
     ends = [0, *(group.end() for group in groups)]
     texts = [pattern[start : group.start()] for start, group in zip(ends, groups, strict=False)]
     choices = itertools.product(*(_alternatives(*group.groups()) for group in groups))
@@ -83,10 +84,6 @@ def _alternatives(first: str, last: str, words: str | None) -> list[str]:
     padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
     width = max(len(first), len(last)) if padded else 1
     return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def find_shards(pattern: str) -> list[Path]:
