@@ -29,7 +29,7 @@ def test_supervision_is_what_it_says(order: str, prefixes: int | str, targets: i
     for b in range(6):
         assert len(set(lengths[b].tolist())) == lengths.shape[1]
         for s, t in enumerate(lengths[b].tolist()):
-            chosen = drawn.targets[b, s][drawn.mask[b, s]].tolist()
+            chosen = drawn.targets[b, s][drawn.weights.expand_as(drawn.targets)[b, s] > 0].tolist()
             unread = drawn.token_order[b, t:].tolist()
             if window is not None:
                 unread = [c for c in unread if max(abs(c // W - unread[0] // W), abs(c % W - unread[0] % W)) <= 1]
@@ -53,7 +53,7 @@ def test_randomness_belongs_to_the_image() -> None:
     config = ObjectiveConfig("mixed", 4, 3)
     together = draw_supervision(config, H, W, KEYS)
     alone = draw_supervision(config, H, W, KEYS[3:4])
-    for name in ("token_order", "prefix_lengths", "targets", "mask"):
+    for name in ("token_order", "prefix_lengths", "targets", "weights"):
         assert torch.equal(getattr(together, name)[3:4], getattr(alone, name))
     assert not torch.equal(together.targets, draw_supervision(config, H, W, [(0, 1, i) for i in range(6)]).targets)
 

@@ -2,7 +2,10 @@
 
     L(θ) = E_x E_σ 1/|T| Σ_{t∈T} 1/|U_t| Σ_{n∈U_t} −log p_θ(x_n | x_σ(1..t), c)
 
-This module alone decides T and U_t; the next-token baseline is the same code with another head.
+is the paper's (``far_weight: uniform``). With a number λ the loss of a prefix is that of its next cell + λ · the mean
+of its other targets. With ``far_cells``, prefixes have no other targets: far cells of some prefixes are drawn apart,
+and λ weighs their mean. This module alone decides T, U_t and weights; the next-token baseline is the same code with
+another head.
 
 Shape legend: B batch, N cells, S prefixes per image, L targets per prefix.
 """
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from heptapod.configs.grid import TokenOrder
@@ -30,15 +34,15 @@ class Supervision:
     token_order: Tensor
     """(B, N) int64: σ."""
     prefix_lengths: Tensor
-    """(B or 1, S) int64: T."""
+    """(B or 1, S) int64: T; with separate far cells, then the prefixes of these."""
     targets: Tensor
-    """(B, S, L) int64 cells: U_t, the next cell first; where ``mask`` is False, the next cell again."""
-    mask: Tensor
-    """(B, S, L) bool: which targets count."""
+    """(B, S, L) int64 cells: U_t, the next cell first; where ``weights`` is 0, the next cell again."""
+    weights: Tensor
+    """(B or 1, S, L) float32: weight of each target in the loss of its image."""
 
     def to(self, device: torch.device) -> Supervision:
         """The same on a device."""
-        tensors = (self.token_order, self.prefix_lengths, self.targets, self.mask)
+        tensors = (self.token_order, self.prefix_lengths, self.targets, self.weights)
         return Supervision(*(tensor.to(device) for tensor in tensors))
 
 
@@ -48,15 +52,18 @@ def draw_supervision(
     grid_width: int,
     keys: Sequence[Sequence[int]],
     window: int | None = None,
+    far_scale: float = 1.0,
 ) -> Supervision:
     """Draws σ, T and U_t for a batch, every image from its own stream.
 
     Args:
-        config: token order and density.
+        config: token order and supervised cells; where unset, all prefixes and their next cells only (see
+            :meth:`ObjectiveConfig.for_head`).
         grid_height: rows of the grid.
         grid_width: columns of the grid.
         keys: one key (seed, epoch, image index) per image.
         window: side of the window to which a local head restricts U_t.
+        far_scale: factor of λ, see :meth:`ObjectiveConfig.far_scale`; at 0 far cells are left out.
 
     Returns:
         Tensors on the CPU.
@@ -64,22 +71,35 @@ def draw_supervision(
     N = grid_height * grid_width
     generator = KeyedGenerator(Stream.SUPERVISION, keys)
     order = draw_token_order(config.token_order, N, generator)
-    prefixes = _draw_prefixes(config.prefixes_per_image, N, generator)
+    prefixes = _draw_prefixes(config.prefixes_per_image or "all", N, generator)
+    targets_per_prefix = (config.targets_per_prefix or 1) if far_scale else 1
     if window is None:
-        positions, mask = _draw_unread(config.targets_per_prefix, prefixes, N, generator)
+        positions, mask = _draw_unread(targets_per_prefix, prefixes, N, generator)
         targets = order.gather(1, positions.expand(len(keys), -1, -1).flatten(1)).unflatten(1, positions.shape[1:])
-        return Supervision(order, prefixes, targets, mask.expand_as(targets))
-    targets, mask = _draw_in_window(
-        config.targets_per_prefix, order, prefixes, grid_height, grid_width, window, generator
+    else:
+        targets, mask = _draw_in_window(targets_per_prefix, order, prefixes, grid_height, grid_width, window, generator)
+    far_weight = config.far_weight if isinstance(config.far_weight, str | None) else config.far_weight * far_scale
+    drawn = Supervision(order, prefixes, targets, _weights(mask, far_weight))
+    count = round((config.far_cells or 0) * N) if far_scale and N > 1 else 0
+    if not count:
+        return drawn
+    assert isinstance(far_weight, float)
+    far_prefixes, cells = draw_far_cells(config, count, order, grid_height, grid_width, generator)
+    weights = torch.full((1, count, 1), far_weight / count)
+    return Supervision(
+        order,
+        torch.cat([prefixes.expand(len(keys), -1), far_prefixes], dim=1),
+        torch.cat([targets, cells.unsqueeze(-1)], dim=1),
+        torch.cat([drawn.weights[:1], weights], dim=1),
     )
-    return Supervision(order, prefixes, targets, mask)
 
 
 def next_cell_supervision(token_order: Tensor) -> Supervision:
     """Every prefix and its next cell only: next-token prediction, and the chain rule of the likelihood."""
     prefixes = torch.arange(token_order.shape[1], device=token_order.device).unsqueeze(0)
     targets = token_order.unsqueeze(-1)
-    return Supervision(token_order, prefixes, targets, torch.ones_like(targets, dtype=torch.bool))
+    N = token_order.shape[1]
+    return Supervision(token_order, prefixes, targets, torch.full((1, N, 1), 1 / N, device=token_order.device))
 
 
 def draw_token_order(kind: TokenOrder, N: int, generator: KeyedGenerator) -> Tensor:
@@ -98,11 +118,9 @@ def objective_loss(
     supervision: Supervision,
     generator: KeyedGenerator | None = None,
 ) -> Tensor:
-    """The loss of every image, (B,) float32: the mean over its prefixes of the mean over their targets."""
+    """The loss of every image, (B,) float32: the weighted sum over its prefixes and targets."""
     losses = model(tokens, labels, supervision.token_order, supervision.prefix_lengths, supervision.targets, generator)
-    mask = supervision.mask.to(losses.dtype)
-    per_prefix = (losses * mask).sum(-1) / mask.sum(-1)
-    per_image: Tensor = per_prefix.mean(-1)
+    per_image: Tensor = (losses * supervision.weights.to(losses.dtype)).sum((1, 2))
     return per_image
 
 
@@ -119,6 +137,49 @@ def _draw_prefixes(count: int | Literal["all"], N: int, generator: KeyedGenerato
     if count == "all" or count >= N:
         return torch.arange(N).unsqueeze(0)
     return generator.permutation(N)[:, :count]
+
+
+def _weights(mask: Tensor, far_weight: float | str | None) -> Tensor:
+    """(B or 1, S, L) float32: weights of the targets that count, where the prefixes weigh the same."""
+    counts, S = mask.float(), mask.shape[1]
+    if not isinstance(far_weight, float):
+        return counts / counts.sum(-1, keepdim=True) / S
+    others = counts[..., 1:]
+    others = far_weight * others / others.sum(-1, keepdim=True).clamp(min=1)
+    return torch.cat([torch.ones_like(counts[..., :1]), others], dim=-1) / S
+
+
+def draw_far_cells(
+    config: ObjectiveConfig, count: int, order: Tensor, grid_height: int, grid_width: int, generator: KeyedGenerator
+) -> tuple[Tensor, Tensor]:
+    """Prefix lengths and cells (B, F) int64 of far cells: unread ones other than the next.
+
+    The prefixes are spread evenly: one from each of equal parts of 0..N-2. A share of the cells lies next to a read
+    cell (of its eight neighbors) where there is such an unread cell; the others are uniform.
+
+    Args:
+        config: number of prefixes, and the share of near cells.
+        count: F.
+        order: (B, N) int64, the token order.
+        grid_height: rows of the grid.
+        grid_width: columns of the grid.
+        generator: one stream per image.
+    """
+    B, N = order.shape
+    M = min(config.far_prefixes or count, count)
+    part = (torch.arange(M) + generator.uniform(M)) * (N - 1) / M
+    prefixes = part.long().clamp(max=N - 2)[:, torch.arange(count) * M // count]
+    rank = torch.empty_like(order).scatter(1, order, torch.arange(N).expand_as(order)).unsqueeze(1)
+    allowed = rank > prefixes.unsqueeze(-1)  # (B, F, N): unread, and not the next
+    if config.near_share:
+        read = (rank < prefixes.unsqueeze(-1)).view(B, count, grid_height, grid_width)
+        near = F.max_pool2d(read.float(), 3, stride=1, padding=1).flatten(2).bool() & allowed
+        chosen = (generator.uniform(count) < config.near_share).unsqueeze(-1) & near.any(-1, keepdim=True)
+        allowed = torch.where(chosen, near, allowed)
+    number = allowed.cumsum(-1)  # the pick-th allowed cell, counted from 1
+    pick = (generator.uniform(count).unsqueeze(-1) * number[..., -1:]).long() + 1
+    cells = (number < torch.minimum(pick, number[..., -1:])).sum(-1)
+    return prefixes, cells
 
 
 def _draw_unread(

@@ -133,7 +133,7 @@ def test_all_prefixes_at_once_equal_single_ones(make_model: Make, head: str, dis
     single = []
     for t in range(N):
         index = torch.tensor([t])
-        part = Supervision(whole.token_order, index.unsqueeze(0), whole.targets[:, index], whole.mask[:, index])
+        part = Supervision(whole.token_order, index.unsqueeze(0), whole.targets[:, index], whole.weights[:, index] * N)
         single.append(objective_loss(model, tokens, None, part, noise))
     assert torch.allclose(together, torch.stack(single).mean(0), rtol=1e-4)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -53,15 +53,23 @@ class HeadConfig:
             raise ValueError(f"window: {self.window} given, must be an odd number")
 
 
+Density = tuple[int | Literal["all"], int | Literal["all"]]
+"""Prefixes per image and targets per prefix."""
+
+
+def _facts(predicts_grid: bool, density: Density, separate_targets: bool = False) -> dict[str, Any]:
+    return {"predicts_grid": predicts_grid, "density": density, "separate_targets": separate_targets}
+
+
 HEADS = Registry(
     "head",
     "cross",
     HeadConfig,
     builtin={
-        "cross": Builtin("heptapod.models.heads.cross", HeadConfig, {"predicts_grid": True}),
-        "global": Builtin("heptapod.models.heads.global_", HeadConfig, {"predicts_grid": True}),
-        "local": Builtin("heptapod.models.heads.local", HeadConfig, {"predicts_grid": True}),
-        "next_token": Builtin("heptapod.models.heads.next_token", HeadConfig, {"predicts_grid": False}),
+        "cross": Builtin("heptapod.models.heads.cross", HeadConfig, _facts(True, ("all", 1), True)),
+        "global": Builtin("heptapod.models.heads.global_", HeadConfig, _facts(True, (1, "all"))),
+        "local": Builtin("heptapod.models.heads.local", HeadConfig, _facts(True, ("all", 3))),
+        "next_token": Builtin("heptapod.models.heads.next_token", HeadConfig, _facts(False, ("all", 1))),
     },
 )
 """Every head by kind."""

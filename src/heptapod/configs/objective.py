@@ -2,23 +2,112 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from heptapod.configs.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.models import HEADS
 from heptapod.utils.config import settings
+
+FAR_CELLS = 0.25
+"""Default of far_cells, for heads that predict far cells apart from the next ones."""
+FAR_WEIGHT = 0.2
+"""Default of far_weight with far_cells."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @settings
 class ObjectiveConfig:
-    """Token order and supervision density."""
+    """Token order, supervised cells and their weights."""
 
     token_order: TokenOrder = "raster"
     """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
-    prefixes_per_image: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] = "all"
-    """S: random prefixes supervised per image and step, or all of them."""
-    targets_per_prefix: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] = 3
-    """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread."""
-    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    prefixes_per_image: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] | None = None
+    """S: random prefixes supervised per image and step, or all of them. Unset: all for a cross or next_token head, 1
+    for a global head."""
+    targets_per_prefix: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] | None = None
+    """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread. Unset: 1 for a cross
+    or next_token head, all for a global head."""
+    far_cells: Annotated[float, Field(ge=0, le=MAX_CELLS)] | None = None
+    """Far cells (unread cells other than the next one) supervised per image and step besides the targets of the
+    prefixes, as a multiple of the grid's cells: 0.25 adds one to every fourth prefix. Only for a cross head with
+    targets_per_prefix 1. Unset: 0.25 there, else 0."""
+    far_prefixes: Annotated[int, Field(ge=1, le=MAX_CELLS)] | None = None
+    """Prefixes over which the far cells are spread evenly; unset: each has its own prefix."""
+    near_share: Share = 0.0
+    """Share of the far cells drawn from the neighbors of read cells; the others are drawn from all unread cells."""
+    far_weight: Annotated[float, Field(ge=0, le=100)] | Literal["uniform"] | None = None
+    """Weight λ of the cells other than the next one: the loss is that of the next cell + λ · the mean of the others.
+    uniform: the mean over all supervised cells of each prefix, as in the paper. Unset: 0.2 for far_cells, uniform
+    for targets_per_prefix above 1."""
+    far_warmup: Share = 0.0
+    """Share of the training steps, at the start, that train on next cells only."""
+    far_decay: Share = 0.0
+    """Share of the training steps, at the end, in which λ falls linearly to 0."""
+    label_dropout: Share = 0.1
     """Probability of training an image without its label."""
+
+    def __post_init__(self) -> None:
+        if self.far_weight == "uniform" and self.far_cells:
+            raise ValueError(
+                f"far_weight: uniform given, but far_cells ({self.far_cells:g}) are not targets of a prefix; must be a "
+                "number"
+            )
+        if self.far_weight == "uniform" and (self.far_warmup or self.far_decay):
+            raise ValueError("far_weight: uniform given, but far_warmup and far_decay change a number")
+        if self.far_warmup + self.far_decay > 1:
+            raise ValueError(
+                f"far_decay: {self.far_decay:g} given with far_warmup {self.far_warmup:g}; together at most 1"
+            )
+        if self.far_cells and self.targets_per_prefix not in (None, 1):
+            raise ValueError(
+                f"far_cells: {self.far_cells:g} given, but targets_per_prefix is {self.targets_per_prefix}; must be 0, "
+                "or set targets_per_prefix to 1"
+            )
+        if self.far_cells == 0:
+            for name in ("far_prefixes", "near_share"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: {getattr(self, name)} given, but far_cells is 0")
+
+    def for_head(self, kind: str) -> ObjectiveConfig:
+        """The same with every unset value filled in for a kind of head.
+
+        Raises:
+            ValueError: for values that the head does not support.
+        """
+        prefixes, targets = HEADS.fact(kind, "density")
+        targets = self.targets_per_prefix or targets
+        separate = HEADS.fact(kind, "separate_targets")
+        if self.far_cells and not separate:
+            raise ValueError(
+                f"far_cells: {self.far_cells:g} given, but a {kind} head does not predict them apart from the next "
+                "cells; must be 0 (set targets_per_prefix and far_weight)"
+            )
+        far_cells = self.far_cells
+        if far_cells is None:
+            far_cells = FAR_CELLS if separate and targets == 1 else 0.0
+        has_others = bool(far_cells) or targets != 1
+        far_weight = self.far_weight
+        if far_weight is None and has_others:
+            far_weight = FAR_WEIGHT if far_cells else "uniform"
+        if not has_others:
+            for name in ("far_weight", "far_warmup", "far_decay"):
+                if getattr(self, name) not in (None, "uniform", 0):
+                    raise ValueError(f"{name}: {getattr(self, name)} given, but only next cells are supervised")
+        return dataclasses.replace(
+            self,
+            prefixes_per_image=self.prefixes_per_image or prefixes,
+            targets_per_prefix=targets,
+            far_cells=far_cells,
+            far_weight=far_weight,
+        )
+
+    def far_scale(self, progress: float) -> float:
+        """The factor of λ at a share of the training steps (0 to 1)."""
+        if progress < self.far_warmup:
+            return 0.0
+        if self.far_decay and progress > 1 - self.far_decay:
+            return max(0.0, (1 - progress) / self.far_decay)
+        return 1.0

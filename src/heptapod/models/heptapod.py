@@ -41,6 +41,11 @@ class ReadCache:
     """(B, 1 + N) int64: the cell of each token read."""
 
 
+CODE_STD, POSITION_STD, HEAD_POSITION_STD = 0.2, 0.5, 1.0
+"""Standard deviations of embeddings at the start: of codes, and of positions in the backbone and the head. The head's
+are as large as the (normalized) states to which they are added: the position says which cell is asked for."""
+
+
 class HeptapodModel(nn.Module):
     """Causal backbone, 2D head and cell distribution over one token grid.
 
@@ -67,8 +72,11 @@ class HeptapodModel(nn.Module):
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # they initialize themselves
                 init_weights(part, config.depth + config.head.depth)
-        if not grid.is_discrete:  # tokens of variance 1 begin as far apart as positions do
-            nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
+        # Tokens and positions begin as far apart as each other; embeddings of codes at 0.02 would drown in positions.
+        std = CODE_STD if codes else 0.1 / math.sqrt(grid.channels)
+        nn.init.normal_(self.token_embedding.weight, std=std)
+        for embedding in (self.cell_embedding, *([] if head else [self.head.cell_embedding])):
+            embedding.init_weights(POSITION_STD if embedding is self.cell_embedding else HEAD_POSITION_STD)
 
     @property
     def device(self) -> torch.device:

@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field
 
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.data import ImageSet, TokenSet
 from heptapod.data.classes import ClassCount, class_lines, count_classes
 from heptapod.data.loader import names_sha256
@@ -70,7 +71,9 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
     if not config.is_file():
         return False
     train, steps = (recipe.tokenizer.train, "tokenizer.train.steps") if tokenizer else (recipe.train, "train.steps")
-    before, now = _relevant(read_yaml(config), tokenizer), _relevant(to_dict(recipe), tokenizer)
+    values = read_yaml(config)
+    values["objective"] = _recorded_objective(values)
+    before, now = _relevant(values, tokenizer), _relevant(to_dict(recipe), tokenizer)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     # More steps of a tokenizer would change the tokens of a model that is trained on them already.
     may_grow = not (tokenizer and (folder.parent / "checkpoints").is_dir())
@@ -88,6 +91,27 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
     if steps in changed or any(not _same_place(before[key], now[key]) for key in changed):
         return False
     return train.resume == "latest" and (folder / "training.json").is_file()
+
+
+def with_objective(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe with every unset value of its objective: that of the run in the folder, else that of its head."""
+    config, kind = folder / "config.yaml", recipe.model.head.kind
+    known = _recorded_objective(read_yaml(config)) if config.is_file() else {}
+    given = {key: value for key, value in to_dict(recipe.objective).items() if value is not None}
+    try:
+        objective = from_dict(ObjectiveConfig, {**known, **given}, str(config)).for_head(kind)
+    except ValueError:  # other settings than the run's: is_finished names one that differs
+        objective = recipe.objective.for_head(kind)
+    return dataclasses.replace(recipe, objective=objective)
+
+
+def _recorded_objective(config: dict[str, Any]) -> dict[str, Any]:
+    """The objective in the file of a run; a run of an earlier version has no far cells apart from its targets."""
+    known = config.get("objective")
+    if not isinstance(known, dict) or "far_cells" in known:
+        return known if isinstance(known, dict) else {}
+    only_next = known.get("targets_per_prefix") == 1
+    return {**to_dict(ObjectiveConfig()), **known, "far_cells": 0.0, "far_weight": None if only_next else "uniform"}
 
 
 def _same_place(before: str, now: str) -> bool:

@@ -29,7 +29,8 @@ class ModelTask:
         module: the model.
         train: tokens to train on.
         validation: held-out tokens.
-        objective: token order and supervision density.
+        objective: token order and supervised cells.
+        steps: optimizer steps of the whole training, for schedules of the objective.
         preview: renders a picture of samples.
         export: writes the weights for use.
         probe: additional figures of the model at every evaluation.
@@ -44,6 +45,7 @@ class ModelTask:
         train: TokenSet,
         validation: TokenSet,
         objective: ObjectiveConfig,
+        steps: int,
         preview: Callable[[HeptapodModel], Image.Image],
         export: Callable[[HeptapodModel, Path, dict[str, str]], None],
         probe: Callable[[HeptapodModel], dict[str, float]] | None = None,
@@ -51,7 +53,8 @@ class ModelTask:
         self.module = module
         self.train_items = train
         self.validation = validation
-        self.objective = objective
+        self.objective = objective.for_head(module.config.head.kind)
+        self.steps = steps
         self._preview = preview
         self._export = export
         self._probe = probe
@@ -70,7 +73,9 @@ class ModelTask:
         """The objective's loss of a micro-batch."""
         device = batch.items.device
         grid = self.module.grid
-        supervision = draw_supervision(self.objective, grid.height, grid.width, batch.keys, self.module.head.window).to(
+        far_scale = self.objective.far_scale(step / self.steps)
+        window = self.module.head.window
+        supervision = draw_supervision(self.objective, grid.height, grid.width, batch.keys, window, far_scale).to(
             device
         )
         labels = drop_labels(batch.labels, self.objective.label_dropout, batch.keys)

@@ -69,11 +69,13 @@ class Recipe:
     """Sampling config of the sample grids during training, and the default of `heptapod sample`."""
 
     def __post_init__(self) -> None:
-        if not HEADS.fact(self.model.head.kind, "predicts_grid") and self.objective.targets_per_prefix != 1:
+        predicts_grid = HEADS.fact(self.model.head.kind, "predicts_grid")
+        if not predicts_grid and self.objective.targets_per_prefix not in (None, 1):
             raise ValueError(
                 f"objective.targets_per_prefix: {self.objective.targets_per_prefix} given, but a "
                 f"{self.model.head.kind} head predicts one cell per prefix: set it to 1"
             )
+        self.objective.for_head(self.model.head.kind)  # refuses what does not fit
         if self.sampling.token_order not in (None, *TRAINED_FOR[self.objective.token_order]):
             raise ValueError(
                 f"sampling.token_order: {self.sampling.token_order} given, but the model is trained on "

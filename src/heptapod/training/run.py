@@ -30,7 +30,15 @@ from heptapod.tokenizers import (
     tokenizer_class,
     tokenizer_hash,
 )
-from heptapod.training.folder import find_tokenizer, is_finished, locked_run, read_figures, report, start
+from heptapod.training.folder import (
+    find_tokenizer,
+    is_finished,
+    locked_run,
+    read_figures,
+    report,
+    start,
+    with_objective,
+)
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
 from heptapod.training.recipe import Recipe
@@ -140,6 +148,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     out = Path(recipe.out)
     check_folder(out)
     device = resolve_device(recipe.device)
+    recipe = with_objective(out, recipe)
     if is_finished(out, recipe):
         logger.info(f"model: already trained, {out / 'best'}")
         return read_figures(out)
@@ -165,7 +174,14 @@ def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, f
     order, seed = recipe.objective.token_order, recipe.seed
     probe = ModelProbe(recipe.probe, train, validation, order, seed) if recipe.probe.images else None
     task = ModelTask(
-        model, train, validation, recipe.objective, lambda module: preview_grid(bundle(module)), export, probe
+        model,
+        train,
+        validation,
+        recipe.objective,
+        recipe.train.steps,
+        lambda module: preview_grid(bundle(module)),
+        export,
+        probe,
     )
     figures = Trainer(task, recipe.train, out, recipe.seed, device).run()
     if process_group.is_main_process():

@@ -6,6 +6,7 @@ A tensor of prefix lengths is (B, S), or (1, S) where all images of the batch sh
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from heptapod.configs.models import HEADS, HeadConfig, ModelConfig
+from heptapod.configs.models import HEADS, Density, HeadConfig, ModelConfig
 from heptapod.nn.kv_cache import KVCache
 from heptapod.nn.layers import Linear
 from heptapod.nn.rotary import Rotary, rotary_2d
@@ -71,6 +72,10 @@ class CellEmbedding(nn.Module):
         out: Tensor = self.project(waves.to(self.project.weight.dtype))
         return out
 
+    def init_weights(self, std: float) -> None:
+        """Random weights that give embeddings of this standard deviation."""
+        nn.init.normal_(self.project.weight, std=std / math.sqrt(2 * self.num_frequencies))  # cos² + sin² = 1
+
 
 class Head(nn.Module, ABC):
     """A 2D prediction head.
@@ -89,6 +94,12 @@ class Head(nn.Module, ABC):
     """Whether any unread cell can be predicted; False where only the next one can."""
     window: int | None = None
     """Side of the window around the next cell outside of which nothing can be predicted; None for no limit."""
+
+    density: Density = ("all", 3)
+    """Default of objective.prefixes_per_image and objective.targets_per_prefix."""
+    separate_targets: bool = False
+    """Whether a target costs the same whatever the other targets of its prefix, so that far cells can be supervised
+    apart from the next ones (objective.far_cells)."""
 
     cache_is_exact: bool = True
     """Whether sampling with the head's cache predicts what sampling without it does."""

@@ -16,6 +16,9 @@ from heptapod.nn.layers import CrossBlock, RMSNorm
 class CrossHead(Head):
     """Queries (h_t + the target's position) attend to h_0..h_t; no attention among queries."""
 
+    density = ("all", 1)
+    separate_targets = True
+
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
         super().__init__(width, depth, num_heads, rotary_base)
         self.blocks = nn.ModuleList(CrossBlock(width, num_heads) for _ in range(depth))

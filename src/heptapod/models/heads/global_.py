@@ -20,6 +20,7 @@ class GlobalHead(Head):
     """
 
     cache_is_exact = False
+    density = (1, "all")
 
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
         super().__init__(width, depth, num_heads, rotary_base)

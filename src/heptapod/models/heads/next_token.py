@@ -15,6 +15,7 @@ class NextTokenHead(Head):
     """Causal self-attention over u_0..u_t with u_i = h_i + the position of cell σ(i+1), so any order works."""
 
     predicts_grid = False
+    density = ("all", 1)
 
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
         super().__init__(width, depth, num_heads, rotary_base)

@@ -54,8 +54,10 @@ def parse_variant(text: str, recipe: Recipe) -> TrainingVariant:
     Raises:
         ValueError: for any other text.
     """
-    objective = recipe.objective
     if text == OWN:
+        objective = recipe.objective.for_head(recipe.model.head.kind)
+        assert objective.prefixes_per_image is not None
+        assert objective.targets_per_prefix is not None
         return TrainingVariant(recipe.model.head.kind, objective.prefixes_per_image, objective.targets_per_prefix)
     if text in HEADS.kinds() and not HEADS.fact(text, "predicts_grid"):
         return TrainingVariant(text, "all", 1)

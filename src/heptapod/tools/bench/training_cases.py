@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from heptapod.configs.models import HEADS
 from heptapod.data.loader import BatchStream
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
@@ -36,6 +36,9 @@ def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:
     objective = dataclasses.replace(
         recipe.objective, prefixes_per_image=variant.prefixes, targets_per_prefix=variant.targets
     )
+    if variant.targets != 1 or not HEADS.fact(variant.head, "separate_targets"):
+        far: dict[str, Any] = {"far_cells": None, "far_prefixes": None, "near_share": 0.0, "far_weight": None}
+        objective = dataclasses.replace(objective, **far, far_warmup=0.0, far_decay=0.0)
     model = dataclasses.replace(recipe.model, head=head)
     sampling = dataclasses.replace(recipe.sampling, approximate_head=False)  # nothing is sampled here
     return dataclasses.replace(recipe, model=model, objective=objective, sampling=sampling)
@@ -90,7 +93,7 @@ class TrainingSteps:
         self.device = device
         model = build_model(recipe.model, tokens.grid, len(tokens.class_names), recipe.seed).to(device)
         self.model = model.train()
-        task = ModelTask(model, tokens, tokens, recipe.objective, _unused, _unused)
+        task = ModelTask(model, tokens, tokens, recipe.objective, recipe.train.steps, _unused, _unused)
         self.average = EMA(model, recipe.train.ema_decay)
         self.parallel = Parallel(task, recipe.train, device)
         self.optimizer = build_optimizer(model, recipe.train)
@@ -138,8 +141,9 @@ def supervised_cells(recipe: Recipe, grid: GridSpec, images: int = 64) -> float:
     """Mean number of supervised cells per image, over a few images."""
     window = head_without_weights(recipe.model).window
     keys = [(recipe.seed, 0, number) for number in range(images)]
-    mask: Tensor = draw_supervision(recipe.objective, grid.height, grid.width, keys, window).mask
-    return float(mask.sum()) / images
+    objective = recipe.objective.for_head(recipe.model.head.kind)
+    drawn = draw_supervision(objective, grid.height, grid.width, keys, window)
+    return float((drawn.weights > 0).expand_as(drawn.targets).sum()) / images
 
 
 def variant_setup(setup: TrainingSetup, variant: TrainingVariant) -> TrainingSetup:

@@ -78,7 +78,8 @@ class BatchShapes:
     def __init__(self, setup: TrainingSetup, window: int | None) -> None:
         self.grid = setup.grid
         keys = [(0, 0, 0), (0, 0, 1)]
-        self._supervision = draw_supervision(setup.recipe.objective, self.grid.height, self.grid.width, keys, window)
+        objective = setup.recipe.objective.for_head(setup.recipe.model.head.kind)
+        self._supervision = draw_supervision(objective, self.grid.height, self.grid.width, keys, window)
 
     def batch(self, images: int) -> FakeBatch:
         """A micro-batch of the given number of images; call it within :func:`without_contents`."""
@@ -87,7 +88,7 @@ class BatchShapes:
             return torch.empty(1 if len(tensor) == 1 else images, *tensor.shape[1:], dtype=tensor.dtype)
 
         real = self._supervision
-        tensors = (real.token_order, real.prefix_lengths, real.targets, real.mask)
+        tensors = (real.token_order, real.prefix_lengths, real.targets, real.weights)
         supervision = Supervision(*map(resized, tensors))
         labels = torch.empty(images, dtype=torch.int64)
         return FakeBatch(self.grid.empty_tokens(images), labels, supervision, NullGenerator(images))
