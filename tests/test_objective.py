@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 
+from heptapod.configs.models import HEADS
 from heptapod.configs.objective import ObjectiveConfig
 from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
@@ -115,3 +117,115 @@ def test_refuses_densities_below_one(field: str) -> None:
 def test_refuses_impossible_dropout() -> None:
     with pytest.raises(ValueError, match="label_dropout: 1.5 given"):
         ObjectiveConfig(label_dropout=1.5)
+
+
+def resolved(**settings: Any) -> ObjectiveConfig:
+    return ObjectiveConfig(**settings).for_head("cross")
+
+
+@pytest.mark.parametrize("order", ["raster", "random"])
+@pytest.mark.parametrize("near_share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("far_prefixes", [None, 2, 5])
+def test_far_cells_are_unread_and_not_next(order: Any, near_share: float, far_prefixes: int | None) -> None:
+    drawn = draw_supervision(
+        resolved(token_order=order, far_cells=10 / N, near_share=near_share, far_prefixes=far_prefixes), H, W, KEYS
+    )
+    assert drawn.targets.shape == (6, N + 10, 1)
+    next_cells = next_cell_supervision(drawn.token_order)
+    assert torch.equal(drawn.prefix_lengths[:, :N], next_cells.prefix_lengths.expand(6, -1))
+    assert torch.equal(drawn.targets[:, :N], next_cells.targets)
+    for b in range(6):
+        lengths, cells = drawn.prefix_lengths[b, N:].tolist(), drawn.targets[b, N:, 0].tolist()
+        assert len(set(lengths)) <= (far_prefixes or 10)
+        assert lengths == sorted(lengths), "one prefix of each part of the sequence"
+        for t, cell in zip(lengths, cells, strict=True):
+            sequence = drawn.token_order[b].tolist()
+            assert cell in sequence[t + 1 :]
+            near = [c for c in sequence[t + 1 :] if any(adjacent(c, read) for read in sequence[:t])]
+            if near_share == 1 and near:
+                assert cell in near
+
+
+def adjacent(cell: int, other: int) -> bool:
+    return max(abs(cell // W - other // W), abs(cell % W - other % W)) == 1
+
+
+def test_far_cells_are_uniform() -> None:
+    counts: Counter[int] = Counter()
+    for epoch in range(400):
+        keys = [(0, epoch, i) for i in range(5)]
+        drawn = draw_supervision(resolved(far_cells=1.0), 1, 6, keys)  # strata of 5/6: prefixes 0, 0 or 1, ...
+        rows = drawn.prefix_lengths[:, 6:] == 0
+        counts.update(drawn.targets[:, 6:, 0][rows].tolist())
+    total = sum(counts.values())
+    assert set(counts) == {1, 2, 3, 4, 5}
+    assert all(abs(count / total - 1 / 5) < 0.03 for count in counts.values())
+
+
+@pytest.mark.parametrize("weight", [0.2, 1.0])
+def test_the_loss_is_next_plus_weighted_far(weight: float) -> None:
+    """Both ways to have far cells: targets of every prefix, and cells of their own."""
+    grid = GridSpec(H, W, 5)
+    model = build_model(ModelConfig(width=32, depth=1, num_heads=2, head=HeadConfig("cross", 1)), grid, 0, 0)
+    tokens = torch.randint(5, (6, N), generator=torch.Generator().manual_seed(0))
+    for settings in ({"targets_per_prefix": 3}, {"far_cells": 0.5}):
+        drawn = draw_supervision(resolved(token_order="random", far_weight=weight, **settings), H, W, KEYS)
+        losses = model(tokens, None, drawn.token_order, drawn.prefix_lengths, drawn.targets).detach()
+        if "far_cells" in settings:
+            expected = losses[:, :N].mean((1, 2)) + weight * losses[:, N:].mean((1, 2))
+        else:
+            others = [losses[:, t, 1 : min(3, N - t)].mean(1) if t < N - 1 else torch.zeros(6) for t in range(N)]
+            expected = losses[:, :, 0].mean(1) + weight * torch.stack(others).mean(0)
+        assert torch.allclose(objective_loss(model, tokens, None, drawn), expected, atol=1e-5)
+
+
+def test_schedule_of_the_far_weight() -> None:
+    config = resolved(far_warmup=0.25, far_decay=0.5)
+    assert [config.far_scale(p) for p in (0.0, 0.2, 0.25, 0.5, 0.75, 1.0)] == [0, 0, 1, 1, 0.5, 0]
+    assert resolved().far_scale(0.0) == resolved().far_scale(1.0) == 1
+    only_next = draw_supervision(config, H, W, KEYS, far_scale=0.0)
+    assert torch.equal(only_next.targets, next_cell_supervision(only_next.token_order).targets)
+    half, whole = (draw_supervision(config, H, W, KEYS, far_scale=scale) for scale in (0.5, 1.0))
+    assert torch.equal(half.targets, whole.targets)
+    assert torch.allclose(half.weights[:, N:], whole.weights[:, N:] / 2)
+    assert torch.equal(half.weights[:, :N], whole.weights[:, :N])
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefixes", "targets", "far", "weight"),
+    [
+        ("cross", "all", 1, 0.25, 0.2),
+        ("next_token", "all", 1, 0, None),
+        ("global", 1, "all", 0, "uniform"),
+        ("local", "all", 3, 0, "uniform"),
+    ],
+)
+def test_unset_values_follow_the_head(kind: str, prefixes: Any, targets: Any, far: float, weight: Any) -> None:
+    config = ObjectiveConfig().for_head(kind)
+    found = (config.prefixes_per_image, config.targets_per_prefix, config.far_cells, config.far_weight)
+    assert found == (prefixes, targets, far, weight)
+    assert config.for_head(kind) == config
+    facts = HEADS.get(kind)
+    assert (facts.density, facts.separate_targets) == (
+        HEADS.fact(kind, "density"),
+        HEADS.fact(kind, "separate_targets"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"far_weight": -1}, "cross", "far_weight: -1 given"),
+        ({"far_weight": "even"}, "cross", "far_weight: even given"),
+        ({"far_weight": "uniform", "far_cells": 0.5}, "cross", "far_weight: uniform given"),
+        ({"far_weight": "uniform", "far_warmup": 0.5}, "cross", "far_warmup and far_decay change a number"),
+        ({"far_warmup": 0.6, "far_decay": 0.6}, "cross", "together at most 1"),
+        ({"far_cells": 0.5, "targets_per_prefix": 3}, "cross", "set targets_per_prefix to 1"),
+        ({"far_cells": 0, "near_share": 0.5}, "cross", "near_share: 0.5 given, but far_cells is 0"),
+        ({"far_cells": 0.5}, "global", "a global head does not predict them apart"),
+        ({"far_weight": 0.5}, "next_token", "only next cells are supervised"),
+    ],
+)
+def test_refuses_settings_without_effect(settings: dict[str, Any], kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ObjectiveConfig(**settings).for_head(kind)
