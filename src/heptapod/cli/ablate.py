@@ -13,8 +13,10 @@ from heptapod.utils.options import Group
 logger = logging.getLogger(__name__)
 ABOUT = (
     "Trains every combination of head, supervision density, token order and cell distribution of a study, at equal "
-    "steps or for equal time, with several seeds; measures the likelihood of held-out images, samples against real "
-    "images at several numbers of sampling steps, and a linear probe of every layer. Writes results.json, results.csv, "
+    "steps or epochs or for equal time, with several seeds; measures the likelihood of held-out images or of a test "
+    "cache, samples against real images at several numbers of sampling steps, copies of training images, and a linear "
+    "probe of every layer. Arms may change any setting of the recipe (heads.changes). Reports give means with their "
+    "standard error over seeds, and differences from the first arm paired by seed. Writes results.json, results.csv, "
     "figures and report.md. Run the same command again to resume; several processes may work on one study."
 )
 

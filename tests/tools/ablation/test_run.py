@@ -20,7 +20,7 @@ from heptapod.tokenizers.store import build_trainable
 from heptapod.tools.ablation import measure, run
 from heptapod.training.recipe import Recipe
 from heptapod.training.trainer import NonFiniteLossError
-from heptapod.utils.files import locked, read_json, write_json
+from heptapod.utils.files import locked, read_json, read_metadata, write_json
 from tests.conftest import write_classes
 
 STUDY: dict[str, Any] = {
@@ -105,7 +105,7 @@ def test_the_report_says_what_the_rows_say(finished: Path) -> None:
     assert [float(line["nll.nats_per_token"]) for line in table] == [row["nll"]["nats_per_token"] for row in rows]
     text = " ".join((finished / "report.md").read_text().split())
     cross = [row["nll"]["nats_per_token"] for row in rows if row["head"] == "cross"]
-    spread = abs(cross[0] - cross[1]) / 2**0.5
+    spread = abs(cross[0] - cross[1]) / 2  # standard error of two seeds
     assert (
         f"| cross all/2 | {rows[1]['parameters']:,} | {rows[1]['steps']} | 2 | {sum(cross) / 2:.3f} ± {spread:.3f}"
         in text
@@ -114,7 +114,14 @@ def test_the_report_says_what_the_rows_say(finished: Path) -> None:
     assert [row["difference"]["mean"] for row in (rows[1], rows[3])] == pytest.approx(apart, abs=1e-5)
     assert all(row["difference"]["standard_error"] > 0 for row in (rows[1], rows[3]))
     assert not any("difference" in row for row in (rows[0], rows[2], rows[4])), "the first arms of their tables"
-    assert f"| {sum(apart) / 2:+.3f} ± {abs(apart[0] - apart[1]) / 2**0.5:.3f} |" in text
+    assert f"| {sum(apart) / 2:+.3f} ± {abs(apart[0] - apart[1]) / 2:.3f} |" in text
+    assert "differences from next_token all/1" in text
+    summary = read_json(finished / "results.json")["summary"]
+    assert summary[1]["figures"]["nll"]["difference"] == {
+        "mean": pytest.approx(sum(apart) / 2, abs=1e-5),
+        "standard_error": pytest.approx(abs(apart[0] - apart[1]) / 2, abs=1e-5),
+        "seeds": 2,
+    }
     for picture in ("training.png", "sampling_steps.png", "samples.png"):
         assert f"]({picture})" in text
         assert (finished / picture).stat().st_size > 1000
@@ -224,3 +231,53 @@ def test_a_run_that_diverges_is_left_out(
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("skipped, step 3: loss nan") == 5
     assert "there is nothing to report" in said
+
+
+def test_arms_with_changes_measured_on_a_test_cache(place: Path, tmp_path: Path) -> None:
+    write_classes(tmp_path / "test", 4)
+    CacheWriter(tmp_path / "cache", open_source(str(tmp_path / "test")), tiny_vq(), CacheConfig()).run()
+    values = yaml.safe_load((place / "study.yaml").read_text())
+    values |= {
+        "out": str(tmp_path / "out"),
+        "heads": [
+            {"kind": "cross", "densities": ["all/2"], "name": "base"},
+            {"kind": "cross", "densities": ["all/2"], "name": "fast", "changes": {"train": {"learning_rate": 0.01}},
+             "sampling": {2: {"token_order": "confidence"}}},
+        ],
+        "budgets": [{"equal": "epochs", "epochs": 2}],
+    }  # fmt: skip
+    values["measures"] |= {"test": str(tmp_path / "cache"), "weights": "best", "copies": True, "nll_images": 100,
+                           "sampling": {"temperature": 1.0}}  # fmt: skip
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert main(["ablate", str(file)]) == 0
+    rows = read_json(tmp_path / "out" / "results.json")["rows"]
+    assert [(row["arm"], row["budget"]) for row in rows] == [
+        ("base-all-2-random", "epochs-2"), ("fast-all-2-random", "epochs-2"),
+    ]  # fmt: skip
+    assert rows[0]["steps"] == rows[1]["steps"]
+    for row in rows:
+        metadata = read_metadata(tmp_path / "out" / row["run"] / "best" / "model.safetensors")
+        assert row["weights_step"] == int(metadata["step"])
+        assert row["nll"]["images"] == len(list((tmp_path / "test").rglob("*.png"))), "all test images"
+        assert 0 <= row["samples_at_16"]["copied"] <= 1
+    assert [row["samples_at_2"]["sampling"]["token_order"] for row in rows] == ["random", "confidence"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    for piece in ("| fast all/2", "copies, 2", "k-NN", "best at step", "standard error over seeds", "of test images"):
+        assert piece in text
+    values["heads"][1]["changes"] = {"train": {"learning_rate": 0.02}}
+    file.write_text(yaml.safe_dump(values))
+    assert main(["ablate", str(file)]) == 2, "another arm of the same name"
+
+
+def test_a_test_cache_of_another_tokenizer(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = build_trainable(VQConfig(width=8, codebook_size=8, code_width=4), 1).eval()
+    write_classes(tmp_path / "test", 4)
+    CacheWriter(tmp_path / "cache", open_source(str(tmp_path / "test")), other, CacheConfig()).run()
+    for path, message in ((tmp_path / "cache", "differ in their tokenizer"), (place / "cache", "training reads too"),
+                          (tmp_path, "is not a cache")):  # fmt: skip
+        arguments = ["ablate", str(place / "study.yaml"), "--measures.test", str(path), "--out", str(tmp_path / "new")]
+        assert main(arguments) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "measures.test" in said
+        assert message in said

@@ -76,6 +76,24 @@ def test_equal_time_and_equal_steps() -> None:
     assert steps[8:] == [100] * 8
 
 
+def test_arms_have_names_and_changes_of_their_own() -> None:
+    changes = {"objective": {"label_dropout": 0.3}, "model": {"depth": 2}}
+    made = study(heads=[HEADS[0], {**HEADS[2], "name": "mine", "changes": changes}])
+    assert [arm.name for arm in made.arms()][1] == "mine-all-3-raster"
+    assert made.arms()[1].label == "mine all/3"
+    recipes = [arm_recipe(made, arm) for arm in made.arms()[:2]]
+    assert [recipe.objective.label_dropout for recipe in recipes] == [0.1, 0.3]
+    assert (recipes[1].model.depth, recipes[1].objective.targets_per_prefix) == (2, 3)
+
+
+def test_equal_epochs() -> None:
+    run = all_runs(study(budgets=[Budget("epochs", epochs=3)]))[0]
+    assert run.name.startswith("runs/epochs-3/")
+    assert steps_of(run, {}, images=1000, batch_size=64) == 47
+    with pytest.raises(ValueError, match="epochs: 3 given, which is 3 steps of 64"):
+        steps_of(run, {}, images=60, batch_size=64)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -97,6 +115,20 @@ def test_equal_time_and_equal_steps() -> None:
         ({"measures": {"samples": 0, "sampling_steps": []}}, "sampling_steps: \\[\\] given"),
         ({"measures": {"samples": 0, "temperature": -1}}, "temperature: -1.0 given, must be at least 0"),
         ({"recipe": "cifar11"}, "recipe: cifar11 is neither a file nor one of"),
+        ({"heads": [{**HEADS[2], "changes": {"train": {"learning_rate": 0.1}}}]}, "name: none given, but the cross"),
+        ({"heads": [{**HEADS[0], "name": "a/b"}]}, "name: a/b given, must consist of"),
+        ({"heads": [{**HEADS[0], "name": "a", "changes": {"seed": 3}}]}, "heads.changes.seed: given for a"),
+        ({"heads": [{**HEADS[0], "name": "a", "changes": {"data": {"limit": 9}}}]}, "heads.changes.data: given for a"),
+        ({"heads": [{**HEADS[0], "name": "a", "changes": {"train": {"lr": 3}}}]}, "unknown setting 'train.lr'"),
+        ({"heads": [{**HEADS[2], "sampling": {3: {}}}]}, "heads.sampling: 3 given, must be one of"),
+        ({"budgets": [{"equal": "epochs"}]}, "epochs: none given, with equal: epochs"),
+        ({"budgets": [{"epochs": 3}]}, "epochs: 3 given, with equal: time"),
+        ({"measures": {"samples": 0, "weights": "best"}}, "weights: best given"),
+        ({"measures": {"samples": 0, "sampling": {"steps": 8}}}, "sampling.steps: given, but sampling_steps sets it"),
+        (
+            {"measures": {"samples": 20, "reference": "x", "sampling": {"token_order": "confidence"}}},
+            "token_order: confidence given, but next_token-all-1-raster can be sampled as raster",
+        ),
         ({"haeds": []}, "did you mean 'heads'"),
     ],
 )

@@ -272,6 +272,8 @@ def _differences(groups: Sequence[Group]) -> str | None:
         "seeds": lambda group: len(paired_difference(group[1], first, likelihood)),
     }
     for name in figures:
+        if not any(len(paired_difference(group, first, figures[name])) > 1 for _, group in compared):
+            continue
         what, _, steps = name.partition("_at_")
         columns[TITLES[what][0] + (f", {steps}" if steps else "")] = column(name)
     return markdown_table(columns, compared)
