@@ -35,8 +35,8 @@ class HeadArm:
     changes: dict[str, Any] = field(default_factory=dict)
     """Changes to the recipe of this arm alone, nested as in a recipe, after those of the study; give such an arm a
     name."""
-    sampling: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Changes to measures.sampling for this arm at some of the sampling_steps: {64: {token_order: raster}}."""
+    sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Changes to measures.sampling for this arm at some of the sampling_steps: {"64": {token_order: raster}}."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):

@@ -147,7 +147,7 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
     for head in study.heads:
         for steps, changes in head.sampling.items():
             settings = ", ".join(f"{name} {value}" for name, value in changes.items())
-            text += f" {head.title} at {steps or 'one cell per'} step(s): {settings}."
+            text += f" {head.title} at {'one cell per' if steps == '0' else steps} step(s): {settings}."
     if measures.copies:
         text += _about_copies(rows, _measured(study))
     if measures.probe_images:

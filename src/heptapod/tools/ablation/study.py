@@ -160,7 +160,7 @@ class Study:
 
     def _check_arm(self, head: HeadArm) -> None:
         for steps, changes in head.sampling.items():
-            if steps not in self.measures.sampling_steps:
+            if steps not in map(str, self.measures.sampling_steps):
                 given = self.measures.sampling_steps
                 raise ValueError(f"heads.sampling: {steps} given, must be one of measures.sampling_steps ({given})")
             check_sampling(changes, f"heads.sampling.{steps}")
@@ -316,7 +316,7 @@ def build_study(name: str, values: Mapping[str, Any], changes: Mapping[str, Any]
 def sampling_changes(measures: Measures, head: HeadArm, steps: int) -> dict[str, Any]:
     """Changes to the recipe's sampling for an arm at one of the study's ``sampling_steps``."""
     given = {} if measures.temperature is None else {"temperature": measures.temperature}
-    return given | measures.sampling | head.sampling.get(steps, {})
+    return given | measures.sampling | head.sampling.get(str(steps), {})
 
 
 def check_order(arm: Arm, changes: dict[str, Any], reaches_grid: bool) -> None:
