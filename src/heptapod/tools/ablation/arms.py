@@ -1,4 +1,4 @@
-"""The arms of a study: heads with their densities, and settings of their own."""
+"""The arms of a study: heads with their densities, and custom settings."""
 
 from __future__ import annotations
 
