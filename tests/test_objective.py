@@ -174,8 +174,9 @@ def test_the_loss_is_next_plus_weighted_far(weight: float) -> None:
         if "far_cells" in settings:
             expected = losses[:, :N].mean((1, 2)) + weight * losses[:, N:].mean((1, 2))
         else:
-            others = [losses[:, t, 1 : min(3, N - t)].mean(1) if t < N - 1 else torch.zeros(6) for t in range(N)]
-            expected = losses[:, :, 0].mean(1) + weight * torch.stack(others).mean(0)
+            counts = (drawn.targets[..., 1:] != drawn.targets[..., :1]).float()  # the next cell again is padding
+            others = (losses[..., 1:] * counts).sum(-1) / counts.sum(-1).clamp(min=1)
+            expected = losses[..., 0].mean(1) + weight * others.mean(1)
         assert torch.allclose(objective_loss(model, tokens, None, drawn), expected, atol=1e-5)
 
 
@@ -215,8 +216,8 @@ def test_unset_values_follow_the_head(kind: str, prefixes: Any, targets: Any, fa
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"far_weight": -1}, "cross", "far_weight: -1 given"),
-        ({"far_weight": "even"}, "cross", "far_weight: even given"),
+        ({"far_weight": -1}, "cross", "far_weight: -1.0 given, must be at least 0"),
+        ({"far_weight": "even"}, "cross", "far_weight: 'even' given"),
         ({"far_weight": "uniform", "far_cells": 0.5}, "cross", "far_weight: uniform given"),
         ({"far_weight": "uniform", "far_warmup": 0.5}, "cross", "far_warmup and far_decay change a number"),
         ({"far_warmup": 0.6, "far_decay": 0.6}, "cross", "together at most 1"),

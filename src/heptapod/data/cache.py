@@ -373,7 +373,7 @@ def load_tokens(config: DataConfig) -> tuple[TokenSet, TokenSet]:
             logger.warning("data: all held-out tokens are training tokens too; figures measured on them are too good")
         _check_settings(held_out, config, "data.validation_path")
         _check_split(held_out, config.validation_split, "data.validation_split")
-        held_out = _paired(train, held_out)
+        held_out = paired(train, held_out)
         held_out_rows = np.arange(held_out.description.source_images)
     training, validation = _with_rows(train, train_rows), _with_rows(held_out, held_out_rows)
     for setting, part, origin in (
@@ -421,17 +421,21 @@ def _check_split(cache: Cache, asked: str | None, setting: str) -> None:
         )
 
 
-def _paired(train: Cache, held_out: Cache) -> Cache:
-    """The held-out cache with its labels as indices of the training classes, matched by name."""
+def paired(train: Cache, held_out: Cache, setting: str = "data.validation_path") -> Cache:
+    """The held-out cache with its labels as indices of the training classes, matched by name.
+
+    Raises:
+        ValueError: naming the setting, if the two differ in tokenizer or grid, or the training lacks a class.
+    """
     for name, train_value, held_out_value in (
         ("tokenizer", train.description.tokenizer_sha256, held_out.description.tokenizer_sha256),
         ("grid", train.tokens.grid, held_out.tokens.grid),
     ):
         if train_value != held_out_value:
-            raise ValueError(f"data.validation_path: {held_out.folder} and {train.folder} differ in their {name}")
+            raise ValueError(f"{setting}: {held_out.folder} and {train.folder} differ in their {name}")
     names, classes = held_out.tokens.class_names, train.tokens.class_names
     labels = matched_labels(
-        held_out.tokens.labels.tolist(), names, classes, "data.validation_path", str(held_out.folder), str(train.folder)
+        held_out.tokens.labels.tolist(), names, classes, setting, str(held_out.folder), str(train.folder)
     )
     tokens = replace(held_out.tokens, labels=torch.tensor(labels), class_names=classes)
     return replace(held_out, tokens=tokens)

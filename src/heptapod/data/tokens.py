@@ -75,6 +75,10 @@ class TokenSet:
         indices = torch.arange(min(count, len(self)))
         return self._read(indices, torch.full_like(indices, self.views[0]))
 
+    def view(self, indices: Tensor, view: int) -> Tensor:
+        """Tokens (B, N) int64 or (B, N, C) float32 of one stored view, by index."""
+        return self._read(indices, torch.full_like(indices, view))
+
     def subset(self, indices: np.ndarray) -> TokenSet:
         """The images with the given indices, in that order, from the same shards."""
         chosen = torch.from_numpy(indices)

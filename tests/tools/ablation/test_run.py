@@ -242,7 +242,7 @@ def test_arms_with_changes_measured_on_a_test_cache(place: Path, tmp_path: Path)
         "heads": [
             {"kind": "cross", "densities": ["all/2"], "name": "base"},
             {"kind": "cross", "densities": ["all/2"], "name": "fast", "changes": {"train": {"learning_rate": 0.01}},
-             "sampling": {2: {"token_order": "confidence"}}},
+             "sampling": {"2": {"token_order": "confidence"}}},
         ],
         "budgets": [{"equal": "epochs", "epochs": 2}],
     }  # fmt: skip

@@ -120,7 +120,7 @@ def test_equal_epochs() -> None:
         ({"heads": [{**HEADS[0], "name": "a", "changes": {"seed": 3}}]}, "heads.changes.seed: given for a"),
         ({"heads": [{**HEADS[0], "name": "a", "changes": {"data": {"limit": 9}}}]}, "heads.changes.data: given for a"),
         ({"heads": [{**HEADS[0], "name": "a", "changes": {"train": {"lr": 3}}}]}, "unknown setting 'train.lr'"),
-        ({"heads": [{**HEADS[2], "sampling": {3: {}}}]}, "heads.sampling: 3 given, must be one of"),
+        ({"heads": [{**HEADS[2], "sampling": {"3": {}}}]}, "heads.sampling: 3 given, must be one of"),
         ({"budgets": [{"equal": "epochs"}]}, "epochs: none given, with equal: epochs"),
         ({"budgets": [{"epochs": 3}]}, "epochs: 3 given, with equal: time"),
         ({"measures": {"samples": 0, "weights": "best"}}, "weights: best given"),

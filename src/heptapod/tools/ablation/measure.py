@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -14,7 +15,8 @@ import pydantic
 import torch
 from torch import Tensor
 
-from heptapod.data.cache import load_tokens
+from heptapod.data.cache import is_cache, load_tokens, open_cache, paired
+from heptapod.data.images import shuffled
 from heptapod.data.selection import random_images
 from heptapod.data.tokens import TokenSet
 from heptapod.distributed.device import resolve_device
@@ -25,7 +27,9 @@ from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_laye
 from heptapod.evaluation.samples import ModelSamples
 from heptapod.inference.pipeline import Heptapod
 from heptapod.likelihood import negative_log_likelihood, next_cell_loss
-from heptapod.tools.ablation.study import Measures, Study
+from heptapod.tools.ablation.arms import HeadArm
+from heptapod.tools.ablation.copies import copied_share
+from heptapod.tools.ablation.study import Measures, Study, sampling_changes
 from heptapod.tools.image_features import image_features
 from heptapod.training.model_probe import drawn_rows
 from heptapod.training.recipe import Recipe
@@ -96,14 +100,37 @@ def _judge(features: Tensor, labels: Tensor) -> tuple[Any, float | None]:
     return judge.fit(x, y), accuracy
 
 
-def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[str, Any]:
-    """All measures of a run's final weights. Those in ``row.json`` with equal settings are not computed again."""
+def measured_tokens(recipe: Recipe, measures: Measures) -> tuple[TokenSet, TokenSet]:
+    """Tokens of the training images, and of the images that are measured: of ``test``, or held out by the training.
+
+    Raises:
+        FileNotFoundError, ValueError: if a cache is missing or damaged, or those of the training and the test are the
+            same, or differ in tokenizer, grid or classes.
+    """
+    train, held_out = load_tokens(recipe.data)
+    if measures.test is None:
+        return train, held_out
+    path, setting = Path(measures.test), "measures.test"
+    if not is_cache(path):
+        raise FileNotFoundError(f"{setting}: {path} is not a cache; create one with heptapod tokenize")
+    for used in (recipe.data.path, recipe.data.validation_path):
+        if used is not None and path.resolve() == Path(used).resolve():
+            raise ValueError(f"{setting}: {path} given, which the training reads too; give other images")
+    tokens = paired(open_cache(Path(recipe.data.path)), open_cache(path), setting).tokens
+    tokens = tokens.subset(shuffled(len(tokens)))
+    tokens.views = [0]
+    return train, tokens
+
+
+def measure_run(recipe: Recipe, measures: Measures, head: HeadArm, real: Real | None) -> dict[str, Any]:
+    """All measures of a run's weights. Those in ``row.json`` with equal settings are not computed again."""
     out = Path(recipe.out)
     path = out / "row.json"
     row = read_row(path) if path.is_file() else {}
-    heptapod = Heptapod.from_pretrained(out / "last", resolve_device(recipe.device))
-    train, held_out = load_tokens(recipe.data)
-    requested = requested_measures(measures, heptapod.model.head.reaches_grid, heptapod.model.grid.num_cells)
+    heptapod = Heptapod.from_pretrained(out / measures.weights, resolve_device(recipe.device))
+    train, held_out = measured_tokens(recipe, measures)
+    num_cells = heptapod.model.grid.num_cells
+    requested = requested_measures(measures, head, heptapod.model.head.reaches_grid, num_cells)
     for name, settings in requested.items():
         if row.get(name, {}).get("settings") == settings:
             continue
@@ -113,7 +140,8 @@ def measure_run(recipe: Recipe, measures: Measures, real: Real | None) -> dict[s
             values = _probe(heptapod, train, held_out, measures.probe_images)
         else:
             assert real is not None
-            values = _samples(heptapod, measures, settings["steps"], real, out)
+            changes = {"steps": settings["steps"], **sampling_at(measures, head, settings["steps"], num_cells)}
+            values = _samples(heptapod, measures, changes, real, out, (train, held_out))
         row = {**row, name: {"settings": settings, **values}}
         write_json(path, row)
     return row
@@ -131,19 +159,35 @@ def read_row(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path}: damaged; remove it, and run the same command again to measure the run") from None
 
 
-def requested_measures(measures: Measures, reaches_grid: bool, num_cells: int) -> dict[str, dict[str, Any]]:
-    """Names of the measures of a run, and the settings on which each depends."""
-    requested: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images}}
+def requested_measures(
+    measures: Measures, head: HeadArm, reaches_grid: bool, num_cells: int
+) -> dict[str, dict[str, Any]]:
+    """Names of the measures of a run, and the settings on which each depends (without those at their defaults)."""
+    weights = {} if measures.weights == "last" else {"weights": measures.weights}
+    images = weights | ({} if measures.test is None else {"test": measures.test})
+    requested: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images, **images}}
     if measures.probe_images:
-        requested["probe"] = {"images": measures.probe_images}
+        requested["probe"] = {"images": measures.probe_images, **images}
     if measures.samples:
-        steps = (
-            {min(count or num_cells, num_cells) for count in measures.sampling_steps} if reaches_grid else {num_cells}
-        )
         shared = {"samples": measures.samples, "temperature": measures.temperature, "label_policy": "balanced"}
-        shared |= {"reference": measures.reference, "reference_images": measures.reference_images}
-        requested |= {f"samples_at_{count}": {"steps": count, **shared} for count in sorted(steps, reverse=True)}
+        shared |= {"reference": measures.reference, "reference_images": measures.reference_images, **weights}
+        if measures.copies:
+            shared |= {"copies": True, "test": measures.test}
+        for count in sorted(_step_counts(measures, num_cells) if reaches_grid else [num_cells], reverse=True):
+            changes = sampling_at(measures, head, count, num_cells)
+            more = {"sampling": changes} if measures.sampling or head.sampling else {}
+            requested[f"samples_at_{count}"] = {"steps": count, **shared, **more}
     return requested
+
+
+def _step_counts(measures: Measures, num_cells: int) -> dict[int, int]:
+    """The ``sampling_steps`` of the study by the number of steps that each stands for on a grid."""
+    return {min(count or num_cells, num_cells): count for count in reversed(measures.sampling_steps)}
+
+
+def sampling_at(measures: Measures, head: HeadArm, steps: int, num_cells: int) -> dict[str, Any]:
+    """Changes to the recipe's sampling at a number of steps on a grid of ``num_cells``."""
+    return sampling_changes(measures, head, _step_counts(measures, num_cells).get(steps, 0))
 
 
 def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: Path) -> dict[str, Any]:
@@ -191,19 +235,35 @@ def _probe(heptapod: Heptapod, train: TokenSet, held_out: TokenSet, count: int) 
     }
 
 
-def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out: Path) -> dict[str, Any]:
-    """Kernel distance of balanced samples to the real images, and the share that the judge assigns to their label."""
-    changes: dict[str, Any] = {"steps": steps}
-    if measures.temperature is not None:
-        changes["temperature"] = measures.temperature
-    samples = ModelSamples(heptapod, out / "last", measures.samples, None, (), 0, BATCH, changes)
+def _samples(
+    heptapod: Heptapod,
+    measures: Measures,
+    changes: dict[str, Any],
+    real: Real,
+    out: Path,
+    tokens: tuple[TokenSet, TokenSet],
+) -> dict[str, Any]:
+    """Kernel distance of balanced samples to the real images, the share that the judge assigns to their label, copies.
+
+    Args:
+        heptapod: the model.
+        measures: of the study.
+        changes: to the model's sampling config; with the number of steps.
+        real: the real images.
+        out: folder of the run.
+        tokens: of the training images and of the measured ones.
+    """
+    steps = changes["steps"]
+    samples = ModelSamples(heptapod, out / measures.weights, measures.samples, None, (), 0, BATCH, changes)
     labels = samples.indices()
+    request = samples.request if labels is None else dataclasses.replace(samples.request, labels=labels)
     started = time.perf_counter()
     with Progress(f"sampling {samples.count:,} images", samples.count) as bar:
-        parts = []
-        for part, _ in samples.batches(labels):
-            parts.append(part)
-            bar.advance(len(part))
+        grids, parts = [], []
+        for rows, count in request.batches():
+            grids.append(request.sample_batch(heptapod.model, rows, count))
+            parts.append(heptapod.decode(grids[-1], BATCH))
+            bar.advance(count)
     images = torch.cat(parts)
     seconds = time.perf_counter() - started
     write_tensors(out / f"shown_{steps}.safetensors", {"images": images[:SHOWN]})
@@ -221,6 +281,10 @@ def _samples(heptapod: Heptapod, measures: Measures, steps: int, real: Real, out
     if real.judge is not None and real.class_names == heptapod.class_names:
         figure["recognised"] = float((real.judge.predict(features.numpy()) == np.array(labels)).mean())
         figure["judge_accuracy_on_real"] = real.judge_accuracy
+    if measures.copies:
+        train, held_out = tokens
+        figure["copied"] = copied_share(torch.cat(grids).cpu(), train)
+        figure["copied_held_out"] = copied_share(held_out.head(measures.samples), train)
     logger.info(
         f"  {steps} steps: kernel distance {distance.mean:.4f}, recognized {figure.get('recognised', float('nan')):.1%}"
     )

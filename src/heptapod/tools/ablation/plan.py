@@ -13,7 +13,8 @@ from heptapod.data.cache import load_tokens
 from heptapod.data.tokens import TokenSet
 from heptapod.distributed.device import resolve_device
 from heptapod.models.heptapod import parameters_by_part
-from heptapod.tools.ablation.study import Arm, Run, Study, arm_recipe
+from heptapod.tools.ablation.arms import Arm
+from heptapod.tools.ablation.study import Run, Study, arm_recipe
 from heptapod.tools.bench.results import hardware
 from heptapod.tools.bench.timing import in_turns
 from heptapod.tools.bench.training_cases import TrainingSteps
@@ -109,8 +110,26 @@ def fastest_steps(*arms: TrainingSteps) -> list[float]:
     return [min(times[1:]) for times in runs.values()]
 
 
-def steps_of(run: Run, plan: dict[str, Any]) -> int:
-    """Optimizer steps of a run within its budget."""
+def steps_of(run: Run, plan: dict[str, Any], images: int = 0, batch_size: int = 1) -> int:
+    """Optimizer steps of a run within its budget.
+
+    Args:
+        run: the run.
+        plan: of the study.
+        images: training images, for equal epochs.
+        batch_size: of the run, for equal epochs.
+
+    Raises:
+        ValueError: if these are fewer than 10.
+    """
+    if run.budget.epochs is not None:
+        steps = math.ceil(run.budget.epochs * images / batch_size)
+        if steps < 10:
+            raise ValueError(
+                f"budgets.epochs: {run.budget.epochs} given, which is {steps} steps of {batch_size} of the {images:,} "
+                "training images; at least 10 are needed"
+            )
+        return steps
     if run.budget.equal == "steps":
         return run.budget.steps
     relative: float = plan["arms"][run.arm.name]["relative_time"]

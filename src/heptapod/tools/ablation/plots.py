@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from heptapod.tools.ablation.arms import Arm
 from heptapod.tools.ablation.plan import read_plan
-from heptapod.tools.ablation.study import Arm, Study
+from heptapod.tools.ablation.study import Study
 from heptapod.tools.bench.results import save_figure
 from heptapod.training.logging import read_metrics
 from heptapod.utils.files import read_tensors
@@ -79,7 +80,7 @@ def samples_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | N
 
 
 def _first_budget(study: Study) -> str:
-    return f"{study.budgets[0].equal}-{study.budgets[0].steps}"
+    return study.budgets[0].name
 
 
 def _panels(study: Study, rows: Sequence[Row]) -> list[tuple[str, list[Arm]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,30 @@ from typing import Any
 from torch import Tensor
 
 from heptapod import __version__
+from heptapod.tools.ablation.copies import AGREEMENT
 from heptapod.tools.ablation.plan import read_plan
 from heptapod.tools.ablation.plots import curves_picture, samples_picture, steps_picture
-from heptapod.tools.ablation.study import Arm, Budget, Study, arm_recipe
+from heptapod.tools.ablation.study import Budget, Study, arm_recipe
+from heptapod.tools.ablation.summary import (
+    Group,
+    Row,
+    difference,
+    figure_text,
+    figures_of,
+    groups_of,
+    knn_value,
+    likelihood,
+    mean_text,
+    over_seeds,
+    paired_difference,
+    probe_value,
+    sample_value,
+    samples_of,
+    summarize,
+)
 from heptapod.tools.bench.results import Column, describe_hardware, markdown_table
 from heptapod.utils.config import to_dict
 from heptapod.utils.files import read_tensors, write_atomically, write_json
-
-Row = dict[str, Any]
 
 
 def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
@@ -36,7 +51,7 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
     written = [figure for figure in figures if figure is not None]
     text = page(study, rows, plan, [figure.name for figure in written])
     about = {"heptapod": __version__, "study": to_dict(study), "plan": plan}
-    write_json(folder / "results.json", {**about, "rows": list(rows)})
+    write_json(folder / "results.json", {**about, "rows": list(rows), "summary": summarize(study, rows)})
     write_atomically(folder / "results.csv", lambda file: _write_csv(file, rows))
     write_atomically(folder / "report.md", lambda file: file.write_text(text, encoding="utf-8"))
     return [folder / "report.md", folder / "results.json", folder / "results.csv", *written]
@@ -90,18 +105,19 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
         study.description,
         f"Recipe `{study.recipe}` with the changes in `results.json`. Time: the training steps of an arm times the "
         f"seconds of one step, timed in turns with the first arm on {describe_hardware(hardware)}, without reading, "
-        "evaluation and checkpoints. All measures use the final weights (EMA). NLL: negative log-likelihood of "
-        "held-out images by the chain rule in the trained order, in nats per token, comparable across heads and "
-        "orders. Δ: difference from the first arm of the table on the same images. No guidance.",
+        f"evaluation and checkpoints. {_about_weights(study)} NLL: negative log-likelihood of "
+        f"{_measured(study)} images by the chain rule in the trained order, in nats per token, comparable across heads "
+        "and orders. Δ: difference from the first arm of the table on the same images. No guidance.",
     ]
     if measures.samples and measures.reference:
         parts.append(_about_samples(study, rows))
     parts.append(
-        "±: standard deviation over seeds if there are several, otherwise the standard error over images of one "
-        "trained model, which does not include the variation between trainings."
+        "±: standard error over seeds (standard deviation / √seeds) if there are several, otherwise the "
+        "standard error over images of one trained model, which does not include the variation between trainings. "
+        "Tables of differences pair runs of the same seed."
     )
     for budget in _budgets(study):
-        own = [row for row in rows if row["budget"] == f"{budget.equal}-{budget.steps}"]
+        own = [row for row in rows if row["budget"] == budget.name]
         if own:
             parts += [f"## {_title(budget, plan)}", *_tables(study, own)]
     parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures]
@@ -113,7 +129,7 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
     judged = [
         measured["judge_accuracy_on_real"]
         for row in rows
-        for measured in _samples(row).values()
+        for measured in samples_of(row).values()
         if "recognised" in measured
     ]
     text = (
@@ -126,22 +142,51 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
             " Recognized: the share that a logistic regression on features of real images assigns to its label; its "
             f"accuracy on real images is {judged[0]:.0%}."
         )
+    if measures.sampling:
+        text += f" Sampling: {', '.join(f'{name} {value}' for name, value in measures.sampling.items())}."
+    for head in study.heads:
+        for steps, changes in head.sampling.items():
+            settings = ", ".join(f"{name} {value}" for name, value in changes.items())
+            text += f" {head.title} at {'one cell per' if steps == '0' else steps} step(s): {settings}."
+    if measures.copies:
+        text += _about_copies(rows, _measured(study))
     if measures.probe_images:
         text += (
             " Linear probe: on mean-pooled hidden states without the label, with "
             f"{max(row['probe']['train_images'] for row in rows):,} training and "
-            f"{max(row['probe']['test_images'] for row in rows):,} held-out images; the layer is chosen on the "
-            "training images."
+            f"{max(row['probe']['test_images'] for row in rows):,} {_measured(study)} images; the layer is chosen on "
+            "the training images. k-NN: the nearest neighbors on the same layer."
         )
     return text
 
 
+def _measured(study: Study) -> str:
+    return "held-out" if study.measures.test is None else "test"
+
+
+def _about_weights(study: Study) -> str:
+    if study.measures.weights == "best":
+        return "All measures use the weights (EMA) with the lowest loss on the held-out images of the training."
+    return "All measures use the final weights (EMA)."
+
+
+def _about_copies(rows: Sequence[Row], measured: str) -> str:
+    shares = [sample["copied_held_out"] for row in rows for sample in samples_of(row).values() if "copied" in sample]
+    found = f"{min(shares):.1%} to {max(shares):.1%}" if min(shares) < max(shares) else f"{shares[0]:.1%}"
+    return (
+        f" Copies: the share whose tokens agree with those of a training image in at least {AGREEMENT:.0%} of the "
+        f"cells; of {measured} images it is {found}."
+    )
+
+
 def _budgets(study: Study) -> list[Budget]:
     """The budgets without duplicates."""
-    return list({(budget.equal, budget.steps): budget for budget in study.budgets}.values())
+    return list({budget.name: budget for budget in study.budgets}.values())
 
 
 def _title(budget: Budget, plan: dict[str, Any]) -> str:
+    if budget.equal == "epochs":
+        return f"Equal epochs: {budget.epochs:,} each"
     if budget.equal == "steps":
         return f"Equal steps: {budget.steps:,} each"
     seconds = budget.steps * plan["arms"][plan["first"]]["seconds_per_step"]
@@ -150,88 +195,90 @@ def _title(budget: Budget, plan: dict[str, Any]) -> str:
 
 def _temperature(study: Study) -> str:
     given = study.measures.temperature
+    given = study.measures.sampling.get("temperature", given)
     return str(arm_recipe(study, study.arms()[0]).sampling.temperature if given is None else given)
 
 
 def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
-    """A table per order and distribution; each arm is compared with the first one of its table."""
+    """Tables per order and distribution; each arm is compared with the first one of its table."""
     tables = []
-    for kind in study.distributions:
-        for order in study.token_orders:
-            arms = [arm for arm in study.arms() if (arm.distribution, arm.token_order) == (kind, order)]
-            groups = [(arm, [row for row in rows if row["arm"] == arm.name]) for arm in arms]
-            groups = [(arm, group) for arm, group in groups if group]
-            if groups:
-                heading = f"{order} order" + (f", {kind}" if len(study.distributions) > 1 else "")
-                tables.append(f"**{heading[0].upper()}{heading[1:]}**\n\n{_table(groups)}")
+    for (kind, order), groups in groups_of(study, rows).items():
+        heading = f"{order} order" + (f", {kind}" if len(study.distributions) > 1 else "")
+        tables.append(f"**{heading[0].upper()}{heading[1:]}**\n\n{_table(groups)}")
+        if differences := _differences(groups):
+            tables.append(f"{heading[0].upper()}{heading[1:]}, differences from {groups[0][0].label}:\n\n{differences}")
     return tables
 
 
-def _table(groups: Sequence[tuple[Arm, list[Row]]]) -> str:
-    steps = sorted({int(s) for _, group in groups for row in group for s in _samples(row)}, reverse=True)
-    name = "NLL" if "nats_per_token" in groups[0][1][0]["nll"] else "training loss, held out"
+def _table(groups: Sequence[Group]) -> str:
+    rows = [row for _, group in groups for row in group]
+    steps = sorted({count for row in rows for count in samples_of(row)}, reverse=True)
+    name = "NLL" if "nats_per_token" in rows[0]["nll"] else "training loss, held out"
 
     def samples(key: str, count: int, digits: int, percent: bool) -> Column:
-        return lambda group: _mean(group[1], lambda row: _sample(row, count, key), digits, percent)
+        return lambda group: mean_text(group[1], lambda row: sample_value(row, count, key), digits, percent)
 
     columns: dict[str, Column] = {
         "arm": lambda group: group[0].label,
         "parameters": lambda group: group[1][0]["parameters"],
         "steps": lambda group: group[1][0]["steps"],
         "seeds": lambda group: len(group[1]),
-        name: lambda group: _mean(group[1], _likelihood, 3),
-        "Δ": lambda group: _mean(group[1], _difference, 3, sign="+"),
+        name: lambda group: mean_text(group[1], likelihood, 3),
+        "Δ": lambda group: mean_text(group[1], difference, 3, sign="+"),
     }
+    if any("weights_step" in row for row in rows):
+        columns["best at step"] = lambda group: ", ".join(str(row["weights_step"]) for row in group[1])
     columns |= {f"KD, {count} steps": samples("kernel_distance", count, 3, False) for count in steps}
     columns |= {f"recognized, {count}": samples("recognised", count, 1, True) for count in steps}
-    if any("probe" in row for _, group in groups for row in group):
-        columns["linear probe"] = lambda group: _mean(group[1], _probe, 1, percent=True)
+    copied = [count for count in steps if any("copied" in samples_of(row).get(count, {}) for row in rows)]
+    columns |= {f"copies, {count}": samples("copied", count, 1, True) for count in copied}
+    if any("probe" in row for row in rows):
+        columns["linear probe"] = lambda group: mean_text(group[1], probe_value, 1, percent=True)
+        columns["k-NN"] = lambda group: mean_text(group[1], knn_value, 1, percent=True)
         columns["layer"] = lambda group: group[1][0].get("probe", {}).get("best_layer", "–")
     return markdown_table(columns, groups)
 
 
-Value = tuple[float, float | None] | None
+TITLES = {
+    "nll": ("NLL", 3, False),
+    "kernel_distance": ("KD", 3, False),
+    "recognised": ("recognized", 1, True),
+    "copied": ("copies", 1, True),
+    "probe": ("linear probe", 1, True),
+    "knn": ("k-NN", 1, True),
+}
+"""Header, digits and unit of each figure."""
 
 
-def _mean(rows: Sequence[Row], value: Any, digits: int, percent: bool = False, sign: str = "") -> str:
-    """Mean over seeds ± their standard deviation, or the value of a single seed ± its error."""
-    values: list[tuple[float, float | None]] = [v for row in rows if (v := value(row)) is not None]
-    if not values:
-        return "–"
-    mean = statistics.fmean(v for v, _ in values)
-    spread = statistics.stdev(v for v, _ in values) if len(values) > 1 else values[0][1]
-    scale, unit = (100, "%") if percent else (1, "")
-    error = "" if spread is None else f" ± {spread * scale:.{digits}f}"
-    return f"{mean * scale:{sign}.{digits}f}{error}{unit}"
+def _differences(groups: Sequence[Group]) -> str | None:
+    """Paired differences from the first arm with several seeds; None if no arm has them."""
+    first = groups[0][1]
+    figures = figures_of([row for _, group in groups for row in group])
+    compared = [group for group in groups[1:] if len(paired_difference(group[1], first, likelihood)) > 1]
+    if not compared:
+        return None
+
+    def column(name: str) -> Column:
+        _, digits, percent = TITLES[name.partition("_at_")[0]]
+
+        def text(group: Group) -> str:
+            apart = paired_difference(group[1], first, figures[name])
+            return figure_text(*over_seeds(apart), digits, percent, "+") if len(apart) > 1 else "–"
+
+        return text
+
+    columns: dict[str, Column] = {
+        "arm": lambda group: group[0].label,
+        "seeds": lambda group: len(paired_difference(group[1], first, likelihood)),
+    }
+    for name in figures:
+        if not any(len(paired_difference(group, first, figures[name])) > 1 for _, group in compared):
+            continue
+        what, _, steps = name.partition("_at_")
+        columns[TITLES[what][0] + (f", {steps}" if steps else "")] = column(name)
+    return markdown_table(columns, compared)
 
 
 def _nats(row: Row, folder: Path) -> Tensor:
     """Nats per token (M,) of the held-out images."""
     return read_tensors(folder / row["run"] / "nll.safetensors")["values"]
-
-
-def _likelihood(row: Row) -> Value:
-    nll = row["nll"]
-    value: float = nll["nats_per_token"] if "nats_per_token" in nll else nll["loss"]
-    return value, nll["standard_error"]
-
-
-def _difference(row: Row) -> Value:
-    found = row.get("difference")
-    return None if found is None else (found["mean"], found["standard_error"])
-
-
-def _samples(row: Row) -> dict[int, dict[str, Any]]:
-    """The measures of samples, by number of steps."""
-    return {int(key.rpartition("_")[2]): value for key, value in row.items() if key.startswith("samples_at_")}
-
-
-def _sample(row: Row, steps: int, name: str) -> Value:
-    measured = _samples(row).get(steps, {})
-    if name not in measured:
-        return None
-    return measured[name], measured.get("standard_error") if name == "kernel_distance" else None
-
-
-def _probe(row: Row) -> Value:
-    return (row["probe"]["accuracy"], None) if "probe" in row else None

@@ -16,13 +16,21 @@ from heptapod.distributed.device import resolve_device
 from heptapod.distributed.errors import NonFiniteLossError
 from heptapod.evaluation.layer_features import check_unlabeled
 from heptapod.models.heads import head_without_weights
-from heptapod.tools.ablation.measure import measure_run, open_real, probe_images, read_row, requested_measures
+from heptapod.tools.ablation.arms import Arm
+from heptapod.tools.ablation.measure import (
+    measure_run,
+    measured_tokens,
+    open_real,
+    probe_images,
+    read_row,
+    requested_measures,
+)
 from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.training.folder import read_figures
 from heptapod.training.run import train_model
 from heptapod.utils.config import from_dict, to_dict
-from heptapod.utils.files import LockedError, locked, read_json, write_json
+from heptapod.utils.files import LockedError, locked, read_json, read_metadata, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +52,8 @@ def run_study(study: Study) -> list[dict[str, Any]]:
         write_json(folder / "study.json", to_dict(study))
         recipe = arm_recipe(study, study.arms()[0])
         real = open_real(study, folder, open_cache(Path(recipe.data.path)).image_size[0], resolve_device(recipe.device))
-    runs = [(run, steps_of(run, plan)) for run in all_runs(study)]
+    images = {arm.name: _images(study, arm) for arm in study.arms()} if _has_epochs(study) else {}
+    runs = [(run, steps_of(run, plan, *images.get(run.arm.name, ()))) for run in all_runs(study)]
     for number, (run, steps) in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
         recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
@@ -52,12 +61,22 @@ def run_study(study: Study) -> list[dict[str, Any]]:
             logger.info(f"{title}, {steps:,} steps")
             train_model(recipe)
             with locked(folder / run.name):
-                measure_run(recipe, study.measures, real)
+                measure_run(recipe, study.measures, run.arm.head, real)
         except LockedError:
             logger.info(f"{title}: another process is running it")
         except NonFiniteLossError as error:
             logger.warning(f"{title}: skipped, {error}")
     return collect(study)
+
+
+def _has_epochs(study: Study) -> bool:
+    return any(budget.equal == "epochs" for budget in study.budgets)
+
+
+def _images(study: Study, arm: Arm) -> tuple[int, int]:
+    """Training images of an arm, and its batch size."""
+    recipe = arm_recipe(study, arm)
+    return len(load_tokens(recipe.data)[0]), recipe.train.batch_size
 
 
 @contextmanager
@@ -88,10 +107,20 @@ def collect(study: Study) -> list[dict[str, Any]]:
             continue
         recipe, values = arm_recipe(study, run.arm), read_row(measured)
         cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
-        requested = requested_measures(study.measures, head_without_weights(recipe.model).reaches_grid, cells)
+        requested = requested_measures(
+            study.measures, run.arm.head, head_without_weights(recipe.model).reaches_grid, cells
+        )
         if all(values.get(name, {}).get("settings") == settings for name, settings in requested.items()):
-            rows.append(_row(run, plan, read_figures(training.parent), {name: values[name] for name in requested}))
+            found = {name: values[name] for name in requested}
+            rows.append(_row(run, plan, read_figures(training.parent), found) | _weights(study, training.parent))
     return rows
+
+
+def _weights(study: Study, folder: Path) -> dict[str, Any]:
+    """The step of the measured weights, where these are not the last."""
+    if study.measures.weights == "last":
+        return {}
+    return {"weights": "best", "weights_step": int(read_metadata(folder / "best" / "model.safetensors")["step"])}
 
 
 def _row(run: Run, plan: dict[str, Any], training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +128,7 @@ def _row(run: Run, plan: dict[str, Any], training: dict[str, Any], measured: dic
     prefixes, targets = arm.density.split("/")
     return {
         "arm": arm.name,
-        "budget": f"{run.budget.equal}-{run.budget.steps}",
+        "budget": run.budget.name,
         "seed": run.seed,
         "head": arm.head.kind,
         "window": arm.head.window,
@@ -128,11 +157,12 @@ def _check_data(study: Study) -> None:
             raise FileNotFoundError(f"{setting}: {path} is not a cache; create one with heptapod tokenize")
     if study.measures.samples and study.measures.reference is not None:
         open_source(study.measures.reference, "measures.reference")
-    if study.measures.probe_images:
-        for arm in {arm.distribution: arm for arm in study.arms()}.values():
-            recipe = arm_recipe(study, arm)
-            train, held_out = load_tokens(recipe.data)
-            check_unlabeled(len(train.class_names), recipe.objective.label_dropout)
+    recipes = [arm_recipe(study, arm) for arm in study.arms()]
+    for recipe in {recipe.data.path: recipe for recipe in recipes}.values():
+        train, held_out = measured_tokens(recipe, study.measures)
+        if study.measures.probe_images:
+            for other in recipes:
+                check_unlabeled(len(train.class_names), other.objective.label_dropout)
             probe_images(train, held_out, study.measures.probe_images)
 
 
@@ -159,6 +189,13 @@ def check_same(study: Study) -> None:
             raise ValueError(
                 f"out: {folder} holds a study with {field.name} = {before[field.name]}, now {now[field.name]} is "
                 "given; choose another --out"
+            )
+    named = {head["name"]: head["changes"] for head in before["heads"] if head["name"] is not None}
+    for head in study.heads:
+        if head.name in named and named[head.name] != head.changes:
+            raise ValueError(
+                f"heads.changes: {folder} holds the arm {head.name} with {named[head.name]}, now {head.changes} is "
+                "given; choose another name"
             )
     first, stored = study.arms()[0].name, read_plan(folder)["first"]
     if first != stored:

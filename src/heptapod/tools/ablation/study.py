@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from heptapod.configs.distributions import DISTRIBUTIONS, MAX_DEPTH
+from heptapod.configs.distributions import DISTRIBUTIONS
 from heptapod.configs.grid import MAX_CELLS, TokenOrder
-from heptapod.configs.models import HEADS
+from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.configs.tokenizers import MAX_STEPS
+from heptapod.models.heads import head_without_weights
+from heptapod.tools.ablation.arms import Arm, HeadArm
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.arguments import parse_arguments
 from heptapod.utils.checks import Seed
@@ -25,57 +26,42 @@ from heptapod.utils.yaml_text import read_yaml
 
 
 @settings
-class HeadArm:
-    """A head, with the supervision densities it is trained at."""
-
-    kind: str
-    """As in model.head.kind."""
-    window: Annotated[int, Field(ge=1, le=511)] | None = None
-    """As in model.head.window."""
-    depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] | None = None
-    """Blocks of the head; the recipe's if unset."""
-    backbone_depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] | None = None
-    """Blocks of the backbone; the recipe's if unset. Lower it by as much as you raise depth."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Further settings of a registered head, as in model.head."""
-    densities: list[str] = field(default_factory=list)
-    """S/L, prefixes per image and targets per prefix: 8/4, all/3, 4/all. Of a next_token head it is all/1."""
-
-    def __post_init__(self) -> None:
-        if not self.densities:
-            if HEADS.fact(self.kind, "predicts_grid"):
-                raise ValueError(f"densities: none given for the {self.kind} head; name at least one, such as all/3")
-            self.densities = ["all/1"]
-        for density in self.densities:
-            if not re.fullmatch(r"(all|[1-9]\d*)/(all|[1-9]\d*)", density):
-                raise ValueError(f"densities: {density} given, must be S/L such as 8/4, all/3 or 4/all")
-            if not HEADS.fact(self.kind, "predicts_grid") and not density.endswith("/1"):
-                raise ValueError(f"densities: {density} given, but a {self.kind} head predicts one cell: S/1")
-
-    @property
-    def name(self) -> str:
-        """For the names of arms."""
-        depths = f"{self.depth or ''}of{self.backbone_depth or ''}" if self.depth or self.backbone_depth else ""
-        settings = "".join(f"-{name}{value}" for name, value in self.settings.items())
-        return f"{self.kind}{self.window or ''}{f'-d{depths}' if depths else ''}{settings}"
-
-
-@settings
 class Budget:
     """Training length of every arm."""
 
-    equal: Literal["time", "steps"] = "time"
-    """time: the time of the first arm's steps; steps: the same number of steps."""
+    equal: Literal["time", "steps", "epochs"] = "time"
+    """time: the time of the first arm's steps; steps: the same number of steps; epochs: as many passes over the
+    training images."""
     steps: Annotated[int, Field(ge=10, le=MAX_STEPS)] = 1000
-    """Steps of the first arm."""
+    """Steps of the first arm; without effect at equal epochs."""
     seeds: list[Seed] = field(default_factory=lambda: [0])
     """Seeds of the recipe: initial weights, order of the images, supervision."""
     arms: list[str] = field(default_factory=lambda: ["*"])
     """Names of the arms that take part; * and ? stand for anything."""
+    epochs: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """Passes over the training images, for equal: epochs."""
 
     def __post_init__(self) -> None:
+        if (self.equal == "epochs") != (self.epochs is not None):
+            raise ValueError(f"epochs: {self.epochs or 'none'} given, with equal: {self.equal}; they belong together")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} given, must be at least one, and all different")
+
+    @property
+    def name(self) -> str:
+        """In folders and rows: time-1000."""
+        return f"{self.equal}-{self.steps if self.epochs is None else self.epochs}"
+
+
+def check_sampling(changes: dict[str, Any], setting: str) -> None:
+    """Checks changes to the sampling of a study.
+
+    Raises:
+        ValueError: for an unknown setting, a value out of range, or a number of steps.
+    """
+    if "steps" in changes:
+        raise ValueError(f"{setting}.steps: given, but sampling_steps sets it")
+    from_dict(SamplingConfig, changes, setting)
 
 
 @settings
@@ -84,12 +70,21 @@ class Measures:
 
     nll_images: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 1000
     """Held-out images for the likelihood (of a diffusion model: its loss)."""
+    test: str | None = None
+    """A cache by the same tokenizer whose images are measured (likelihood, probe) in place of the held-out ones of the
+    training, which choose the best weights."""
+    weights: Literal["last", "best"] = "last"
+    """last: the final weights; best: those with the lowest held-out loss, every arm at its own best point."""
     samples: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 500
     """Sampled images per number of sampling steps, balanced over the classes; 0 for none."""
     sampling_steps: list[Annotated[int, Field(ge=0, le=MAX_CELLS)]] = field(default_factory=lambda: [0, 8])
     """Numbers of steps; 0 stands for one cell per step, the only one that a next_token head is measured at."""
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """The recipe's if unset."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """Changes to the recipe's sampling for all samples: {token_order: confidence, schedule: constant}."""
+    copies: bool = False
+    """Count the samples whose tokens agree with those of a training image in 90% of the cells; discrete tokens only."""
     reference: str | None = None
     """Real images that samples are compared with: a folder, parquet file(s), .tar shards or a built-in set. Needed for
     samples."""
@@ -106,6 +101,11 @@ class Measures:
             raise ValueError(f"sampling_steps: {self.sampling_steps} given, must be numbers of at least 0, one or more")
         if self.samples and self.reference is None:
             raise ValueError("reference: none given, but samples are compared with real images; or set samples to 0")
+        if self.weights == "best" and self.test is None:
+            raise ValueError("weights: best given, which the held-out images choose; name other images as test")
+        check_sampling(self.sampling, "sampling")
+        if self.temperature is not None and "temperature" in self.sampling:
+            raise ValueError("temperature: given, and in sampling as well; leave one out")
 
 
 @settings
@@ -147,11 +147,28 @@ class Study:
                 raise ValueError(f"{needed}: no cache given, but distributions has {kind}; see heptapod tokenize")
         names = [arm.name for arm in self.arms()]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"heads: {sorted(twice)[0]} is given twice")
+            raise ValueError(f"heads: {sorted(twice)[0]} is given twice; give one of them a name")
+        for head in self.heads:
+            self._check_arm(head)
+        discrete = [DISTRIBUTIONS.fact(kind, "is_discrete") for kind in self.distributions]
+        if self.measures.copies and not all(discrete):
+            raise ValueError("measures.copies: true given, but a distribution of the study has continuous tokens")
         for budget in self.budgets:
             for pattern in budget.arms:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise ValueError(f"budgets.arms: {pattern} fits no arm; there are {', '.join(names)}")
+
+    def _check_arm(self, head: HeadArm) -> None:
+        for steps, changes in head.sampling.items():
+            if steps not in map(str, self.measures.sampling_steps):
+                given = self.measures.sampling_steps
+                raise ValueError(f"heads.sampling: {steps} given, must be one of measures.sampling_steps ({given})")
+            check_sampling(changes, f"heads.sampling.{steps}")
+        if self.measures.test is None and set(head.changes.get("data", {})) - {"flip"}:
+            raise ValueError(
+                f"heads.changes.data: given for {head.title}, but arms are compared on the same held-out images; name "
+                "other images as measures.test"
+            )
 
     def arms(self) -> list[Arm]:
         """All arms, by distribution, order, head and density."""
@@ -165,30 +182,6 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One combination of head, density, order and distribution."""
-
-    head: HeadArm
-    density: str
-    token_order: TokenOrder
-    distribution: str
-
-    @property
-    def name(self) -> str:
-        """Unique within a study."""
-        kind = "" if self.distribution == "categorical" else f"-{self.distribution}"
-        return f"{self.head.name}-{self.density.replace('/', '-')}-{self.token_order}{kind}"
-
-    @property
-    def label(self) -> str:
-        """Name in tables and figures."""
-        window = f" {self.head.window}×{self.head.window}" if self.head.window else ""
-        depths = [f"{n} {what}" for n, what in ((self.head.backbone_depth, "+"), (self.head.depth, "deep")) if n]
-        kind = "" if self.distribution == "categorical" else f", {self.distribution}"
-        return f"{self.head.kind}{window}{' ' + ' '.join(depths) if depths else ''} {self.density}{kind}"
-
-
-@dataclass(frozen=True)
 class Run:
     """One training: an arm, a budget and a seed."""
 
@@ -199,7 +192,7 @@ class Run:
     @property
     def name(self) -> str:
         """Folder inside the study's folder."""
-        return f"runs/{self.budget.equal}-{self.budget.steps}/{self.arm.name}/seed{self.seed}"
+        return f"runs/{self.budget.name}/{self.arm.name}/seed{self.seed}"
 
 
 def all_runs(study: Study) -> list[Run]:
@@ -242,6 +235,11 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     for key in VARIED:
         if _contains(study.changes, key.split(".")):
             raise ValueError(f"changes.{key}: given, but the study sets it")
+        if _contains(arm.head.changes, key.split(".")):
+            raise ValueError(f"heads.changes.{key}: given for {arm.head.title}, but the study sets it")
+    for key, value in (("model.depth", arm.head.backbone_depth), ("model.head.depth", arm.head.depth)):
+        if value and _contains(arm.head.changes, key.split(".")):
+            raise ValueError(f"heads.changes.{key}: given for {arm.head.title} together with its depth; leave one out")
     base = load_recipe(study.recipe)
     values = merge(to_dict(base), study.changes)
     prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))
@@ -252,6 +250,7 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
         values["model"]["distribution"] = {"kind": arm.distribution}
     order = {"token_order": arm.token_order, "prefixes_per_image": prefixes, "targets_per_prefix": targets}
     values["objective"] |= order
+    values = merge(values, arm.head.changes)
     values["sampling"]["token_order"] = None
     values["data"]["path"] = study.codes if DISTRIBUTIONS.fact(arm.distribution, "is_discrete") else study.vectors
     values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
@@ -307,5 +306,27 @@ def build_study(name: str, values: Mapping[str, Any], changes: Mapping[str, Any]
     study = from_dict(Study, merge(values, changes), f"study {name}")
     study = dataclasses.replace(study, out=study.out or f"ablations/{find_yaml('study', name).stem}")
     for arm in study.arms():
-        arm_recipe(study, arm)
+        recipe = arm_recipe(study, arm)
+        reaches_grid = head_without_weights(recipe.model).reaches_grid
+        for steps in study.measures.sampling_steps if study.measures.samples else []:
+            check_order(arm, sampling_changes(study.measures, arm.head, steps), reaches_grid)
     return study
+
+
+def sampling_changes(measures: Measures, head: HeadArm, steps: int) -> dict[str, Any]:
+    """Changes to the recipe's sampling for an arm at one of the study's ``sampling_steps``."""
+    given = {} if measures.temperature is None else {"temperature": measures.temperature}
+    return given | measures.sampling | head.sampling.get(str(steps), {})
+
+
+def check_order(arm: Arm, changes: dict[str, Any], reaches_grid: bool) -> None:
+    """Checks that an arm can be sampled in the order that a study asks for.
+
+    Raises:
+        ValueError: if not; names the orders that it can.
+    """
+    order, able = changes.get("token_order"), TRAINED_FOR[arm.token_order]
+    if not reaches_grid:
+        able = tuple(name for name in able if name in ("raster", "random"))
+    if order is not None and order not in able:
+        raise ValueError(f"sampling.token_order: {order} given, but {arm.name} can be sampled as {' or '.join(able)}")
