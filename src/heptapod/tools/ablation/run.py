@@ -17,7 +17,7 @@ from heptapod.distributed.errors import NonFiniteLossError
 from heptapod.evaluation.layer_features import check_unlabeled
 from heptapod.models.heads import head_without_weights
 from heptapod.tools.ablation.measure import measure_run, open_real, probe_images, read_row, requested_measures
-from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of
+from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of, with_precision_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.training.folder import read_figures
 from heptapod.training.run import train_model
@@ -47,7 +47,7 @@ def run_study(study: Study) -> list[dict[str, Any]]:
     runs = [(run, steps_of(run, plan)) for run in all_runs(study)]
     for number, (run, steps) in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
-        recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
+        recipe = with_precision_of(plan, arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name)))
         try:
             logger.info(f"{title}, {steps:,} steps")
             train_model(recipe)
