@@ -41,8 +41,9 @@ class TrainConfig:
     """AdamW decay of the second moment."""
     grad_clip: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     """Largest norm of the gradient; 0 for no clipping."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Arithmetic of the forward pass: float32, or bfloat16 autocast. Weights are float32 in both."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass: float32, bfloat16 autocast, or auto: bfloat16 on a GPU or CPU that has it,
+    float32 elsewhere; a resumed run keeps what it began with. Weights are float32 in all."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the weights' moving average, which is what is evaluated and sampled; it warms up
     as (1+n)/(10+n). 0 for none."""

@@ -41,6 +41,7 @@ from heptapod.training.folder import (
 )
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
+from heptapod.training.precision import resolve_precision, resolve_tokenizer_precision, warn_if_slow
 from heptapod.training.recipe import Recipe
 from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
@@ -81,6 +82,7 @@ def train_tokenizer(recipe: Recipe, images: tuple[ImageSet, ImageSet] | None = N
         raise ValueError(f"tokenizer.path: {recipe.tokenizer.path} given, but this trains a tokenizer; leave it out")
     check_folder(folder)
     device = resolve_device(recipe.device)
+    recipe = resolve_tokenizer_precision(recipe, device)
     if is_finished(folder, recipe, tokenizer=True):
         logger.info(f"tokenizer: already trained, {folder / 'best'}")
         return load_tokenizer(folder / "best")
@@ -114,6 +116,7 @@ def _train_tokenizer(
     start(folder, recipe, images)
     if alone:
         report(folder, images)
+    warn_if_slow(recipe.tokenizer.train, device, "tokenizer.train.precision")
     figures = Trainer(task, recipe.tokenizer.train, folder, recipe.seed, device).run()
     if process_group.is_main_process():
         write_json(folder / "training.json", figures)
@@ -148,7 +151,7 @@ def train_model(recipe: Recipe) -> dict[str, float]:
     out = Path(recipe.out)
     check_folder(out)
     device = resolve_device(recipe.device)
-    recipe = with_objective(out, recipe)
+    recipe = resolve_precision(with_objective(out, recipe), device)
     if is_finished(out, recipe):
         logger.info(f"model: already trained, {out / 'best'}")
         return read_figures(out)
@@ -183,6 +186,7 @@ def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, f
         export,
         probe,
     )
+    warn_if_slow(recipe.train, device, "train.precision")
     figures = Trainer(task, recipe.train, out, recipe.seed, device).run()
     if process_group.is_main_process():
         write_json(out / "training.json", figures)

@@ -27,6 +27,7 @@ from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
 from heptapod.training.parallelize import Parallel, shards
+from heptapod.training.precision import with_arithmetic
 from heptapod.training.state import TrainState
 from heptapod.training.task import TrainTask
 from heptapod.training.termination import SIGNALS, Termination
@@ -70,6 +71,7 @@ class Trainer:
 
     def __init__(self, task: TrainTask, config: TrainConfig, folder: Path, seed: int, device: torch.device) -> None:
         check_processes(config)
+        config = with_arithmetic(config, device)
         self.task = task
         self.config = config
         self.folder = folder

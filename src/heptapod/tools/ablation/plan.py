@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from heptapod.tools.ablation.study import Run, Study, arm_recipe
 from heptapod.tools.bench.results import hardware
 from heptapod.tools.bench.timing import in_turns
 from heptapod.tools.bench.training_cases import TrainingSteps
+from heptapod.training.precision import Arithmetic, arithmetic
+from heptapod.training.recipe import Recipe
 from heptapod.utils.config import from_dict, settings, to_dict
 from heptapod.utils.files import read_json, write_json
 from heptapod.utils.logging import Progress
@@ -48,6 +51,8 @@ class Plan:
     """Name of the first arm."""
     hardware: dict[str, Any]
     """The machine that timed the arms."""
+    precision: Arithmetic = "bfloat16"
+    """Arithmetic of every run with train.precision auto; bfloat16 in plans of earlier versions."""
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -67,7 +72,8 @@ def make_plan(study: Study, folder: Path) -> dict[str, Any]:
     models in memory. The fastest step counts, without reading its batch, as a multiple of the first arm's.
 
     Returns:
-        ``arms``: by name their parameters, ``relative_time`` and ``seconds_per_step``; ``first``; ``hardware``.
+        ``arms``: by name their parameters, ``relative_time`` and ``seconds_per_step``; ``first``; ``hardware``;
+        ``precision``.
     """
     path = folder / "plan.json"
     plan: dict[str, Any] = read_plan(folder) if path.is_file() else {"arms": {}}
@@ -77,8 +83,11 @@ def make_plan(study: Study, folder: Path) -> dict[str, Any]:
         return plan
     sets: dict[str, TokenSet] = {}
 
+    recipe = arm_recipe(study, first)
+    plan.setdefault("precision", arithmetic(recipe.train, resolve_device(recipe.device)))
+
     def training_steps(arm: Arm) -> TrainingSteps:
-        recipe = arm_recipe(study, arm)
+        recipe = with_precision_of(plan, arm_recipe(study, arm))
         if recipe.data.path not in sets:
             sets[recipe.data.path] = load_tokens(recipe.data)[0]
         return TrainingSteps(recipe, sets[recipe.data.path], resolve_device(recipe.device))
@@ -97,6 +106,13 @@ def make_plan(study: Study, folder: Path) -> dict[str, Any]:
     plan |= {"first": first.name, "hardware": plan.get("hardware") or hardware(baseline.device)}
     write_json(path, plan)
     return plan
+
+
+def with_precision_of(plan: dict[str, Any], recipe: Recipe) -> Recipe:
+    """A recipe with the precision of the plan in place of auto, the same for all runs of a study on all machines."""
+    if recipe.train.precision != "auto":
+        return recipe
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, precision=plan["precision"]))
 
 
 def fastest_steps(*arms: TrainingSteps) -> list[float]:

@@ -25,7 +25,7 @@ from heptapod.tools.ablation.measure import (
     read_row,
     requested_measures,
 )
-from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of
+from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of, with_precision_of
 from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
 from heptapod.training.folder import read_figures
 from heptapod.training.run import train_model
@@ -56,7 +56,7 @@ def run_study(study: Study) -> list[dict[str, Any]]:
     runs = [(run, steps_of(run, plan, *images.get(run.arm.name, ()))) for run in all_runs(study)]
     for number, (run, steps) in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
-        recipe = arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))
+        recipe = with_precision_of(plan, arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name)))
         try:
             logger.info(f"{title}, {steps:,} steps")
             train_model(recipe)

@@ -24,6 +24,7 @@ from heptapod.tools.planning.budget import Budget
 from heptapod.tools.planning.flops import training_flops
 from heptapod.tools.planning.gpus import gpu_of_device
 from heptapod.tools.planning.training_setup import TrainingSetup
+from heptapod.training.precision import arithmetic, with_arithmetic
 from heptapod.utils.logging import Progress
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def measure_training(bench: TrainingBench, setup: TrainingSetup) -> TrainingResu
     with num_threads(bench.threads):
         setups = {variant: variant_setup(setup, variant) for variant in variants}
         flops = {variant: training_flops(setups[variant]).total for variant in variants}
-        dtype = torch.bfloat16 if recipe.train.precision == "bfloat16" else torch.float32
+        dtype = torch.bfloat16 if arithmetic(recipe.train, device) == "bfloat16" else torch.float32
         products = [matmul_flops(device, dtype, _side(device)) for _ in range(5)]
         fitting, skipped = _within_time(bench, setup, flops, _peak(device, dtype, products))
         peaks = _memory_peaks(bench, [setups[variant] for variant in fitting], device)
@@ -222,11 +223,12 @@ def _memory_peaks(bench: TrainingBench, setups: list[TrainingSetup], device: tor
 def settings_of(bench: TrainingBench, setup: TrainingSetup) -> dict[str, object]:
     """The settings for the report, with those of the recipe that determine the cost."""
     recipe = setup.recipe
+    config = with_arithmetic(recipe.train, resolve_device(recipe.device))
     train = ("batch_size", "accumulation", "precision", "activation_checkpointing", "compile")
     return {
         **dataclasses.asdict(bench),
         "recipe": recipe.out.rpartition("/")[2],
-        **{name: getattr(recipe.train, name) for name in train},
+        **{name: getattr(config, name) for name in train},
         "width": recipe.model.width,
         "depth": recipe.model.depth,
         "head_depth": recipe.model.head.depth,

@@ -21,6 +21,7 @@ from heptapod.tools.planning.training_setup import TrainingSetup
 from heptapod.training.model_task import ModelTask
 from heptapod.training.optim import EMA, build_optimizer
 from heptapod.training.parallelize import Parallel
+from heptapod.training.precision import with_arithmetic
 from heptapod.training.recipe import Recipe
 
 PHASES = ("data", "forward", "backward", "optimizer", "EMA")
@@ -89,13 +90,13 @@ class TrainingSteps:
     """
 
     def __init__(self, recipe: Recipe, tokens: TokenSet, device: torch.device) -> None:
-        self.config = recipe.train
+        self.config = with_arithmetic(recipe.train, device)
         self.device = device
         model = build_model(recipe.model, tokens.grid, len(tokens.class_names), recipe.seed).to(device)
         self.model = model.train()
         task = ModelTask(model, tokens, tokens, recipe.objective, recipe.train.steps, _unused, _unused)
         self.average = EMA(model, recipe.train.ema_decay)
-        self.parallel = Parallel(task, recipe.train, device)
+        self.parallel = Parallel(task, self.config, device)
         self.optimizer = build_optimizer(model, recipe.train)
         self.stream = BatchStream(tokens, recipe.train.batch_size, recipe.seed, ahead=device.type != "cpu")
         self.steps = 0

@@ -11,7 +11,7 @@ import torch
 from heptapod.nn.layers import Block
 from heptapod.tools.planning.fake import Kernels, meta_model
 from heptapod.tools.planning.gpus import GIB
-from heptapod.tools.planning.memory import MemoryModel, StepMemory, Variant, gathered_dtype
+from heptapod.tools.planning.memory import MemoryModel, StepMemory, Variant, training_dtype
 from heptapod.tools.planning.training_setup import TrainingSetup
 
 FLOAT32 = 4
@@ -143,7 +143,7 @@ class Budget:
 
     def _gathered(self) -> int:
         """The root group in float32, two blocks (the current and the next one), and one block's float32 gradients."""
-        block = 2 * _size(gathered_dtype(self.setup)) + FLOAT32
+        block = 2 * _size(training_dtype(self.setup)) + FLOAT32
         return FLOAT32 * self.outside_blocks + block * self.largest_block
 
     def fits(self, option: MemoryOption, memory_gib: float) -> bool:

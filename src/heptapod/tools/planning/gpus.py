@@ -21,9 +21,9 @@ class GPU:
     memory_gib: float
     """Memory; a vendor's GB is a GiB to a few percent."""
 
-    def peak(self, precision: Literal["float32", "bfloat16"]) -> float:
-        """FLOPs per second at a training precision."""
-        return 1e12 * (self.bfloat16_tflops if precision == "bfloat16" else self.float32_tflops)
+    def peak(self, precision: Literal["auto", "float32", "bfloat16"]) -> float:
+        """FLOPs per second at a training precision; auto is bfloat16."""
+        return 1e12 * (self.float32_tflops if precision == "float32" else self.bfloat16_tflops)
 
 
 # Datasheets, without the factor 2 of "sparsity":

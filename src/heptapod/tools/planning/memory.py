@@ -26,6 +26,7 @@ from heptapod.tools.planning.fake import (
     without_contents,
 )
 from heptapod.tools.planning.training_setup import TrainingSetup
+from heptapod.training.precision import arithmetic
 
 
 class LiveBytes(TorchDispatchMode):
@@ -131,8 +132,8 @@ class MemoryModel:
         return self._measured[variant]
 
     def _run(self, variant: Variant) -> StepMemory:
-        is_bfloat16 = self.setup.recipe.train.precision == "bfloat16"
-        model = fake_model(self.setup, gathered_dtype(self.setup) if variant.sharded else torch.float32)
+        is_bfloat16 = training_dtype(self.setup, variant.kernels) == torch.bfloat16
+        model = fake_model(self.setup, training_dtype(self.setup) if variant.sharded else torch.float32)
         if variant.kernels == "gpu":
             use_gpu_kernels(model)
         if variant.checkpointing:
@@ -169,6 +170,9 @@ def _block_parameters(model: nn.Module) -> set[int]:
     return {id(p) for block in model.modules() if isinstance(block, Block) for p in block.parameters()}
 
 
-def gathered_dtype(setup: TrainingSetup) -> torch.dtype:
-    """The dtype in which FSDP gathers the parameters of a block."""
-    return torch.bfloat16 if setup.recipe.train.precision == "bfloat16" else torch.float32
+def training_dtype(setup: TrainingSetup, kernels: Kernels = "gpu") -> torch.dtype:
+    """The dtype of a block's matrix products, in which FSDP gathers its parameters; for auto bfloat16 on a GPU."""
+    precision = setup.recipe.train.precision
+    if precision == "auto" and kernels == "cpu":
+        precision = arithmetic(setup.recipe.train, torch.device("cpu"))
+    return torch.float32 if precision == "float32" else torch.bfloat16

@@ -115,6 +115,7 @@ def make_plan(setup: TrainingSetup, hardware: Hardware) -> Plan:
     Raises:
         ValueError: for settings that contradict each other; names the nearest valid ones.
     """
+    setup = _on_gpus(setup)
     budget = Budget(setup, hardware.gpus)
     with Progress("planning", 100, "%") as progress:
         sampling = sampling_flops(setup)
@@ -133,6 +134,15 @@ def make_plan(setup: TrainingSetup, hardware: Hardware) -> Plan:
         _sampling_time(hardware, sampling),
         storage(setup),
     )
+
+
+def _on_gpus(setup: TrainingSetup) -> TrainingSetup:
+    """The setup with bfloat16 in place of auto: the GPUs of a plan have it."""
+    train = setup.recipe.train
+    if train.precision != "auto":
+        return setup
+    recipe = dataclasses.replace(setup.recipe, train=dataclasses.replace(train, precision="bfloat16"))
+    return dataclasses.replace(setup, recipe=recipe)
 
 
 def _memory(budget: Budget, hardware: Hardware) -> Memory:
