@@ -32,7 +32,7 @@ class Potts(Enumerated):
 
     def energy(self, states: Tensor) -> Tensor:
         """The exponents (classes, M) of states (M, N)."""
-        bonds = sum(
-            coupling[states[:, i], states[:, j]] for (i, j), coupling in zip(self.bonds, self.couplings, strict=True)
-        )
-        return bonds + self.field[:, torch.arange(N), states].sum(-1)
+        energy = self.field[:, torch.arange(N), states].sum(-1)
+        for (i, j), coupling in zip(self.bonds, self.couplings, strict=True):
+            energy = energy + coupling[states[:, i], states[:, j]]
+        return energy
