@@ -9,24 +9,27 @@ commit.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import torch
-from benchmarks.record import commit
+from benchmarks.record import provenance
+from tests.invariants.enumerated import Enumerated
 from tests.invariants.ising import Ising
-from tests.invariants.test_ising import DENSITY, POSTERIORS, SEED, STATES, STEPS, measure, train
+from tests.invariants.oracle import DENSITY, POSTERIORS, SEED, STATES, STEPS, measure, train
 
-from heptapod.tools.bench.results import describe_hardware, hardware
+from heptapod.models import HeptapodModel
 from heptapod.utils.files import read_json, write_json
 
-OUT = Path(__file__).parent / "results" / "ising.json"
+RESULTS = Path(__file__).parent / "results"
+Further = Callable[[HeptapodModel, Enumerated], dict[str, Any]]
 
 
-def measure_head(kind: str) -> dict[str, Any]:
-    truth, start = Ising(), process_time()
+def measure_head(kind: str, truth: Enumerated, further: Further) -> dict[str, Any]:
+    start = process_time()
     model = train(kind, truth)
     seconds = process_time() - start
     found = measure(model, truth)
@@ -36,26 +39,24 @@ def measure_head(kind: str) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **asdict(found),
         "excess": found.excess,
+        **further(model, truth),
         "train_cpu_seconds": round(seconds),
     }
 
 
-def main(*kinds: str) -> None:
+def record(name: str, truth: Enumerated, settings: dict[str, Any], further: Further, kinds: Sequence[str]) -> None:
+    """Measures heads and writes ``results/<name>.json``."""
     torch.set_num_threads(1)
-    provenance = {
-        "command": "python -m benchmarks.ising",
-        "commit": commit(),
-        "machine": describe_hardware(hardware()),
-    }
-    settings = {"steps": STEPS, "seed": SEED, "states": STATES, "posterior_states": POSTERIORS}
-    head = {"provenance": provenance, "settings": settings}
+    common = {"steps": STEPS, "seed": SEED, "states": STATES, "posterior_states": POSTERIORS}
+    head = {"provenance": provenance(f"python -m benchmarks.{name}"), "settings": common | settings}
+    file = RESULTS / f"{name}.json"
     for kind in kinds or DENSITY:
-        found = measure_head(kind)
-        known = read_json(OUT) if OUT.exists() else {}
+        found = measure_head(kind, truth, further)
+        known = read_json(file) if file.exists() else {}
         heads = known["heads"] if {**known, "heads": 0} == {**head, "heads": 0} else {}
-        write_json(OUT, {**head, "heads": {**heads, kind: found}})
+        write_json(file, {**head, "heads": {**heads, kind: found}})
         print(kind, found, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    record("ising", Ising(), {}, lambda model, truth: {}, sys.argv[1:])

@@ -21,7 +21,7 @@ from heptapod.utils.random import KeyedGenerator, Stream
 
 
 def main(name: str, processes: int) -> None:
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, ["--train.precision", "bfloat16"])
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=processes)
     grid = GridSpec(16, 16, 16384) if name.endswith(("vq", "vq_cross")) else GridSpec(16, 16, channels=16)
     B, S, N = 2, 2, grid.num_cells

@@ -2,110 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import Tensor
 
-from heptapod.configs.objective import ObjectiveConfig
-from heptapod.evaluation.zero_shot import zero_shot
-from heptapod.grid import GridSpec
-from heptapod.likelihood import negative_log_likelihood
-from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
-from heptapod.models.heptapod import build_model
-from heptapod.objective import draw_token_order
-from heptapod.training.config import TrainConfig
-from heptapod.utils.random import KeyedGenerator, Stream
-from tests.invariants.fit import fit
-from tests.invariants.ising import Ising, N
-
-DENSITY = {"cross": ("all", 4), "global": (4, "all")}
-STEPS = 1300
-SEED = 0
-STATES = 4096
-POSTERIORS = 512
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a trained model is from the truth, by exact probabilities of states drawn from it. In nats."""
-
-    entropy: float
-    """The true entropy of a state, mean over the classes."""
-    nll: float
-    """The model's mean negative log-likelihood of a state, in random order: the entropy and KL(p || model)."""
-    marginal_kl: float
-    """Mean KL (true marginal || prediction) over random prefixes of every length and all their unread cells."""
-    posterior_kl: float
-    """Mean KL (exact posterior of the classes || zero-shot posterior)."""
-    agreement: float
-    """Share of states to which both posteriors give the same class; a toss-up (odds below e^0.5) may differ."""
-    mass: float
-    """Mean of p_model / p over the states, an estimate of Σ_x p_model(x)."""
-    mass_error: float
-    """Standard error of that estimate."""
-
-    @property
-    def excess(self) -> float:
-        """KL(p || model) as a share of the entropy."""
-        return self.nll / self.entropy - 1
-
-
-def train(kind: str, truth: Ising, seed: int = SEED) -> HeptapodModel:
-    # A small network for many steps: a wider one has more to estimate from as many samples.
-    config = ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(kind, 2))
-    model = build_model(config, GridSpec(4, 4, 2), 2, seed)
-    objective = ObjectiveConfig("random", *DENSITY[kind], label_dropout=0.0)
-    settings = TrainConfig(
-        steps=STEPS, batch_size=128, learning_rate=1e-2, weight_decay=0.0, beta2=0.99, ema_decay=0.99
-    )
-    generator = torch.Generator().manual_seed(1 + seed)
-    return fit(model, objective, settings, lambda count: truth.sample(count, generator)[::2])
-
-
-def measure(model: HeptapodModel, truth: Ising) -> Figures:
-    labels, numbers, states = truth.sample(STATES, torch.Generator().manual_seed(2))
-    nll = negative_log_likelihood(model, states, labels, "random", batch_size=512).double() * N
-    log_ratio = -nll - truth.log_p[labels, numbers]
-    ratio = log_ratio.exp()
-    posterior_kl, agreement = compare_posteriors(model, truth, numbers[:POSTERIORS])
-    return Figures(
-        entropy=truth.entropy(),
-        nll=truth.entropy() - float(log_ratio.mean()),  # of lower variance than the mean of the likelihoods
-        marginal_kl=marginal_kl(model, truth, per_length=24),
-        posterior_kl=posterior_kl,
-        agreement=agreement,
-        mass=float(ratio.mean()),
-        mass_error=float(ratio.std()) / len(ratio) ** 0.5,
-    )
-
-
-def marginal_kl(model: HeptapodModel, truth: Ising, per_length: int) -> float:
-    """Mean KL (true marginal || prediction) over random prefixes of every length and all their unread cells."""
-    total, count = 0.0, 0
-    for t in range(N):
-        labels, _, states = truth.sample(per_length, torch.Generator().manual_seed(100 + t))
-        keys = [(7, t, i) for i in range(per_length)]
-        order = draw_token_order("random", N, KeyedGenerator(Stream.EVALUATION, keys))
-        with torch.no_grad():
-            read = model.read(states.gather(1, order[:, :t]), order[:, :t], labels)
-            features = model.predict(read, order[:, t:])
-            predicted = model.distribution.logits(features).log_softmax(-1).double()
-        for row in range(per_length):
-            exact = truth.marginals(int(labels[row]), states[row], order[row, :t])[order[row, t:]]
-            p = torch.stack([1 - exact, exact], -1).clamp(min=1e-12)
-            total += float((p * (p.log() - predicted[row])).sum())
-            count += N - t
-    return total / count
-
-
-def compare_posteriors(model: HeptapodModel, truth: Ising, numbers: Tensor) -> tuple[float, float]:
-    """See :class:`Figures`: the mean KL of the two posteriors, and their agreement."""
-    exact = truth.log_p[:, numbers].T.log_softmax(1)
-    found = zero_shot(model, truth.states[numbers], token_order="random", batch_size=512).log_softmax(1)
-    agree = (found.argmax(1) == exact.argmax(1)) | ((exact[:, 0] - exact[:, 1]).abs() < 0.5)
-    return float((exact.exp() * (exact - found)).sum(1).mean()), float(agree.double().mean())
+from tests.invariants.ising import Ising
+from tests.invariants.oracle import measure, train
 
 
 @pytest.mark.parametrize("kind", ["cross", "global"])
@@ -114,7 +15,7 @@ def test_learns_the_exact_distribution(kind: str) -> None:
     found = measure(train(kind, truth), truth)
     print(f"{kind}: excess {found.excess:.4f}, {found}")
     assert found.nll - found.entropy > -0.02, "a model cannot be better than the truth"
-    assert found.excess <= 0.02
+    assert found.excess <= 0.01
     assert found.marginal_kl <= 0.02
     assert found.posterior_kl <= 0.02
     assert found.agreement >= 0.97
@@ -128,4 +29,4 @@ def test_enumeration_agrees_with_itself() -> None:
     labels, _, states = truth.sample(20_000, torch.Generator().manual_seed(3))
     for c in range(2):
         exact = truth.marginals(c, states[0], torch.tensor([], dtype=torch.long))
-        assert torch.allclose(states[labels == c].double().mean(0), exact, atol=0.03)
+        assert torch.allclose(states[labels == c].double().mean(0), exact[:, 1], atol=0.03)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from heptapod import load_recipe
+from heptapod.tools.ablation.plan import Plan, with_precision_of
 from heptapod.tools.bench.config import TrainingBench
 from heptapod.tools.bench.training import settings_of
 from heptapod.tools.planning.gpus import find_gpu
@@ -19,6 +20,7 @@ from heptapod.training.config import TrainConfig
 from heptapod.training.precision import arithmetic, has_bfloat16, resolve_precision
 from heptapod.training.recipe import Recipe
 from heptapod.training.run import train_model, train_tokenizer
+from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.yaml_text import read_yaml
 from tests.conftest import write_classes
 from tests.tools.planning.steps import training_setup
@@ -129,3 +131,12 @@ def test_plans_are_of_gpus_and_benchmarks_of_this_machine(monkeypatch: pytest.Mo
     auto, bfloat16 = (to_json(make_plan(what, Hardware(find_gpu("h100")))) for what in (setup, given))
     assert auto == bfloat16
     assert auto["training"]["precision"] == "bfloat16"
+
+
+def test_all_runs_of_a_study_compute_alike(photos: Path, tmp_path: Path) -> None:
+    arm = {"parameters": 1, "relative_time": 1.0, "seconds_per_step": 1.0}
+    before = to_dict(from_dict(Plan, {"arms": {"a": arm}, "first": "a", "hardware": {}}))  # of 0.1
+    assert with_precision_of(before, recipe(tmp_path, photos)).train.precision == "bfloat16"
+    for asked, expected in (("auto", "float32"), ("bfloat16", "bfloat16")):
+        of_plan = with_precision_of({**before, "precision": "float32"}, recipe(tmp_path, photos, asked))
+        assert of_plan.train.precision == expected

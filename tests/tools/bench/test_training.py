@@ -29,9 +29,12 @@ from heptapod.tools.bench.training_report import training_json, training_markdow
 from heptapod.tools.planning.budget import Budget
 from heptapod.tools.planning.flops import training_flops
 from heptapod.tools.planning.training_setup import SetupOverrides, TrainingSetup, resolve_setup
+from heptapod.training.config import TrainConfig
+from heptapod.training.precision import arithmetic
 from heptapod.training.recipe import Recipe, load_recipe
 
 CPU = torch.device("cpu")
+ARITHMETIC = arithmetic(TrainConfig(), CPU)
 SMALL = ["--model.width", "16", "--model.depth", "2", "--model.num_heads", "1", "--model.head.depth", "1"]
 SMALL += ["--train.batch_size", "6", "--train.accumulation", "2", "--device", "cpu"]
 
@@ -53,7 +56,7 @@ def result() -> TrainingResult:
 def test_rows_are_consistent(result: TrainingResult) -> None:
     assert [row.model for row in result.rows] == ["cross:all/3", "next_token", "global:2/all", "local:3/2"]
     assert result.peak.is_measured
-    assert result.peak.dtype == "bfloat16"
+    assert result.peak.dtype == ARITHMETIC
     assert result.clock == "process"
     for row in result.rows:
         variant = TrainingVariant(row.head, row.prefixes, row.targets)  # type: ignore[arg-type]
@@ -84,7 +87,7 @@ def test_report(result: TrainingResult, tmp_path: Path) -> None:
     assert ratios == {row.model: row.seconds_per_step / baseline for row in result.rows}
     text = training_markdown(report)
     assert text.count("| global:2/all |") == 2, "a row of speeds, and one of phases"
-    assert "measured peak: a 1024×1024 matrix product of this run, bfloat16" in text
+    assert f"measured peak: a 1024×1024 matrix product of this run, {ARITHMETIC}" in text
     assert "## Skipped" in text
     assert "1,234" in text
     pytest.importorskip("matplotlib")

@@ -1,0 +1,52 @@
+"""A second exact answer: three values, couplings that differ from bond to bond, and samples of the real sampler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.invariants.oracle import measure, pair_error, train
+from tests.invariants.potts import CLASSES, VALUES, N, Potts
+
+SAMPLES = 20_000
+
+
+@pytest.mark.parametrize("kind", ["cross", "global"])
+def test_learns_the_exact_distribution(kind: str) -> None:
+    truth = Potts()
+    model = train(kind, truth)
+    found, pairs = measure(model, truth), pair_error(model, truth, SAMPLES)
+    print(f"{kind}: excess {found.excess:.4f}, pairs {pairs:.4f}, {found}")
+    assert found.nll - found.entropy > -0.02, "a model cannot be better than the truth"
+    assert found.excess <= 0.02
+    assert found.marginal_kl <= 0.01
+    assert pairs <= 0.02
+    assert abs(found.mass - 1) <= 3 * found.mass_error
+
+
+def test_enumeration_agrees_with_itself() -> None:
+    truth = Potts()
+    assert len(truth.states) == len(truth.states.unique(dim=0)) == VALUES**N == 19_683
+    assert torch.allclose(truth.p.sum(1), torch.ones(CLASSES, dtype=torch.float64))
+    state = truth.states[12_345]
+    bonds = sum(float(truth.couplings[k, state[i], state[j]]) for k, (i, j) in enumerate(truth.bonds))
+    field = [sum(float(truth.field[c, cell, state[cell]]) for cell in range(N)) for c in range(CLASSES)]
+    assert torch.allclose(truth.energy(state.unsqueeze(0))[:, 0], bonds + torch.tensor(field, dtype=torch.float64))
+    assert len(truth.bonds) == 12
+    assert not torch.allclose(truth.couplings, truth.couplings.mT)
+    labels, _, states = truth.sample(20_000, torch.Generator().manual_seed(3))
+    for c in range(CLASSES):
+        exact = truth.pair_marginals(c)
+        drawn = torch.nn.functional.one_hot(states[labels == c], VALUES).double()
+        assert torch.allclose(torch.einsum("snv,smw->nvmw", drawn, drawn) / len(drawn), exact, atol=0.03)
+        single = truth.marginals(c, states[0], torch.tensor([], dtype=torch.long))
+        assert torch.allclose(exact.diagonal(dim1=0, dim2=2).diagonal(dim1=0, dim2=1), single)
+
+
+def test_marginals_after_reading_are_ratios_of_pairs() -> None:
+    truth = Potts()
+    pairs = truth.pair_marginals(1)
+    for cell in range(N):
+        state = truth.states[4321]
+        expected = pairs[cell, state[cell]] / pairs[cell, state[cell], cell, state[cell]]
+        assert torch.allclose(truth.marginals(1, state, torch.tensor([cell])), expected)
