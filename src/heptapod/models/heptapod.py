@@ -41,9 +41,9 @@ class ReadCache:
     """(B, 1 + N) int64: the cell of each token read."""
 
 
-CODE_STD, POSITION_STD, HEAD_POSITION_STD = 0.2, 0.5, 1.0
-"""Standard deviations of embeddings at the start: of codes, and of positions in the backbone and the head. The head's
-are as large as the (normalized) states to which they are added: the position says which cell is asked for."""
+CODE_STD, POSITION_STD, HEAD_POSITION_STD = 0.5, 0.3, 0.5
+"""Standard deviations at the start of a model of codes: of its embeddings of codes, and of positions in the backbone and
+the head. Far smaller ones keep a model in random order at the frequencies of the codes for hundreds of steps."""
 
 
 class HeptapodModel(nn.Module):
@@ -72,11 +72,13 @@ class HeptapodModel(nn.Module):
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # they initialize themselves
                 init_weights(part, config.depth + config.head.depth)
-        # Tokens and positions begin as far apart as each other; embeddings of codes at 0.02 would drown in positions.
-        std = CODE_STD if codes else 0.1 / math.sqrt(grid.channels)
-        nn.init.normal_(self.token_embedding.weight, std=std)
-        for embedding in (self.cell_embedding, *([] if head else [self.head.cell_embedding])):
-            embedding.init_weights(POSITION_STD if embedding is self.cell_embedding else HEAD_POSITION_STD)
+        if codes:
+            nn.init.normal_(self.token_embedding.weight, std=CODE_STD)
+            self.cell_embedding.init_weights(POSITION_STD)
+            if head is None:
+                self.head.cell_embedding.init_weights(HEAD_POSITION_STD)
+        else:  # tokens of variance 1 begin as far apart as positions do
+            nn.init.normal_(self.token_embedding.weight, std=0.1 / math.sqrt(grid.channels))
 
     @property
     def device(self) -> torch.device:
