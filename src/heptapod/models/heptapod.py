@@ -42,8 +42,8 @@ class ReadCache:
 
 
 CODE_STD, POSITION_STD, HEAD_POSITION_STD = 0.5, 0.3, 0.5
-"""Standard deviations at the start of a model of codes: of its embeddings of codes, and of positions in the backbone and
-the head. Far smaller ones keep a model in random order at the frequencies of the codes for hundreds of steps."""
+"""Standard deviations at the start of a model of codes: of its embeddings of codes, and of positions in the backbone
+and the head. Far smaller ones keep a model in random order at the frequencies of the codes for hundreds of steps."""
 
 
 class HeptapodModel(nn.Module):
