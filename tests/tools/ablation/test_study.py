@@ -97,7 +97,6 @@ def test_equal_epochs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": [{"kind": "cross"}]}, "densities: none given for the cross head"),
         ({"heads": [{"kind": "cross", "densities": ["3"]}]}, "densities: 3 given, must be S/L"),
         ({"heads": [{"kind": "cross", "densities": ["0/3"]}]}, "densities: 0/3 given, must be S/L"),
         ({"heads": [{"kind": "next_token", "densities": ["all/3"]}]}, "predicts one cell: S/1"),

@@ -29,7 +29,8 @@ class HeadArm:
     settings: dict[str, Any] = field(default_factory=dict)
     """Further settings of a registered head, as in model.head."""
     densities: list[str] = field(default_factory=list)
-    """S/L, prefixes per image and targets per prefix: 8/4, all/3, 4/all. Of a next_token head it is all/1."""
+    """S/L, prefixes per image and targets per prefix: 8/4, all/3, 4/all. Unset: the head's default, which is all/1 for
+    next_token and cross (with far cells) and 1/all for global."""
     name: str | None = None
     """Name of the arm in place of its head's, in tables, folders and budgets.arms: letters, digits, - _ and dots."""
     changes: dict[str, Any] = field(default_factory=dict)
@@ -44,9 +45,7 @@ class HeadArm:
         if self.changes and self.name is None:
             raise ValueError(f"name: none given, but the {self.kind} head has changes; name the arm")
         if not self.densities:
-            if HEADS.fact(self.kind, "predicts_grid"):
-                raise ValueError(f"densities: none given for the {self.kind} head; name at least one, such as all/3")
-            self.densities = ["all/1"]
+            self.densities = ["/".join(map(str, HEADS.fact(self.kind, "density")))]
         for density in self.densities:
             if not re.fullmatch(r"(all|[1-9]\d*)/(all|[1-9]\d*)", density):
                 raise ValueError(f"densities: {density} given, must be S/L such as 8/4, all/3 or 4/all")
