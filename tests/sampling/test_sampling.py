@@ -93,7 +93,7 @@ def test_belief_is_the_model_s_own_prediction(make_model: Make) -> None:
     assert torch.allclose(state.uncertainty[:, 6:], entropy, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["global", "local", "cross", "next_token"])
+@pytest.mark.parametrize("head", ["global", "local", "cross", "group", "next_token"])
 @pytest.mark.parametrize("order", ["raster", "random"])
 def test_known_cells_are_kept_and_matter(make_model: Make, head: str, order: str) -> None:
     model = make_model(head)
