@@ -99,9 +99,9 @@ def test_known_cells_are_kept_and_matter(make_model: Make, head: str, order: str
     model = make_model(head)
     known = torch.zeros(N, dtype=torch.bool)
     known[[0, 3, 7, 12, 13]] = True
-    given = torch.randint(GRID.vocabulary_size, (3, N), generator=torch.Generator().manual_seed(0))
+    given = torch.randint(GRID.vocabulary_size, (9, N), generator=torch.Generator().manual_seed(0))
     config = SamplingConfig(token_order=order)  # type: ignore[arg-type]
-    labels, seeds = torch.tensor([0, 1, 2]), [5, 6, 7]
+    labels, seeds = torch.arange(9) % 3, range(5, 14)
     out = sample_tokens(model, labels, seeds, config, Known(given, known))
     assert torch.equal(out[:, known], given[:, known])
     other = given.clone()
