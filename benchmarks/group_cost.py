@@ -25,7 +25,9 @@ from heptapod.tools.bench.timing import clock
 from heptapod.utils.files import write_json
 
 OUT = Path(__file__).parent / "results" / "group_cost.json"
-VARIANTS: list[tuple[str, Any, Any]] = [
+Variant = tuple[str, Any, Any]
+"""Head, prefixes per image, targets per prefix."""
+VARIANTS: list[Variant] = [
     ("next_token", "all", 1),
     ("cross", 64, 4),
     ("group", 1, "all"),
@@ -40,7 +42,8 @@ VARIANTS: list[tuple[str, Any, Any]] = [
 def step(model: HeptapodModel, objective: ObjectiveConfig, number: int, batch: int) -> tuple[float, float]:
     """Seconds of a step, and supervised cells per image."""
     grid, device = model.grid, torch.device("cpu")
-    tokens = torch.randint(grid.vocabulary_size, (batch, grid.num_cells), generator=torch.Generator().manual_seed(number))
+    generator = torch.Generator().manual_seed(number)
+    tokens = torch.randint(grid.vocabulary_size, (batch, grid.num_cells), generator=generator)
     started = clock(device)
     drawn = draw_supervision(objective, grid.height, grid.width, [(0, number, i) for i in range(batch)])
     loss = objective_loss(model, tokens, torch.zeros(batch, dtype=torch.long), drawn).mean()
@@ -50,13 +53,34 @@ def step(model: HeptapodModel, objective: ObjectiveConfig, number: int, batch: i
     return seconds, float((drawn.weights > 0).expand_as(drawn.targets).sum()) / batch
 
 
+def rows_of(seconds: dict[Variant, list[float]], cells: dict[Variant, list[float]]) -> list[dict[str, Any]]:
+    cross = min(seconds["cross", 64, 4])
+    return [
+        {
+            "head": kind,
+            "prefixes_per_image": prefixes,
+            "targets_per_prefix": targets,
+            "supervised_cells": sum(counts) / len(counts),
+            "seconds_per_step": min(seconds[kind, prefixes, targets]),
+            "relative_to_cross": min(seconds[kind, prefixes, targets]) / cross,
+        }
+        for (kind, prefixes, targets), counts in cells.items()
+    ]
+
+
 def main(size: str, batch: int, rounds: int) -> None:
     torch.set_num_threads(1)
     grid = GridSpec(16, 16, 16384)
     kinds = dict.fromkeys(kind for kind, _, _ in VARIANTS)
     models = {kind: build_model(ModelConfig(size, head=HeadConfig(kind)), grid, 1000, 0) for kind in kinds}  # type: ignore[arg-type]
-    seconds: dict[tuple[str, Any, Any], list[float]] = {variant: [] for variant in VARIANTS}
-    cells: dict[tuple[str, Any, Any], list[float]] = {variant: [] for variant in VARIANTS}
+    seconds: dict[Variant, list[float]] = {variant: [] for variant in VARIANTS}
+    cells: dict[Variant, list[float]] = {variant: [] for variant in VARIANTS}
+    provenance = {
+        "command": f"python -m benchmarks.group_cost --size {size} --batch {batch}",
+        "commit": commit(),
+        "machine": describe_hardware(hardware()),
+    }
+    settings = {"size": size, "batch_size": batch, "precision": "float32", "cells": grid.num_cells, "codes": 16384}
     for number in range(rounds):
         for variant in VARIANTS:
             kind, prefixes, targets = variant
@@ -65,25 +89,8 @@ def main(size: str, batch: int, rounds: int) -> None:
             seconds[variant].append(taken)
             cells[variant].append(count)
             print(variant, round(taken, 2), count, flush=True)
-    cross = min(seconds["cross", 64, 4])
-    rows = [
-        {
-            "head": kind,
-            "prefixes_per_image": prefixes,
-            "targets_per_prefix": targets,
-            "supervised_cells": sum(cells[kind, prefixes, targets]) / rounds,
-            "seconds_per_step": min(seconds[kind, prefixes, targets]),
-            "relative_to_cross": min(seconds[kind, prefixes, targets]) / cross,
-        }
-        for kind, prefixes, targets in VARIANTS
-    ]
-    provenance = {
-        "command": "python -m benchmarks.group_cost",
-        "commit": commit(),
-        "machine": describe_hardware(hardware()),
-    }
-    settings = {"size": size, "batch_size": batch, "rounds": rounds, "precision": "float32", "cells": 256, "codes": 16384}
-    write_json(OUT, {"provenance": provenance, "settings": settings, "rows": rows})
+        rows = rows_of(seconds, cells)
+        write_json(OUT, {"provenance": provenance, "settings": {**settings, "rounds": number + 1}, "rows": rows})
 
 
 if __name__ == "__main__":

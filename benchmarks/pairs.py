@@ -37,7 +37,8 @@ ORDERS = ("random", "spread")
 
 
 def train(kind: str, truth: Ising) -> HeptapodModel:
-    model = build_model(ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(kind, 2)), GridSpec(SIDE, SIDE, 2), 2, 0)
+    size = ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(kind, 2))
+    model = build_model(size, GridSpec(SIDE, SIDE, 2), CLASSES, 0)
     objective = ObjectiveConfig("random", *DENSITY[kind], label_dropout=0.0).for_head(kind)
     config = TrainConfig(steps=STEPS, batch_size=128, learning_rate=1e-2, weight_decay=0.0, beta2=0.99, ema_decay=0.99)
     generator = torch.Generator().manual_seed(1)
@@ -75,9 +76,8 @@ def measure(kind: str, truth: Ising) -> dict[str, Any]:
     for order in ORDERS:
         for steps in (4, 8, 16):
             config = SamplingConfig(steps=steps, token_order=cast("SamplingOrder", order), schedule="constant")
-            drawn = torch.cat(
-                [sample_tokens(model, labels[i : i + 1000], range(i, i + 1000), config) for i in range(0, SAMPLES, 1000)]
-            )
+            seeds = torch.arange(SAMPLES).split(1000)
+            drawn = torch.cat([sample_tokens(model, labels[some], some.tolist(), config) for some in seeds])
             rows.append({"order": order, "steps": steps, **pair_errors(truth, labels, drawn)})
             print(kind, rows[-1], flush=True)
     return {

@@ -82,9 +82,8 @@ def test_packed_groups_have_the_loss_of_single_prefixes(make_model: Make, settin
         groups = groups_of(drawn, row)
         for t, cells in groups.items():
             targets = torch.tensor([[cells]])
-            part = Supervision(
-                drawn.token_order[row : row + 1], torch.tensor([[t]]), targets, torch.full(targets.shape, 1 / len(cells))
-            )
+            weights = torch.full(targets.shape, 1 / len(cells))
+            part = Supervision(drawn.token_order[row : row + 1], torch.tensor([[t]]), targets, weights)
             loss = loss + objective_loss(model, TOKENS[row : row + 1], None, part) / 6
         assert torch.allclose(loss, together[row], atol=1e-5)
 
@@ -111,7 +110,11 @@ def test_pairs_of_prefixes_have_all_unread_cells(side: tuple[int, int], count: i
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_groups_are_what_they_say(prefixes: int | str, targets: int | str, share: float) -> None:
     drawn = draw(
-        prefixes_per_image=prefixes, targets_per_prefix=targets, group_size="random", spread_share=share, near_share=share
+        prefixes_per_image=prefixes,
+        targets_per_prefix=targets,
+        group_size="random",
+        spread_share=share,
+        near_share=share,
     )
     most = N if targets == "all" else min(int(targets), N)
     for row in range(5):

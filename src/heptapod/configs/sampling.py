@@ -31,7 +31,8 @@ class StepConfig:
     """Sampling steps; unset means one cell per step."""
     token_order: SamplingOrder | None = None
     """Order in which cells are filled: raster, random, spread (the cells of a step lie far apart), spiral (from the
-    center outwards) or confidence (the cells with the least uncertainty first); unset takes the order of training (raster where it was mixed)."""
+    center outwards) or confidence (the cells with the least uncertainty first); unset takes the order of training
+    (raster where it was mixed)."""
     schedule: Literal["cosine", "constant"] | CellCounts = "cosine"
     """Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid."""
 

@@ -49,7 +49,7 @@ class GroupHead(Head):
 
 def group_mask(prefix_lengths: Tensor, num_states: int, targets: Tensor) -> Tensor:
     """(B, 1, S·L, num_states + S·L): a query of prefix t sees h_0..h_t and the queries of prefix t without padding."""
-    B, S, L = targets.shape
+    B, _, L = targets.shape
     memory = prefix_mask(prefix_lengths, num_states, L).expand(B, -1, -1, -1)
     prefixes = prefix_lengths.repeat_interleave(L, dim=1)
     same = prefixes.unsqueeze(2) == prefixes.unsqueeze(1)  # (B or 1, S·L, S·L)

@@ -79,9 +79,7 @@ def draw_groups(
     return _packed(prefixes, cells, weigh(mask), mask, order, most)
 
 
-def draw_pairs(
-    count: int, order: Tensor, weigh: Weigh, generator: KeyedGenerator
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_pairs(count: int, order: Tensor, weigh: Weigh, generator: KeyedGenerator) -> tuple[Tensor, Tensor, Tensor]:
     """All unread cells of S prefixes in pairs t and N − 1 − t, which have N + 1 unread cells together.
 
     The middle prefix of an odd number of cells is its own partner and counts once.
@@ -95,7 +93,7 @@ def draw_pairs(
     Returns:
         Prefix lengths, cells and weights, packed: Q = S / 2 · (N + 1).
     """
-    B, N = order.shape
+    N = order.shape[1]
     first = generator.permutation((N + 1) // 2)[:, : count // 2]
     prefixes = torch.cat([first, N - 1 - first], dim=1)
     again = torch.cat([torch.zeros_like(first, dtype=torch.bool), first == N - 1 - first], dim=1)
