@@ -15,7 +15,7 @@ from heptapod.models import HeadConfig, HeptapodModel, ModelConfig
 from heptapod.models.heptapod import build_model
 from tests.extended import EXTENDED, NIGHTLY, nightly_of
 
-HEADS = ["global", "local", "cross", "next_token"]
+HEADS = ["global", "local", "cross", "group", "next_token"]
 ORDERS = ["raster", "random", "mixed"]
 GRID = GridSpec(4, 5, 7)
 VECTORS = GridSpec(4, 5, channels=3)

@@ -66,7 +66,7 @@ def test_mixed_uses_both_orders() -> None:
     assert 0.4 < share < 0.6
 
 
-@pytest.mark.parametrize("head", ["cross", "next_token", "global", "local"])
+@pytest.mark.parametrize("head", ["cross", "group", "next_token", "global", "local"])
 def test_next_token_prediction_is_a_special_case(head: str) -> None:
     """T = all, U = {σ(t+1)}: the objective is the mean cross-entropy of a language model."""
     grid = GridSpec(H, W, 5)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from heptapod.configs.grid import TokenOrder
 from heptapod.configs.objective import ObjectiveConfig
+from heptapod.models.heads.groups import draw_groups, draw_pairs, pairs_fit
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.random import KeyedGenerator, Stream
@@ -34,7 +36,8 @@ class Supervision:
     token_order: Tensor
     """(B, N) int64: σ."""
     prefix_lengths: Tensor
-    """(B or 1, S) int64: T; with separate far cells, then the prefixes of these."""
+    """(B or 1, S) int64: T; with separate far cells, then the prefixes of these. Packed groups name theirs for every
+    cell (see :mod:`heptapod.models.heads.groups`)."""
     targets: Tensor
     """(B, S, L) int64 cells: U_t, the next cell first; where ``weights`` is 0, the next cell again."""
     weights: Tensor
@@ -71,14 +74,21 @@ def draw_supervision(
     N = grid_height * grid_width
     generator = KeyedGenerator(Stream.SUPERVISION, keys)
     order = draw_token_order(config.token_order, N, generator)
+    far_weight = config.far_weight if isinstance(config.far_weight, str | None) else config.far_weight * far_scale
+    if config.group_size == "fixed" and config.targets_per_prefix == "all" and pairs_fit(config.prefixes_per_image, N):
+        assert isinstance(config.prefixes_per_image, int)
+        weigh = partial(_weights, far_weight=far_weight)
+        return Supervision(order, *draw_pairs(config.prefixes_per_image, order, weigh, generator))
     prefixes = _draw_prefixes(config.prefixes_per_image or "all", N, generator)
+    if config.group_size == "random":
+        weigh = partial(_weights, far_weight=far_weight)
+        return Supervision(order, *draw_groups(config, prefixes, order, grid_height, grid_width, weigh, generator))
     targets_per_prefix = (config.targets_per_prefix or 1) if far_scale else 1
     if window is None:
         positions, mask = _draw_unread(targets_per_prefix, prefixes, N, generator)
         targets = order.gather(1, positions.expand(len(keys), -1, -1).flatten(1)).unflatten(1, positions.shape[1:])
     else:
         targets, mask = _draw_in_window(targets_per_prefix, order, prefixes, grid_height, grid_width, window, generator)
-    far_weight = config.far_weight if isinstance(config.far_weight, str | None) else config.far_weight * far_scale
     drawn = Supervision(order, prefixes, targets, _weights(mask, far_weight))
     count = round((config.far_cells or 0) * N) if far_scale and N > 1 else 0
     if not count:

@@ -134,7 +134,7 @@ def test_next_token_head_refuses_more_than_the_next_cell(make_model: Make) -> No
         model.predict(states, torch.tensor([[2, 3]]))
 
 
-@pytest.mark.parametrize("head", ["global", "local", "cross", "next_token"])
+@pytest.mark.parametrize("head", ["global", "local", "cross", "group", "next_token"])
 def test_every_parameter_learns(head: str) -> None:
     """A gradient reaches every weight of every head."""
     from heptapod.configs.objective import ObjectiveConfig

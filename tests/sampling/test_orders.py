@@ -18,7 +18,7 @@ from tests.conftest import GRID, VECTORS
 
 N = GRID.num_cells
 Make = Callable[..., HeptapodModel]
-EVERY_ORDER = ["raster", "random", "spiral", "confidence"]
+EVERY_ORDER = ["raster", "random", "spread", "spiral", "confidence"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (4, 1), (2, 2), (3, 3), (4, 5), (7, 7), (16, 8)])

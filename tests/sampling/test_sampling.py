@@ -93,15 +93,15 @@ def test_belief_is_the_model_s_own_prediction(make_model: Make) -> None:
     assert torch.allclose(state.uncertainty[:, 6:], entropy, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["global", "local", "cross", "next_token"])
+@pytest.mark.parametrize("head", ["global", "local", "cross", "group", "next_token"])
 @pytest.mark.parametrize("order", ["raster", "random"])
 def test_known_cells_are_kept_and_matter(make_model: Make, head: str, order: str) -> None:
     model = make_model(head)
     known = torch.zeros(N, dtype=torch.bool)
     known[[0, 3, 7, 12, 13]] = True
-    given = torch.randint(GRID.vocabulary_size, (3, N), generator=torch.Generator().manual_seed(0))
+    given = torch.randint(GRID.vocabulary_size, (9, N), generator=torch.Generator().manual_seed(0))
     config = SamplingConfig(token_order=order)  # type: ignore[arg-type]
-    labels, seeds = torch.tensor([0, 1, 2]), [5, 6, 7]
+    labels, seeds = torch.arange(9) % 3, range(5, 14)
     out = sample_tokens(model, labels, seeds, config, Known(given, known))
     assert torch.equal(out[:, known], given[:, known])
     other = given.clone()

@@ -38,8 +38,8 @@ class HeadConfig:
 
     kind: str = "cross"
     """global: the whole grid sees itself (the paper's best); local: a window around the next cell; cross: any cells
-    against the states read (the efficient default); next_token: only the next cell (the baseline); or a registered
-    head."""
+    against the states read (the efficient default); group: as cross, but the cells that are predicted together see
+    each other; next_token: only the next cell (the baseline); or a registered head."""
     depth: Annotated[int, Field(ge=0, le=MAX_DEPTH)] = 0
     """Blocks of the head; 0 takes the depth of the named size."""
     window: Annotated[int, Field(ge=1, le=511)] | None = None
@@ -57,8 +57,15 @@ Density = tuple[int | Literal["all"], int | Literal["all"]]
 """Prefixes per image and targets per prefix."""
 
 
-def _facts(predicts_grid: bool, density: Density, separate_targets: bool = False) -> dict[str, Any]:
-    return {"predicts_grid": predicts_grid, "density": density, "separate_targets": separate_targets}
+def _facts(
+    predicts_grid: bool, density: Density, separate_targets: bool = False, sees_targets: bool = False
+) -> dict[str, Any]:
+    return {
+        "predicts_grid": predicts_grid,
+        "density": density,
+        "separate_targets": separate_targets,
+        "sees_targets": sees_targets,
+    }
 
 
 HEADS = Registry(
@@ -68,6 +75,7 @@ HEADS = Registry(
     builtin={
         "cross": Builtin("heptapod.models.heads.cross", HeadConfig, _facts(True, ("all", 1), True)),
         "global": Builtin("heptapod.models.heads.global_", HeadConfig, _facts(True, (1, "all"))),
+        "group": Builtin("heptapod.models.heads.group", HeadConfig, _facts(True, (32, 8), sees_targets=True)),
         "local": Builtin("heptapod.models.heads.local", HeadConfig, _facts(True, ("all", 3))),
         "next_token": Builtin("heptapod.models.heads.next_token", HeadConfig, _facts(False, ("all", 1))),
     },

@@ -37,7 +37,15 @@ class ObjectiveConfig:
     far_prefixes: Annotated[int, Field(ge=1, le=MAX_CELLS)] | None = None
     """Prefixes over which the far cells are spread evenly; unset: each has its own prefix."""
     near_share: Share = 0.0
-    """Share of the far cells drawn from the neighbors of read cells; the others are drawn from all unread cells."""
+    """Share of the far cells drawn from the neighbors of read cells; the others are drawn from all unread cells. For
+    groups of random size: share of the groups in which such neighbors come first."""
+    group_size: Literal["random", "fixed"] | None = None
+    """Only for a head whose targets see each other (group). random: each prefix has from 1 to L targets, so that
+    any number of cells per step can be sampled. fixed: always L. Unset: random where L is a number, fixed where it is
+    all: then only all unread cells together are predicted as in training."""
+    spread_share: Share = 0.5
+    """Share of the groups of random size that are spread over the grid, as consecutive cells of the sampling order
+    spread; the others are random."""
     far_weight: Annotated[float, Field(ge=0, le=100)] | Literal["uniform"] | None = None
     """Weight λ of the cells other than the next one: the loss is that of the next cell + λ · the mean of the others.
     uniform: the mean over all supervised cells of each prefix, as in the paper. Unset: 0.2 for far_cells, uniform
@@ -66,7 +74,7 @@ class ObjectiveConfig:
                 f"far_cells: {self.far_cells:g} given, but targets_per_prefix is {self.targets_per_prefix}; must be 0, "
                 "or set targets_per_prefix to 1"
             )
-        if self.far_cells == 0:
+        if self.far_cells == 0 and self.group_size is None:
             for name in ("far_prefixes", "near_share"):
                 if getattr(self, name):
                     raise ValueError(f"{name}: {getattr(self, name)} given, but far_cells is 0")
@@ -85,6 +93,11 @@ class ObjectiveConfig:
                 f"far_cells: {self.far_cells:g} given, but a {kind} head does not predict them apart from the next "
                 "cells; must be 0 (set targets_per_prefix and far_weight)"
             )
+        group_size = self.group_size
+        if HEADS.fact(kind, "sees_targets"):
+            group_size = group_size or ("fixed" if targets == "all" else "random")
+        elif group_size is not None:
+            raise ValueError(f"group_size: {group_size} given, but the targets of a {kind} head do not see each other")
         far_cells = self.far_cells
         if far_cells is None:
             far_cells = FAR_CELLS if separate and targets == 1 else 0.0
@@ -102,6 +115,7 @@ class ObjectiveConfig:
             targets_per_prefix=targets,
             far_cells=far_cells,
             far_weight=far_weight,
+            group_size=group_size,
         )
 
     def far_scale(self, progress: float) -> float:

@@ -11,11 +11,11 @@ from heptapod.configs.distributions import CellSampling
 from heptapod.configs.grid import MAX_CELLS
 from heptapod.utils.config import settings
 
-SamplingOrder = Literal["raster", "random", "spiral", "confidence"]
+SamplingOrder = Literal["raster", "random", "spread", "spiral", "confidence"]
 TRAINED_FOR: dict[str, tuple[SamplingOrder, ...]] = {
     "raster": ("raster",),
-    "random": ("random", "spiral", "confidence"),
-    "mixed": ("raster", "random", "spiral", "confidence"),
+    "random": ("random", "spread", "spiral", "confidence"),
+    "mixed": ("raster", "random", "spread", "spiral", "confidence"),
 }
 """The orders that a model has been trained for by the order of its training."""
 DEFAULT_BATCH = 64
@@ -30,8 +30,9 @@ class StepConfig:
     steps: Annotated[int, Field(ge=1, le=MAX_CELLS)] | None = None
     """Sampling steps; unset means one cell per step."""
     token_order: SamplingOrder | None = None
-    """Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells with
-    the least uncertainty first); unset takes the order of training (raster where it was mixed)."""
+    """Order in which cells are filled: raster, random, spread (the cells of a step lie far apart), spiral (from the
+    center outwards) or confidence (the cells with the least uncertainty first); unset takes the order of training
+    (raster where it was mixed)."""
     schedule: Literal["cosine", "constant"] | CellCounts = "cosine"
     """Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid."""
 

@@ -233,7 +233,8 @@ def least_parameters(config: ModelConfig, grid: GridSpec, num_classes: int) -> i
     """A lower bound of the number of parameters, without building anything."""
     width, mlp_width = config.width, config.distribution.mlp_width
     block = 4 * width**2 + 3 * width * 8 * math.ceil(width / 3)
-    heads = {"global": 1, "cross": 1, "next_token": 1, "local": 2}.get(config.head.kind, 0)  # a custom one: not known
+    one = {"global": 1, "cross": 1, "group": 1, "next_token": 1}
+    heads = {**one, "local": 2}.get(config.head.kind, 0)  # a custom one: not known
     mlp = (config.distribution.mlp_depth * 5 * mlp_width + config.width) * mlp_width
     ends = (2 * grid.vocabulary_size + grid.channels + num_classes) * width
     return (config.depth + heads * config.head.depth) * block + mlp + ends

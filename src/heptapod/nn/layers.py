@@ -208,6 +208,33 @@ class CrossBlock(Block):
         return out
 
 
+class GroupBlock(Block):
+    """Pre-norm block whose queries attend to other states and to each other in one softmax, then SwiGLU."""
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        memory: Tensor,
+        memory_rotary: Rotary,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D), attending to states (B, Tk, D) and to themselves.
+
+        A cache takes the keys of the states, and behind them those of the queries; do not count the latter as cached.
+        """
+        query, key, value = self.attention.project(self.attention_norm(x), rotary)
+        if memory.shape[1]:
+            memory_key, memory_value = self.attention.keys_values(memory, memory_rotary)
+            key, value = torch.cat([memory_key, key], dim=2), torch.cat([memory_value, value], dim=2)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        x = x + self.attention.attend(query, key, value, mask)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
 def causal_self_attention_mask(num_new: int, num_past: int, device: torch.device) -> Tensor | None:
     """Mask (num_new, num_past + num_new) for new tokens behind a cache; None where all is visible."""
     if num_new == 1:

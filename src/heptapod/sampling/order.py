@@ -10,6 +10,7 @@ from torch import Tensor
 from heptapod.configs.sampling import SamplingOrder
 from heptapod.objective import draw_token_order
 from heptapod.utils.random import KeyedGenerator, Stream
+from heptapod.utils.spread import spread_order
 
 
 def fill_order(
@@ -18,8 +19,9 @@ def fill_order(
     """Token order of every image, known cells first.
 
     Args:
-        kind: raster; a random permutation from each image's seed; a spiral from the center outwards; confidence, of
-            which only the known cells are ordered here (as raster), for the others follow from the model's predictions.
+        kind: raster; a random permutation from each image's seed; spread, in which consecutive cells lie far apart,
+            from the seed too; a spiral from the center outwards; confidence, of which only the known cells are ordered
+            here (as raster), for the others follow from the model's predictions.
         seeds: one per image.
         height: rows of the grid.
         width: columns of the grid.
@@ -30,6 +32,8 @@ def fill_order(
     """
     if kind == "spiral":
         order = spiral(height, width).expand(len(seeds), -1)
+    elif kind == "spread":
+        order = spread_order(height, width, KeyedGenerator(Stream.SAMPLE_ORDER, [(seed,) for seed in seeds]))
     else:
         generator = KeyedGenerator(Stream.SAMPLE_ORDER, [(seed,) for seed in seeds])
         order = draw_token_order("random" if kind == "random" else "raster", height * width, generator)

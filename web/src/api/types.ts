@@ -239,7 +239,7 @@ export interface RunAnswer {
 /** How images are sampled. There is no classifier-free guidance. */
 export interface SamplingConfig {
   steps?: number | null;
-  token_order?: "raster" | "random" | "spiral" | "confidence" | null;
+  token_order?: "raster" | "random" | "spread" | "spiral" | "confidence" | null;
   schedule?: "cosine" | "constant" | number[];
   temperature?: number;
   top_k?: number | null;
@@ -255,8 +255,8 @@ export interface SamplingConfig {
 export interface SamplingOptions {
   /** Sampling steps; unset means one cell per step. */
   steps?: number | null;
-  /** Order in which cells are filled: raster, random, spiral (from the center outwards) or confidence (the cells with the least uncertainty first); unset takes the order of training (raster where it was mixed). */
-  token_order?: "raster" | "random" | "spiral" | "confidence" | null;
+  /** Order in which cells are filled: raster, random, spread (the cells of a step lie far apart), spiral (from the center outwards) or confidence (the cells with the least uncertainty first); unset takes the order of training (raster where it was mixed). */
+  token_order?: "raster" | "random" | "spread" | "spiral" | "confidence" | null;
   /** Cells per step: cosine (few at first, many at the end), constant, or a list of cell counts that fill the grid. */
   schedule?: "cosine" | "constant" | number[] | null;
   /** Below 1 sharpens the distribution of every cell: it divides the logits of codes and scales all noise from which continuous tokens are sampled (the variance of a normal times its square). 0 takes the most likely code, or no noise; otherwise at least 0.0001. */

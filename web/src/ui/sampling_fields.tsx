@@ -22,7 +22,7 @@ interface Props {
 const RULES = ["", "cosine", "constant"];
 const UNDER_MORE: SettingName[] = ["top_k", "top_p", "preset", "cell_solver", "cell_steps"];
 const NUMBERS = String.raw`\s*[1-9]\d*([\s,]+[1-9]\d*)*[\s,]*`;
-const ORDERS = ["raster", "random", "spiral", "confidence"];
+const ORDERS = ["raster", "random", "spread", "spiral", "confidence"];
 
 export function SamplingFields({ form, model, limits, cells, problems = {}, changed }: Props) {
   const settings = form.settings.value;

@@ -6,12 +6,14 @@ from heptapod.configs.models import HEADS, ModelConfig
 from heptapod.models.heads.base import Head, ReadStates, register_head
 from heptapod.models.heads.cross import CrossHead
 from heptapod.models.heads.global_ import GlobalHead
+from heptapod.models.heads.group import GroupHead
 from heptapod.models.heads.local import LocalHead
 from heptapod.models.heads.next_token import NextTokenHead
 
 __all__ = [
     "CrossHead",
     "GlobalHead",
+    "GroupHead",
     "Head",
     "LocalHead",
     "NextTokenHead",

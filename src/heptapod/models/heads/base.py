@@ -100,6 +100,8 @@ class Head(nn.Module, ABC):
     separate_targets: bool = False
     """Whether a target costs the same whatever the other targets of its prefix, so that far cells can be supervised
     apart from the next ones (objective.far_cells)."""
+    sees_targets: bool = False
+    """Whether a prediction depends on the cells that are asked for together with it."""
 
     cache_is_exact: bool = True
     """Whether sampling with the head's cache predicts what sampling without it does."""

@@ -40,6 +40,8 @@ def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:
     if variant.targets != 1 or not HEADS.fact(variant.head, "separate_targets"):
         far: dict[str, Any] = {"far_cells": None, "far_prefixes": None, "near_share": 0.0, "far_weight": None}
         objective = dataclasses.replace(objective, **far, far_warmup=0.0, far_decay=0.0)
+    if not HEADS.fact(variant.head, "sees_targets"):
+        objective = dataclasses.replace(objective, group_size=None)
     model = dataclasses.replace(recipe.model, head=head)
     sampling = dataclasses.replace(recipe.sampling, approximate_head=False)  # nothing is sampled here
     return dataclasses.replace(recipe, model=model, objective=objective, sampling=sampling)

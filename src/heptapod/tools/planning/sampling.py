@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from heptapod.distributions import CellDistribution, CellSampling
-from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead, ReadStates
+from heptapod.models.heads import CrossHead, GlobalHead, GroupHead, LocalHead, NextTokenHead, ReadStates
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.nn.layers import Block
@@ -79,6 +79,10 @@ def _predict(model: HeptapodModel, fresh: int, states: int, computed: int, num_c
     match head:
         case CrossHead():
             blocks = sum(_cross_block(block, computed, new, states) for block in _blocks(head.blocks))
+            return blocks + computed * position
+        case GroupHead():
+            keys = states + computed  # those of the computed cells are made anew in every step
+            blocks = sum(_cross_block(block, computed, new + computed, keys) for block in _blocks(head.blocks))
             return blocks + computed * position
         case NextTokenHead():
             return sum(_self_block(block, new, states) for block in _blocks(head.blocks)) + new * position
