@@ -63,8 +63,6 @@ class ObjectiveConfig:
                 f"far_weight: uniform given, but far_cells ({self.far_cells:g}) are not targets of a prefix; must be a "
                 "number"
             )
-        if self.far_weight == "uniform" and (self.far_warmup or self.far_decay):
-            raise ValueError("far_weight: uniform given, but far_warmup and far_decay change a number")
         if self.far_warmup + self.far_decay > 1:
             raise ValueError(
                 f"far_decay: {self.far_decay:g} given with far_warmup {self.far_warmup:g}; together at most 1"
@@ -74,10 +72,6 @@ class ObjectiveConfig:
                 f"far_cells: {self.far_cells:g} given, but targets_per_prefix is {self.targets_per_prefix}; must be 0, "
                 "or set targets_per_prefix to 1"
             )
-        if self.far_cells == 0 and self.group_size is None:
-            for name in ("far_prefixes", "near_share"):
-                if getattr(self, name):
-                    raise ValueError(f"{name}: {getattr(self, name)} given, but far_cells is 0")
 
     def for_head(self, kind: str) -> ObjectiveConfig:
         """The same with every unset value filled in for a kind of head.
@@ -101,15 +95,10 @@ class ObjectiveConfig:
         far_cells = self.far_cells
         if far_cells is None:
             far_cells = FAR_CELLS if separate and targets == 1 else 0.0
-        has_others = bool(far_cells) or targets != 1
         far_weight = self.far_weight
-        if far_weight is None and has_others:
+        if far_weight is None and (far_cells or targets != 1):
             far_weight = FAR_WEIGHT if far_cells else "uniform"
-        if not has_others:
-            for name in ("far_weight", "far_warmup", "far_decay"):
-                if getattr(self, name) not in (None, "uniform", 0):
-                    raise ValueError(f"{name}: {getattr(self, name)} given, but only next cells are supervised")
-        return dataclasses.replace(
+        resolved = dataclasses.replace(
             self,
             prefixes_per_image=self.prefixes_per_image or prefixes,
             targets_per_prefix=targets,
@@ -117,6 +106,26 @@ class ObjectiveConfig:
             far_weight=far_weight,
             group_size=group_size,
         )
+        resolved._check_effect()
+        return resolved
+
+    def _check_effect(self) -> None:
+        """Refuses settings that change nothing beside the others."""
+        groups = self.group_size == "random"
+        scheduled = isinstance(self.far_weight, float)
+        without_effect = {
+            "far_prefixes": "far_cells is 0" if not self.far_cells else None,
+            "near_share": "far_cells is 0" if not (self.far_cells or groups) else None,
+            "spread_share": "there are no groups of random size" if self.spread_share != 0.5 and not groups else None,
+            "far_weight": "only next cells are supervised"
+            if scheduled and not self.far_cells and self.targets_per_prefix == 1
+            else None,
+            "far_warmup": f"far_weight is {self.far_weight}" if not scheduled else None,
+            "far_decay": f"far_weight is {self.far_weight}" if not scheduled else None,
+        }
+        for name, why in without_effect.items():
+            if why and getattr(self, name):
+                raise ValueError(f"{name}: {getattr(self, name):g} given, but {why}")
 
     def far_scale(self, progress: float) -> float:
         """The factor of λ at a share of the training steps (0 to 1)."""
