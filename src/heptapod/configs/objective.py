@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,11 @@ FAR_CELLS = 0.25
 """Default of far_cells, for heads that predict far cells apart from the next ones."""
 FAR_WEIGHT = 0.2
 """Default of far_weight with far_cells."""
+FAR_SETTINGS = (
+    *("far_cells", "far_prefixes", "near_share", "group_size", "spread_share"),
+    *("far_weight", "far_warmup", "far_decay"),
+)
+"""Settings of cells other than the next one, which depend on the head."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -126,6 +131,25 @@ class ObjectiveConfig:
         for name, why in without_effect.items():
             if why and getattr(self, name):
                 raise ValueError(f"{name}: {getattr(self, name):g} given, but {why}")
+
+    def with_density(
+        self, prefixes: int | Literal["all"], targets: int | Literal["all"], kind: str, own_kind: str
+    ) -> ObjectiveConfig:
+        """The same for another head or density.
+
+        Settings of far cells and groups stay where the head is the own one and takes them; otherwise they are unset.
+
+        Args:
+            prefixes: S.
+            targets: L.
+            kind: the head.
+            own_kind: the head for which these settings were made.
+        """
+        changes: dict[str, Any] = {"prefixes_per_image": prefixes, "targets_per_prefix": targets}
+        if kind != own_kind or targets != (self.targets_per_prefix or HEADS.fact(kind, "density")[1]):
+            defaults = ObjectiveConfig()
+            changes |= {name: getattr(defaults, name) for name in FAR_SETTINGS}
+        return dataclasses.replace(self, **changes)
 
     def far_scale(self, progress: float) -> float:
         """The factor of λ at a share of the training steps (0 to 1)."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from heptapod.configs.distributions import DISTRIBUTIONS
 from heptapod.configs.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.configs.tokenizers import MAX_STEPS
 from heptapod.models.heads import head_without_weights
@@ -219,6 +220,10 @@ def _contains(values: Any, path: list[str]) -> bool:
     return isinstance(values, dict) and first in values and (not rest or _contains(values[first], rest))
 
 
+def _count(text: str) -> int | Literal["all"]:
+    return "all" if text == "all" else int(text)
+
+
 def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, out: str = "") -> Recipe:
     """The recipe of an arm.
 
@@ -242,14 +247,15 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
             raise ValueError(f"heads.changes.{key}: given for {arm.head.title} together with its depth; leave one out")
     base = load_recipe(study.recipe)
     values = merge(to_dict(base), study.changes)
-    prefixes, targets = (part if part == "all" else int(part) for part in arm.density.split("/"))
+    prefixes, targets = (_count(part) for part in arm.density.split("/"))
     head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window, **arm.head.settings}
     head["depth"] = arm.head.depth or values["model"]["head"]["depth"]
     values["model"] |= {"head": head, "depth": arm.head.backbone_depth or values["model"]["depth"]}
     if values["model"]["distribution"]["kind"] != arm.distribution:
         values["model"]["distribution"] = {"kind": arm.distribution}
-    order = {"token_order": arm.token_order, "prefixes_per_image": prefixes, "targets_per_prefix": targets}
-    values["objective"] |= order
+    objective = from_dict(ObjectiveConfig, values["objective"], "changes.objective")
+    objective = objective.with_density(prefixes, targets, arm.head.kind, base.model.head.kind)
+    values["objective"] = {**to_dict(objective), "token_order": arm.token_order}
     values = merge(values, arm.head.changes)
     values["sampling"]["token_order"] = None
     values["data"]["path"] = study.codes if DISTRIBUTIONS.fact(arm.distribution, "is_discrete") else study.vectors

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from heptapod.configs.models import HEADS
 from heptapod.data.loader import BatchStream
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
@@ -34,14 +33,7 @@ def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:
     head = recipe.model.head
     if variant.head != head.kind:
         head = HeadConfig(variant.head, head.depth)
-    objective = dataclasses.replace(
-        recipe.objective, prefixes_per_image=variant.prefixes, targets_per_prefix=variant.targets
-    )
-    if variant.targets != 1 or not HEADS.fact(variant.head, "separate_targets"):
-        far: dict[str, Any] = {"far_cells": None, "far_prefixes": None, "near_share": 0.0, "far_weight": None}
-        objective = dataclasses.replace(objective, **far, far_warmup=0.0, far_decay=0.0)
-    if not HEADS.fact(variant.head, "sees_targets"):
-        objective = dataclasses.replace(objective, group_size=None)
+    objective = recipe.objective.with_density(variant.prefixes, variant.targets, variant.head, recipe.model.head.kind)
     model = dataclasses.replace(recipe.model, head=head)
     sampling = dataclasses.replace(recipe.sampling, approximate_head=False)  # nothing is sampled here
     return dataclasses.replace(recipe, model=model, objective=objective, sampling=sampling)
