@@ -19,6 +19,7 @@ KINDS: dict[str, list[str]] = {
     "cross": [],
     "cross all": ["--objective.prefixes_per_image", "all"],
     "global": ["--model.head.kind", "global", "--objective.targets_per_prefix", "all"],
+    "group": ["--model.head.kind", "group"],
     "local": ["--model.head.kind", "local", "--model.head.window", "3"],
     "next_token": [
         *("--model.head.kind", "next_token", "--objective.targets_per_prefix", "1"),
@@ -62,8 +63,9 @@ def real_batch(training_setup: TrainingSetup, model: HeptapodModel, images: int,
     """A micro-batch with contents."""
     keys = [(0, 0, number) for number in range(images)]
     grid = training_setup.grid
-    drawn = draw_supervision(training_setup.recipe.objective, grid.height, grid.width, keys, model.head.window)
-    fields = (drawn.token_order, drawn.prefix_lengths, drawn.targets, drawn.mask)
+    objective = training_setup.recipe.objective.for_head(training_setup.recipe.model.head.kind)
+    drawn = draw_supervision(objective, grid.height, grid.width, keys, model.head.window)
+    fields = (drawn.token_order, drawn.prefix_lengths, drawn.targets, drawn.weights)
     supervision = Supervision(*(tensor.contiguous().clone().to(device) for tensor in fields))
     labels = torch.zeros(images, dtype=torch.int64, device=device)
     return RealBatch(grid.empty_tokens(images).to(device), labels, supervision, KeyedGenerator(Stream.LOSS, keys))

@@ -94,6 +94,7 @@ SAMPLED = {
     "global": ("global", ["--sampling.steps", "7"]),
     "global, approximate": ("global", ["--sampling.steps", "7", "--sampling.approximate_head"]),
     "global by confidence": ("global", ["--sampling.steps", "5", "--sampling.token_order", "confidence"]),
+    "group": ("group", ["--sampling.steps", "7"]),
     "local": ("local", []),
     "next_token": ("next_token", []),
     "flow": ("flow", ["--sampling.steps", "4", "--sampling.cell_solver", "heun"]),
