@@ -15,6 +15,7 @@ def figures() -> Iterator[str]:
     yield from orders("orders_digits", (4, 8, 16, 24, 49), lambda found: f"{found['accuracy']:.1%}")
     yield from orders("orders_cifar10", (8, 16, 64), lambda found: f"{found['kernel_distance']:.3f}")
     yield from orders_in_words()
+    yield from pairs()
     yield from editing()
     yield from approximate()
     yield from speed()
@@ -43,6 +44,19 @@ def orders_in_words() -> Iterator[str]:
     yield f"standard errors {min(errors):.3f} to {max(errors):.3f}"
     slow, fast = (row(photos, token_order=order, steps=64)["seconds_per_image"] for order in ("confidence", "raster"))
     yield f"This took {slow / fast:.1f} times as long per image here ({slow:.2f} against {fast:.3f} s at 64 steps)"
+
+
+def pairs() -> Iterator[str]:
+    found = results("pairs")
+
+    def shown(errors: dict[str, float]) -> str:
+        return f"{errors['mean']:.3f} ({errors['neighbors']:.3f})"
+
+    for head, one in found["heads"].items():
+        for order in ("random", "spread"):
+            cells = [shown(row(one["rows"], order=order, steps=steps)) for steps in (4, 8, 16)]
+            yield f"|{head}, {order}|{'|'.join(cells)}|"
+    yield f"As many true samples have an error of {shown(found['true_samples'])}."
 
 
 def editing() -> Iterator[str]:
