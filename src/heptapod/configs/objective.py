@@ -115,7 +115,7 @@ class ObjectiveConfig:
         return resolved
 
     def _check_effect(self) -> None:
-        """Refuses settings that change nothing beside the others."""
+        """Refuses settings that change nothing, given the others."""
         groups = self.group_size == "random"
         scheduled = isinstance(self.far_weight, float)
         without_effect = {

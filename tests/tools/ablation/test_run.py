@@ -35,7 +35,7 @@ STUDY: dict[str, Any] = {
     "token_orders": ["random"],
     "budgets": [{"equal": "time", "steps": 30, "seeds": [0, 1], "arms": ["next*", "cross*"]},
                 {"equal": "steps", "steps": 10, "arms": ["local*"]}],
-    "measures": {"samples": 20, "sampling_steps": [0, 2], "nll_images": 4, "probe_images": 26},
+    "measures": {"samples": 20, "sampling_steps": [0, 2], "nll_images": 4, "probe_images": 60},
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("ablation")
-    write_classes(folder / "images", 16)
+    write_classes(folder / "images", 40)
     CacheWriter(folder / "cache", open_source(str(folder / "images")), tiny_vq(), CacheConfig()).run()
     values = {**STUDY, "codes": str(folder / "cache"), "out": str(folder / "out")}
     values["measures"] = {**STUDY["measures"], "reference": str(folder / "images")}

@@ -81,7 +81,7 @@ def _predict(model: HeptapodModel, fresh: int, states: int, computed: int, num_c
             blocks = sum(_cross_block(block, computed, new, states) for block in _blocks(head.blocks))
             return blocks + computed * position
         case GroupHead():
-            keys = states + computed  # those of the computed cells are made anew in every step
+            keys = states + computed  # those of the computed cells are computed again in every step
             blocks = sum(_cross_block(block, computed, new + computed, keys) for block in _blocks(head.blocks))
             return blocks + computed * position
         case NextTokenHead():
