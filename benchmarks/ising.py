@@ -19,9 +19,10 @@ import torch
 from benchmarks.record import provenance
 from tests.invariants.enumerated import Enumerated
 from tests.invariants.ising import Ising
-from tests.invariants.oracle import DENSITY, POSTERIORS, SEED, STATES, STEPS, measure, train
+from tests.invariants.oracle import OBJECTIVES, POSTERIORS, SEED, STATES, STEPS, measure, train
 
 from heptapod.models import HeptapodModel
+from heptapod.utils.config import to_dict
 from heptapod.utils.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -34,8 +35,7 @@ def measure_head(kind: str, truth: Enumerated, further: Further) -> dict[str, An
     seconds = process_time() - start
     found = measure(model, truth)
     return {
-        "prefixes_per_image": DENSITY[kind][0],
-        "targets_per_prefix": DENSITY[kind][1],
+        "objective": to_dict(OBJECTIVES[kind]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **asdict(found),
         "excess": found.excess,
@@ -50,7 +50,7 @@ def record(name: str, truth: Enumerated, settings: dict[str, Any], further: Furt
     common = {"steps": STEPS, "seed": SEED, "states": STATES, "posterior_states": POSTERIORS}
     head = {"provenance": provenance(f"python -m benchmarks.{name}"), "settings": common | settings}
     file = RESULTS / f"{name}.json"
-    for kind in kinds or DENSITY:
+    for kind in kinds or OBJECTIVES:
         found = measure_head(kind, truth, further)
         known = read_json(file) if file.exists() else {}
         heads = known["heads"] if {**known, "heads": 0} == {**head, "heads": 0} else {}

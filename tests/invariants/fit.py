@@ -32,7 +32,8 @@ def fit(
     for step in range(config.steps):
         labels, tokens = sample(config.batch_size)
         keys = [(0, step, i) for i in range(config.batch_size)]
-        supervision = draw_supervision(objective, model.grid.height, model.grid.width, keys)
+        far_scale = objective.far_scale(step / config.steps)
+        supervision = draw_supervision(objective, model.grid.height, model.grid.width, keys, far_scale=far_scale)
         loss = objective_loss(model, tokens, labels, supervision, noise(Stream.LOSS, keys)).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -51,50 +51,46 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> Recipe:
         device: the device that trains.
     """
     train = _resolved(recipe.train, device, [Path(recipe.out) / "config.yaml"], "train.precision")
-    return resolve_tokenizer_precision(dataclasses.replace(recipe, train=train), device, logs=False)
+    return resolve_tokenizer_precision(dataclasses.replace(recipe, train=train), device)
 
 
-def resolve_tokenizer_precision(recipe: Recipe, device: torch.device, logs: bool = True) -> Recipe:
+def resolve_tokenizer_precision(recipe: Recipe, device: torch.device) -> Recipe:
     """As :func:`resolve_precision`, of the tokenizer's training only.
 
     Args:
         recipe: the recipe of a run.
         device: the device that trains.
-        logs: say which precision it is, where that is not the usual.
     """
     files = [Path(recipe.out) / "tokenizer" / "config.yaml", Path(recipe.out) / "config.yaml"]
-    train = _resolved(recipe.tokenizer.train, device, files, "tokenizer.train.precision", logs)
+    train = _resolved(recipe.tokenizer.train, device, files, "tokenizer.train.precision")
     return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, train=train))
 
 
-def warn_if_slow(config: TrainConfig, device: torch.device, setting: str) -> None:
-    """Warns about bfloat16 on a device that lacks it.
+def log_precision(config: TrainConfig, device: torch.device, setting: str) -> None:
+    """Says which precision it is on a device that lacks bfloat16; warns where it is bfloat16.
 
     Args:
         config: the settings, without auto.
         device: the device that trains.
         setting: the name of the precision's setting.
     """
-    if config.precision == "bfloat16" and not has_bfloat16(device):
+    if has_bfloat16(device):
+        return
+    if config.precision == "float32":
+        logger.info(f"{setting}: float32; this {_name(device)} has no instructions for bfloat16")
+    else:
         logger.warning(
             f"{setting}: bfloat16, but this {_name(device)} has no instructions for it and takes many times as long as "
             "in float32; a new run with auto or float32 is faster"
         )
 
 
-def _resolved(
-    config: TrainConfig, device: torch.device, files: Sequence[Path], setting: str, logs: bool = True
-) -> TrainConfig:
+def _resolved(config: TrainConfig, device: torch.device, files: Sequence[Path], setting: str) -> TrainConfig:
     if config.precision != "auto":
         return config
 
     def decide() -> Arithmetic:
-        suits, began = arithmetic(config, device), _recorded(files, setting)
-        if logs and began and began != suits:
-            logger.info(f"{setting}: {began}, in which the run began")
-        elif logs and suits == "float32" and not began:
-            logger.info(f"{setting}: float32, because this {_name(device)} has no instructions for bfloat16")
-        return began or suits
+        return _recorded(files, setting) or arithmetic(config, device)
 
     return dataclasses.replace(config, precision=process_group.broadcast_result(decide))
 

@@ -41,7 +41,7 @@ from heptapod.training.folder import (
 )
 from heptapod.training.model_probe import ModelProbe, check_probe
 from heptapod.training.model_task import ModelTask
-from heptapod.training.precision import resolve_precision, resolve_tokenizer_precision, warn_if_slow
+from heptapod.training.precision import log_precision, resolve_precision, resolve_tokenizer_precision
 from heptapod.training.recipe import Recipe
 from heptapod.training.tokenizer_task import TokenizerTask
 from heptapod.training.trainer import Trainer, check_processes
@@ -116,7 +116,7 @@ def _train_tokenizer(
     start(folder, recipe, images)
     if alone:
         report(folder, images)
-    warn_if_slow(recipe.tokenizer.train, device, "tokenizer.train.precision")
+    log_precision(recipe.tokenizer.train, device, "tokenizer.train.precision")
     figures = Trainer(task, recipe.tokenizer.train, folder, recipe.seed, device).run()
     if process_group.is_main_process():
         write_json(folder / "training.json", figures)
@@ -186,7 +186,7 @@ def _train_model(recipe: Recipe, out: Path, device: torch.device) -> dict[str, f
         export,
         probe,
     )
-    warn_if_slow(recipe.train, device, "train.precision")
+    log_precision(recipe.train, device, "train.precision")
     figures = Trainer(task, recipe.train, out, recipe.seed, device).run()
     if process_group.is_main_process():
         write_json(out / "training.json", figures)

@@ -15,7 +15,6 @@ from heptapod.configs.grid import MAX_CELLS, TokenOrder
 from heptapod.configs.objective import ObjectiveConfig
 from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.configs.tokenizers import MAX_STEPS
-from heptapod.models.heads import head_without_weights
 from heptapod.tools.ablation.arms import Arm, HeadArm
 from heptapod.training.recipe import Recipe, load_recipe
 from heptapod.utils.arguments import parse_arguments
@@ -309,6 +308,8 @@ def build_study(name: str, values: Mapping[str, Any], changes: Mapping[str, Any]
     Raises:
         ValueError: for an unknown setting, a value out of range, or an arm without a valid recipe.
     """
+    from heptapod.models.heads import head_without_weights  # imports torch, which --help does without
+
     study = from_dict(Study, merge(values, changes), f"study {name}")
     study = dataclasses.replace(study, out=study.out or f"ablations/{find_yaml('study', name).stem}")
     for arm in study.arms():
