@@ -9,6 +9,7 @@ EXTENDED = frozenset(
         # Models trained until they match an exact distribution.
         "tests/invariants/test_ising.py::test_learns_the_exact_distribution",
         "tests/invariants/test_potts.py::test_learns_the_exact_distribution",
+        "tests/invariants/test_potts.py::test_samples_have_the_exact_pairs",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[fsq]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[vae]",
         # Runs that are killed, cut off or out of disk space. Quick: one exact resume per task.

@@ -64,13 +64,14 @@ def train(folder: Path, scenario: dict[str, Any]) -> dict[str, Any]:
     model.to(getattr(torch, scenario.get("dtype", "float32")))
     objective = ObjectiveConfig("random", scenario.get("prefixes", 4), 2 if head.kind != "next_token" else 1)
     picture = Image.new("RGB", (4, 4))
-    task = Recorded(model, tokens_of(IMAGES, 0), tokens_of(11, 1), objective, lambda module: picture, export)
-    task.seen, task.stop_at = [], scenario.get("stop_at")
     config = TrainConfig(**{
         "steps": 50, "batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 5, "precision": "float32",
         "ema_decay": 0.9, "log_every": 1, "eval_every": 25, "preview_every": 25, "save_every": 1000,
         **scenario.get("train", {}),
     })  # fmt: skip
+    held_out = tokens_of(11, 1)
+    task = Recorded(model, tokens_of(IMAGES, 0), held_out, objective, config.steps, lambda module: picture, export)
+    task.seen, task.stop_at = [], scenario.get("stop_at")
     try:
         Trainer(task, config, folder, seed=0, device=torch.device("cpu")).run()
     except Stop:

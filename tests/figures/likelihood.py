@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.figures import results
 
-SETTINGS = [r"within 2% of the truth, and its zero-shot posterior within 0\.02 nats"]  # bounds of a test
+SETTINGS = [r"within 1% of the truth, and its zero-shot posterior within 0\.02 nats"]  # bounds of a test
 
 
 def figures() -> Iterator[str]:

@@ -260,7 +260,7 @@ def test_trace(make_model: Make, tmp_path: Path, head: str) -> None:
     model = bundle(make_model(head))
     steps = model.trace("dog", seed=1, most=5)
     assert [step.step for step in steps] == [0, 5, 10, 15, 20]
-    sees = head in ("global", "cross")
+    sees = head in ("global", "cross", "group")
     frames = trace_frames(model, steps)
     assert len(frames) == 5
     assert frames[0].width > frames[0].height * (3 if sees else 1) * 0.9

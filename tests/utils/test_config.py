@@ -63,7 +63,7 @@ def test_a_recipe_file_of_ones_own(tmp_path: Path) -> None:
         ("model:\n  head: {kind: crss}\n", "model.head.kind: 'crss' given"),
         ("model:\n  head: {kind: cross, window: 3}\n", "model.head.window: 3 given"),
         ("model:\n  width: 30\n", "model.width: 30 given"),
-        ("model:\n  head: {kind: next_token}\n", "targets_per_prefix: 3 given"),
+        ("model:\n  head: {kind: next_token}\nobjective: {targets_per_prefix: 3}\n", "targets_per_prefix: 3 given"),
         ("sampling:\n  temperature: -1\n", "sampling.temperature: -1.0 given"),
         ("sampling:\n  token_order: random\n", "sampling.token_order: random given"),
         ("- 1\n", "a recipe is a mapping"),

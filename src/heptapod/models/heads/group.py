@@ -21,6 +21,7 @@ class GroupHead(Head):
     on their order, nor on padding (a target that repeats the first one of its row).
     """
 
+    density = (32, 8)
     sees_targets = True
 
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
