@@ -73,7 +73,7 @@ def demo(arguments: list[str]) -> None:
         "results": results,
         "model": heptapod.metadata,
         "last": last,
-        "objective": to_dict(recipe.objective),
+        "objective": to_dict(recipe.objective.for_head(recipe.model.head.kind)),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
     }
