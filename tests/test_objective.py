@@ -217,6 +217,7 @@ def test_unset_values_follow_the_head(kind: str, prefixes: Any, targets: Any, fa
     ("settings", "kind", "message"),
     [
         ({"far_weight": -1}, "cross", "far_weight: -1.0 given, must be at least 0"),
+        ({"far_cells": 17}, "cross", "far_cells: 17.0 given, must be at least 0 and at most 16"),
         ({"far_weight": "even"}, "cross", "far_weight: 'even' given"),
         ({"far_weight": "uniform", "far_cells": 0.5}, "cross", "far_weight: uniform given"),
         ({"targets_per_prefix": 3, "far_warmup": 0.5}, "cross", "far_warmup: 0.5 given, but far_weight is uniform"),

@@ -35,7 +35,7 @@ class ObjectiveConfig:
     targets_per_prefix: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] | None = None
     """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread. Unset: 1 for a cross
     or next_token head, all for a global head."""
-    far_cells: Annotated[float, Field(ge=0, le=MAX_CELLS)] | None = None
+    far_cells: Annotated[float, Field(ge=0, le=16)] | None = None
     """Far cells (unread cells other than the next one) supervised per image and step besides the targets of the
     prefixes, as a multiple of the grid's cells: 0.25 adds one to every fourth prefix. Only for a cross head with
     targets_per_prefix 1. Unset: 0.25 there, else 0."""
