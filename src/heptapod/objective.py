@@ -18,12 +18,11 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from heptapod.configs.grid import TokenOrder
 from heptapod.configs.objective import ObjectiveConfig
-from heptapod.models.heads.groups import draw_groups, draw_pairs, pairs_fit
+from heptapod.models.heads.groups import draw_groups, draw_pairs, near_read, pairs_fit, ranks
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.utils.random import KeyedGenerator, Stream
@@ -75,13 +74,12 @@ def draw_supervision(
     generator = KeyedGenerator(Stream.SUPERVISION, keys)
     order = draw_token_order(config.token_order, N, generator)
     far_weight = config.far_weight if isinstance(config.far_weight, str | None) else config.far_weight * far_scale
+    weigh = partial(_weights, far_weight=far_weight)
     if config.group_size == "fixed" and config.targets_per_prefix == "all" and pairs_fit(config.prefixes_per_image, N):
         assert isinstance(config.prefixes_per_image, int)
-        weigh = partial(_weights, far_weight=far_weight)
         return Supervision(order, *draw_pairs(config.prefixes_per_image, order, weigh, generator))
     prefixes = _draw_prefixes(config.prefixes_per_image or "all", N, generator)
     if config.group_size == "random":
-        weigh = partial(_weights, far_weight=far_weight)
         return Supervision(order, *draw_groups(config, prefixes, order, grid_height, grid_width, weigh, generator))
     targets_per_prefix = (config.targets_per_prefix or 1) if far_scale else 1
     if window is None:
@@ -89,7 +87,7 @@ def draw_supervision(
         targets = order.gather(1, positions.expand(len(keys), -1, -1).flatten(1)).unflatten(1, positions.shape[1:])
     else:
         targets, mask = _draw_in_window(targets_per_prefix, order, prefixes, grid_height, grid_width, window, generator)
-    drawn = Supervision(order, prefixes, targets, _weights(mask, far_weight))
+    drawn = Supervision(order, prefixes, targets, weigh(mask))
     count = round((config.far_cells or 0) * N) if far_scale and N > 1 else 0
     if not count:
         return drawn
@@ -175,15 +173,14 @@ def draw_far_cells(
         grid_width: columns of the grid.
         generator: one stream per image.
     """
-    B, N = order.shape
+    N = order.shape[1]
     M = min(config.far_prefixes or count, count)
     part = (torch.arange(M) + generator.uniform(M)) * (N - 1) / M
     prefixes = part.long().clamp(max=N - 2)[:, torch.arange(count) * M // count]
-    rank = torch.empty_like(order).scatter(1, order, torch.arange(N).expand_as(order)).unsqueeze(1)
+    rank = ranks(order).unsqueeze(1)
     allowed = rank > prefixes.unsqueeze(-1)  # (B, F, N): unread, and not the next
     if config.near_share:
-        read = (rank < prefixes.unsqueeze(-1)).view(B, count, grid_height, grid_width)
-        near = F.max_pool2d(read.float(), 3, stride=1, padding=1).flatten(2).bool() & allowed
+        near = near_read(rank, prefixes, grid_height, grid_width) & allowed
         chosen = (generator.uniform(count) < config.near_share).unsqueeze(-1) & near.any(-1, keepdim=True)
         allowed = torch.where(chosen, near, allowed)
     number = allowed.cumsum(-1)  # the pick-th allowed cell, counted from 1
@@ -239,7 +236,7 @@ def _draw_in_window(
     prefixes = prefixes.expand(B, S)
     next_cells = order.gather(1, prefixes)
     cells, inside = window_cells(next_cells, grid_height, grid_width, window)  # (B, S, w²)
-    rank = torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1]).expand_as(order))
+    rank = ranks(order)
     unread = rank.gather(1, cells.flatten(1)).view_as(cells) >= prefixes.unsqueeze(-1)
     allowed = inside & unread
     # Random scores put the next cell first, then the allowed ones in random order.

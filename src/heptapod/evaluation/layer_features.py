@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from heptapod.configs.grid import TokenOrder
 from heptapod.grid import tokens_at
-from heptapod.models.heads import CrossHead, GlobalHead, GroupHead, LocalHead, NextTokenHead
+from heptapod.models.heads import CrossHead, GlobalHead, LocalHead, NextTokenHead
 from heptapod.models.heptapod import HeptapodModel
 from heptapod.objective import draw_token_order
 from heptapod.utils.logging import Progress
@@ -151,7 +151,7 @@ def _layers(model: HeptapodModel) -> list[tuple[str, nn.Module, Pool, bool]]:
     head = model.head
     if isinstance(head, LocalHead):
         layers += [(f"head.{i}", block, _middle, False) for i, block in enumerate(head.self_blocks, 1)]
-    elif isinstance(head, GlobalHead | CrossHead | GroupHead | NextTokenHead):
+    elif isinstance(head, GlobalHead | CrossHead | NextTokenHead):
         layers += [(f"head.{i}", block, _all, False) for i, block in enumerate(head.blocks, 1)]
     else:
         return layers

@@ -152,6 +152,14 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(width)
         self.mlp = SwiGLU(width)
 
+    def attend_and_map(
+        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Both residual branches of x (B, T, D): attention, see :meth:`Attention.attend`, then SwiGLU."""
+        x = x + self.attention.attend(query, key, value, mask, causal)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
 
 class SelfBlock(Block):
     """Pre-norm Transformer block: self-attention, then SwiGLU."""
@@ -178,9 +186,7 @@ class SelfBlock(Block):
             key, value = self.attention.keys_values(h, rotary)
         if cache is not None:
             key, value = cache.append(key, value)
-        x = x + self.attention.attend(query, key, value, mask, causal)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+        return self.attend_and_map(x, query, key, value, mask, causal)
 
 
 class CrossBlock(Block):
@@ -203,9 +209,7 @@ class CrossBlock(Block):
             key, value = self.attention.keys_values(memory, memory_rotary)
             if cache is not None:
                 key, value = cache.append(key, value)
-        x = x + self.attention.attend(query, key, value, mask)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+        return self.attend_and_map(x, query, key, value, mask)
 
 
 class GroupBlock(Block):
@@ -230,9 +234,7 @@ class GroupBlock(Block):
             key, value = torch.cat([memory_key, key], dim=2), torch.cat([memory_value, value], dim=2)
         if cache is not None:
             key, value = cache.append(key, value)
-        x = x + self.attention.attend(query, key, value, mask)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+        return self.attend_and_map(x, query, key, value, mask)
 
 
 def causal_self_attention_mask(num_new: int, num_past: int, device: torch.device) -> Tensor | None:

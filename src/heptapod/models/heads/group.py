@@ -6,15 +6,15 @@ With all unread cells as targets it is a global head that leaves the states of t
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from heptapod.models.heads.base import Head, ReadStates, prefix_mask, register_head
-from heptapod.nn.kv_cache import KVCache
-from heptapod.nn.layers import GroupBlock, RMSNorm
+from heptapod.models.heads.base import prefix_mask, register_head
+from heptapod.models.heads.cross import CrossHead
+from heptapod.nn.layers import GroupBlock
 
 
 @register_head("group")
-class GroupHead(Head):
+class GroupHead(CrossHead):
     """Queries (h_t + the target's position) attend to h_0..h_t and to all queries of the same prefix.
 
     A prediction depends on the cells that are asked for together with it, never on their tokens. It does not depend
@@ -22,30 +22,13 @@ class GroupHead(Head):
     """
 
     density = (32, 8)
+    separate_targets = False
     sees_targets = True
+    block = GroupBlock
 
-    def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
-        super().__init__(width, depth, num_heads, rotary_base)
-        self.blocks = nn.ModuleList(GroupBlock(width, num_heads) for _ in range(depth))
-        self.norm = RMSNorm(width)
-
-    def forward(
-        self, states: ReadStates, prefix_lengths: Tensor, targets: Tensor, cache: KVCache | None = None
-    ) -> Tensor:
-        """See :meth:`Head.forward`. Rows (B, S, L) of the same prefix are one group: a group may be packed as L = 1."""
-        _, S, L = targets.shape
-        cells = targets.flatten(1)  # (B, S·L)
-        query = states.at(prefix_lengths).unsqueeze(2).expand(-1, -1, L, -1).flatten(1, 2)  # (B, S·L, D)
-        x = query + self.position(cells, states)
-        memory, memory_rotary = self.memory(states, cache)
-        mask = None if cache is not None else group_mask(prefix_lengths, states.hidden.shape[1], targets)
-        rotary = self.rotary(cells, states)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, memory, memory_rotary, mask, cache and cache.layer(layer))
-        if cache is not None:
-            cache.advance(memory.shape[1])  # what lies behind, of the queries, is overwritten by the next step
-        out: Tensor = self.norm(x).unflatten(1, (S, L))
-        return out
+    def mask(self, prefix_lengths: Tensor, num_states: int, targets: Tensor) -> Tensor:
+        """Rows (B, S, L) of the same prefix are one group: a group may be packed as L = 1."""
+        return group_mask(prefix_lengths, num_states, targets)
 
 
 def group_mask(prefix_lengths: Tensor, num_states: int, targets: Tensor) -> Tensor:

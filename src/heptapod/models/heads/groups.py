@@ -23,6 +23,17 @@ Weigh = Callable[[Tensor], Tensor]
 """Weights (B, S, L) of the targets that a mask (B, S, L) counts."""
 
 
+def ranks(order: Tensor) -> Tensor:
+    """(B, N) int64: the place of every cell in its token order (B, N)."""
+    return torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1]).expand_as(order))
+
+
+def near_read(rank: Tensor, prefixes: Tensor, grid_height: int, grid_width: int) -> Tensor:
+    """(B, S, N) bool: the cells that prefixes (B, S) have read, and their eight neighbors; ``rank`` is (B, 1, N)."""
+    read = (rank < prefixes.unsqueeze(-1)).unflatten(-1, (grid_height, grid_width))
+    return F.max_pool2d(read.float(), 3, stride=1, padding=1).flatten(2).bool()
+
+
 def draw_groups(
     config: ObjectiveConfig,
     prefixes: Tensor,
@@ -55,19 +66,17 @@ def draw_groups(
     L = N if config.targets_per_prefix == "all" else min(config.targets_per_prefix or 1, N)
     sizes, most = _sizes(S, L, generator)
     prefixes = prefixes.expand(B, S)
-    rank = torch.empty_like(order).scatter(1, order, torch.arange(N).expand_as(order)).unsqueeze(1)
+    rank = ranks(order).unsqueeze(1)
     others = rank > prefixes.unsqueeze(-1)  # (B, S, N): unread, and not the next
 
     score = generator.uniform(S * N).view(B, S, N)
     if config.spread_share:
-        place = torch.empty_like(order)
-        place.scatter_(1, spread_order(grid_height, grid_width, generator), torch.arange(N).expand_as(order))
+        place = ranks(spread_order(grid_height, grid_width, generator))
         after = (place.unsqueeze(1) - place.gather(1, order.gather(1, prefixes)).unsqueeze(-1)) % N
         is_spread = generator.uniform(S) < config.spread_share
         score = torch.where(is_spread.unsqueeze(-1), after / N, score)
     if config.near_share:
-        read = (rank < prefixes.unsqueeze(-1)).view(B, S, grid_height, grid_width)
-        near = F.max_pool2d(read.float(), 3, stride=1, padding=1).flatten(2).bool()
+        near = near_read(rank, prefixes, grid_height, grid_width)
         score = score + ((generator.uniform(S) < config.near_share).unsqueeze(-1) & ~near)
     score = score.masked_fill(~others, 3.0).masked_fill(rank == prefixes.unsqueeze(-1), -1.0)
     cells = score.argsort(dim=-1, stable=True)[..., :L]

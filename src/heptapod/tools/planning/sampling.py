@@ -77,12 +77,12 @@ def _predict(model: HeptapodModel, fresh: int, states: int, computed: int, num_c
     """FLOPs of the head for a step that computes ``computed`` cells after fresh tokens were read."""
     head, new, position = model.head, fresh or 1, _position(model.head.cell_embedding)
     match head:
-        case CrossHead():
-            blocks = sum(_cross_block(block, computed, new, states) for block in _blocks(head.blocks))
-            return blocks + computed * position
-        case GroupHead():
+        case GroupHead():  # a CrossHead, too
             keys = states + computed  # those of the computed cells are computed again in every step
             blocks = sum(_cross_block(block, computed, new + computed, keys) for block in _blocks(head.blocks))
+            return blocks + computed * position
+        case CrossHead():
+            blocks = sum(_cross_block(block, computed, new, states) for block in _blocks(head.blocks))
             return blocks + computed * position
         case NextTokenHead():
             return sum(_self_block(block, new, states) for block in _blocks(head.blocks)) + new * position
