@@ -97,6 +97,9 @@ class ModelConfig:
     """Attention heads; width / num_heads must be a multiple of 4."""
     rotary_base: Annotated[float, Field(gt=1, le=1e9)] = 100.0
     """Ratio of the highest to the lowest rotary frequency."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of zeroing a value of the input embeddings and of every residual branch in training: against
+    overfitting where images are few. The masks depend on the seed, the step and the number of processes."""
     head: Annotated[HeadConfig, HEADS] = field(default_factory=HeadConfig)
     """The 2D prediction head."""
     distribution: Annotated[DistributionConfig, DISTRIBUTIONS] = field(default_factory=DistributionConfig)

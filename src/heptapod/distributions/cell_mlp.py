@@ -171,7 +171,9 @@ class CellMLP(nn.Module):
     def of_levels(self, levels: Tensor) -> list[Tensor]:
         """The modulation by noise levels (...) between 0 and 1, computed once per schedule."""
         half = NUM_SINES // 2
-        frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=levels.device))
+        frequencies = torch.exp(
+            -math.log(10_000) / half * torch.arange(half, device=levels.device, dtype=torch.float32)
+        )
         angles = (LEVEL_SCALE * levels.float()).unsqueeze(-1) * frequencies
         return self.modulation.of_levels(self.level(torch.cat([angles.cos(), angles.sin()], -1)))
 

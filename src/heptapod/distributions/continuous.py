@@ -110,7 +110,9 @@ class ContinuousDistribution(CellDistribution):
         """The modulation by the noise levels of the solver."""
         device = self.mlp.output.weight.device
         with torch.autocast(device.type, enabled=False):
-            return self.mlp.of_levels(to_device(torch.tensor(self._levels(self.plan(sampling))), device))
+            return self.mlp.of_levels(
+                to_device(torch.tensor(self._levels(self.plan(sampling)), dtype=torch.float32), device)
+            )
 
     @abstractmethod
     def _levels(self, sampling: CellSampling) -> list[float]:

@@ -113,7 +113,7 @@ class FlowDistribution(ContinuousDistribution):
     def _log_prob(self, x: Tensor, condition: list[Tensor], directions: Tensor) -> Tensor:
         """(M,) for x (M, C): classical Runge-Kutta from the token to the noise."""
         h, total = 1 / LIKELIHOOD_STEPS, x.new_zeros(len(x))
-        parts = self.mlp.of_levels(torch.linspace(0, 1, 2 * LIKELIHOOD_STEPS + 1, device=x.device))
+        parts = self.mlp.of_levels(torch.linspace(0, 1, 2 * LIKELIHOOD_STEPS + 1, device=x.device, dtype=torch.float32))
         for i in range(LIKELIHOOD_STEPS):
             begin, middle, end = ([part[2 * i + k] for part in parts] for k in range(3))
             v1, d1 = self._velocity_and_divergence(x, begin, condition, directions)

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heptapod.configs.models import ModelConfig
@@ -72,6 +73,9 @@ class HeptapodModel(nn.Module):
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # they initialize themselves
                 init_weights(part, config.depth + config.head.depth)
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.dropout = config.dropout
         if codes:
             nn.init.normal_(self.token_embedding.weight, std=CODE_STD)
             self.cell_embedding.init_weights(POSITION_STD)
@@ -160,6 +164,7 @@ class HeptapodModel(nn.Module):
     def read(self, tokens: Tensor, cells: Tensor, labels: Tensor | None) -> ReadStates:
         """Backbone states h_0..h_P of tokens (B, P) or (B, P, C) lying on cells (B, P), in reading order."""
         x = torch.cat([self._condition(labels, tokens.shape[0]), self._embed(tokens, cells)], dim=1)
+        x = F.dropout(x, self.config.dropout, self.training)
         cells = torch.cat([cells.new_full((cells.shape[0], 1), CONDITION_CELL), cells], dim=1)
         hidden = self.backbone(x, cells, self.grid.height, self.grid.width)
         return ReadStates(hidden, cells, self.grid.height, self.grid.width)

@@ -145,6 +145,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """The layers of a pre-norm Transformer block."""
 
+    dropout = 0.0
+    """Probability of zeroing a value of a residual branch in training (scaled by 1 / (1 - p), as torch does)."""
+
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(width)
@@ -156,9 +159,12 @@ class Block(nn.Module):
         self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """Both residual branches of x (B, T, D): attention, see :meth:`Attention.attend`, then SwiGLU."""
-        x = x + self.attention.attend(query, key, value, mask, causal)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        x = x + self._drop(self.attention.attend(query, key, value, mask, causal))
+        out: Tensor = x + self._drop(self.mlp(self.mlp_norm(x)))
         return out
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        return F.dropout(branch, self.dropout, self.training)
 
 
 class SelfBlock(Block):

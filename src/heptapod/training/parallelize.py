@@ -104,7 +104,7 @@ def _recompute(block: Block) -> None:
     def recomputed(*inputs: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs, **options)
-        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=block.dropout > 0, **options)
 
     block.forward = recomputed
 

@@ -34,6 +34,7 @@ from heptapod.training.termination import SIGNALS, Termination
 from heptapod.utils.files import remove_temporary
 from heptapod.utils.images import save_png
 from heptapod.utils.logging import Progress
+from heptapod.utils.random import seeded_dropout
 
 logger = logging.getLogger(__name__)
 
@@ -192,13 +193,14 @@ class Trainer:
     def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:
         """Gradients of the batch's mean loss, micro-batch by micro-batch; this process's share of the figures."""
         size = self.config.batch_size  # of all processes together
+        place = process_group.rank() * self.config.accumulation
         loss = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
         statistics: Any = None
         micros = batch.to(self.device).split(self.config.accumulation)
         for number, micro in enumerate(micros, 1):
             with self.parallel.gradients(last=number == len(micros)):
-                with self._autocast():
+                with self._autocast(), seeded_dropout(self.device, self.seed, self.step, place + number):
                     output = self.parallel.losses(micro, self.step)
                 part = output.loss.sum() / size
                 (part * process_group.world_size()).backward()  # the mean over the processes follows

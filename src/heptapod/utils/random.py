@@ -1,6 +1,7 @@
 """Random numbers keyed by purpose: one independent stream per image, for any batch size and number of ranks.
 
-No global generator is read or seeded anywhere in the library.
+No global generator is read or seeded anywhere in the library, but for torch's own inside of two context managers that
+seed it and restore it: initialization and dropout.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Stream(IntEnum):
     INIT = 10
     BELIEF = 11
     CONFIDENCE = 12
+    DROPOUT = 13
 
 
 def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:
@@ -94,7 +96,7 @@ class KeyedGenerator:
     def permutation(self, num: int) -> Tensor:
         """A random order of 0..num-1 from every stream: (B, num) int64 on the CPU."""
         rows = [generator.permutation(num) for generator in self._generators]
-        return torch.from_numpy(np.stack(rows).astype(np.int64))
+        return torch.from_numpy(np.stack(rows).astype(np.int64, copy=False))
 
 
 def image_seeds(seed: SeedsInput, count: int) -> list[int]:
@@ -129,3 +131,21 @@ def seeded_initialization(*key: int) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def seeded_dropout(device: torch.device, *key: int) -> Iterator[None]:
+    """Dropout in this block depends on the key only. Torch's global state is restored.
+
+    Args:
+        device: where the values are dropped.
+        key: up to three non-negative integers.
+    """
+    seed = int(numpy_generator(Stream.DROPOUT, *key).integers(2**63 - 1))
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -261,17 +261,18 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
     if steps is not None:
-        values["train"] |= _intervals(steps, values["train"])
+        evaluations = 40 if study.measures.weights == "best" else 10
+        values["train"] |= _intervals(steps, values["train"], evaluations)
     return from_dict(Recipe, values, f"study, arm {arm.name}")
 
 
-def _intervals(steps: int, train: dict[str, Any]) -> dict[str, Any]:
-    """Ten evaluations, five checkpoints and one sample grid per run; warm-up for at most a tenth of it."""
+def _intervals(steps: int, train: dict[str, Any], evaluations: int) -> dict[str, Any]:
+    """The evaluations, five checkpoints and one sample grid per run; warm-up for at most a tenth of it."""
     tenth = -(-steps // 10)
     return {
         "steps": steps,
         "warmup_steps": min(train["warmup_steps"], tenth),
-        "eval_every": tenth,
+        "eval_every": -(-steps // evaluations),
         "save_every": 2 * tenth,
         "preview_every": steps,
         "keep_last": 1,
