@@ -8,8 +8,6 @@ EXTENDED = frozenset(
     {
         # Models trained until they match an exact distribution.
         "tests/invariants/test_ising.py::test_learns_the_exact_distribution",
-        "tests/invariants/test_potts.py::test_learns_the_exact_distribution",
-        "tests/invariants/test_potts.py::test_samples_have_the_exact_pairs",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[fsq]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[vae]",
         # Runs that are killed, cut off or out of disk space. Quick: one exact resume per task.
@@ -84,11 +82,14 @@ TURNS = (
     "tests/distributions/test_continuous.py::test_learns_a_mixture[flow-16]",
     "tests/distributions/test_continuous.py::test_learns_a_mixture[diffusion-16]",
     "tests/distributions/test_continuous.py::test_learns_a_mixture[flow-2]",
+    "tests/invariants/test_potts.py::test_learns_the_exact_distribution",
 )
 
 NIGHTLY = frozenset(
     {
         *TURNS,
+        # Two minutes after the training of the test above.
+        "tests/invariants/test_potts.py::test_samples_have_the_exact_pairs",
         # Ten and twenty minutes: too long for a turn.
         "tests/invariants/test_lattice.py::test_learns_the_exact_conditionals",
     }

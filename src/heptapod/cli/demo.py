@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from heptapod.cli.recipe_options import PrintConfig, parse_recipe
 from heptapod.cli.train import printed
+from heptapod.configs.sampling import TRAINED_FOR
 from heptapod.training.recipe import Recipe
 from heptapod.utils.config import to_dict
 
@@ -62,9 +63,11 @@ def demo(arguments: list[str]) -> None:
     seconds["judge"] = time.perf_counter() - began
     stage(4, f"sampling {IMAGES:,} digits, twice")
     heptapod = Heptapod.from_pretrained(recipe.out)
-    step_counts = [heptapod.model.grid.num_cells]
-    step_counts += [FEW_STEPS] if heptapod.model.head.reaches_grid else []
-    results = [_judged(heptapod, judge, steps) for steps in step_counts]
+    settings: list[dict[str, Any]] = [{"steps": heptapod.model.grid.num_cells}]
+    if heptapod.model.head.reaches_grid:
+        in_any_order = "confidence" in TRAINED_FOR[recipe.objective.token_order]
+        settings.append({"steps": FEW_STEPS, **({"token_order": "confidence"} if in_any_order else {})})
+    results = [_judged(heptapod, judge, **changes) for changes in settings]
     seconds["this_command"] = time.perf_counter() - started
     metrics = {
         "judge_accuracy_on_real_held_out": accuracy(judge, held_out.in_memory(), held_out.labels),
@@ -80,7 +83,7 @@ def demo(arguments: list[str]) -> None:
     _write(recipe, heptapod, metrics)
 
 
-def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]:
+def _judged(heptapod: Heptapod, judge: Classifier, **settings: Any) -> dict[str, Any]:
     """Samples the same number of digits per class, and measures how many the classifier recognizes."""
     import torch
 
@@ -89,10 +92,10 @@ def _judged(heptapod: Heptapod, judge: Classifier, steps: int) -> dict[str, Any]
     classes = len(heptapod.class_names)
     labels = [i % classes for i in range(IMAGES)]
     began = time.perf_counter()
-    pixels = heptapod.decode(heptapod.generate_tokens(labels, seed=0, steps=steps, batch_size=250, progress=True))
+    pixels = heptapod.decode(heptapod.generate_tokens(labels, seed=0, batch_size=250, progress=True, **settings))
     seconds = time.perf_counter() - began
     return {
-        "sampling": to_dict(heptapod.sampling_config(steps=steps)),
+        "sampling": to_dict(heptapod.sampling_config(**settings)),
         "seed": 0,
         "accuracy": accuracy(judge, pixels, torch.tensor(labels)),
         "seconds": seconds,

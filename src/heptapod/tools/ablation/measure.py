@@ -15,6 +15,7 @@ import pydantic
 import torch
 from torch import Tensor
 
+from heptapod.configs.grid import TokenOrder
 from heptapod.data.cache import is_cache, load_tokens, open_cache, paired
 from heptapod.data.images import shuffled
 from heptapod.data.selection import random_images
@@ -130,12 +131,12 @@ def measure_run(recipe: Recipe, measures: Measures, head: HeadArm, real: Real | 
     heptapod = Heptapod.from_pretrained(out / measures.weights, resolve_device(recipe.device))
     train, held_out = measured_tokens(recipe, measures)
     num_cells = heptapod.model.grid.num_cells
-    requested = requested_measures(measures, head, heptapod.model.head.reaches_grid, num_cells)
+    requested = requested_measures(measures, head, heptapod.model.head.reaches_grid, num_cells, heptapod.token_order)
     for name, settings in requested.items():
         if row.get(name, {}).get("settings") == settings:
             continue
-        if name == "nll":
-            values = _likelihood(heptapod, held_out, measures.nll_images, out / "nll.safetensors")
+        if name in ("nll", "nll_orders"):
+            values = _likelihood(heptapod, held_out, settings, out / f"{name}.safetensors")
         elif name == "probe":
             values = _probe(heptapod, train, held_out, measures.probe_images)
         else:
@@ -160,12 +161,16 @@ def read_row(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def requested_measures(
-    measures: Measures, head: HeadArm, reaches_grid: bool, num_cells: int
+    measures: Measures, head: HeadArm, reaches_grid: bool, num_cells: int, token_order: TokenOrder
 ) -> dict[str, dict[str, Any]]:
     """Names of the measures of a run, and the settings on which each depends (without those at their defaults)."""
     weights = {} if measures.weights == "last" else {"weights": measures.weights}
     images = weights | ({} if measures.test is None else {"test": measures.test})
     requested: dict[str, dict[str, Any]] = {"nll": {"images": measures.nll_images, **images}}
+    if token_order == "mixed":
+        requested["nll"]["token_order"] = "raster"
+    if token_order != "raster" and measures.orders > 1:
+        requested["nll_orders"] = {"images": measures.nll_images, "orders": measures.orders, **images}
     if measures.probe_images:
         requested["probe"] = {"images": measures.probe_images, **images}
     if measures.samples:
@@ -190,15 +195,20 @@ def sampling_at(measures: Measures, head: HeadArm, steps: int, num_cells: int) -
     return sampling_changes(measures, head, _step_counts(measures, num_cells).get(steps, 0))
 
 
-def _likelihood(heptapod: Heptapod, held_out: TokenSet, count: int, per_image: Path) -> dict[str, Any]:
-    """Held-out nats per token in the trained order, or the loss of a distribution without likelihood.
+def _likelihood(heptapod: Heptapod, held_out: TokenSet, settings: dict[str, Any], per_image: Path) -> dict[str, Any]:
+    """Held-out nats per token, or the loss of a distribution without likelihood.
 
     A file stores the values of single images, for paired comparisons.
     """
+    count, order = settings["images"], settings.get("token_order", heptapod.token_order)
     tokens, labels = held_out.head(count), held_out.labels[:count]
     has_likelihood = heptapod.model.distribution.has_likelihood
-    measure = negative_log_likelihood if has_likelihood else next_cell_loss
-    values = measure(heptapod.model, tokens, labels, heptapod.token_order).double()
+    if has_likelihood:
+        orders = settings.get("orders", 1)
+        values = negative_log_likelihood(heptapod.model, tokens, labels, order, orders=orders, progress=orders > 1)
+    else:
+        values = next_cell_loss(heptapod.model, tokens, labels, order)
+    values = values.double()
     write_tensors(per_image, {"values": values})
     error = float(values.std() / len(values) ** 0.5)
     name = "nats_per_token" if has_likelihood else "loss"

@@ -24,6 +24,7 @@ from heptapod.tools.ablation.summary import (
     knn_value,
     likelihood,
     mean_text,
+    orders_likelihood,
     over_seeds,
     paired_difference,
     probe_value,
@@ -106,8 +107,9 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
         f"Recipe `{study.recipe}` with the changes in `results.json`. Time: the training steps of an arm times the "
         f"seconds of one step, timed in turns with the first arm on {describe_hardware(hardware)}, without reading, "
         f"evaluation and checkpoints. {_about_weights(study)} NLL: negative log-likelihood of "
-        f"{_measured(study)} images by the chain rule in the trained order, in nats per token, comparable across heads "
-        "and orders. Δ: difference from the first arm of the table on the same images. No guidance.",
+        f"{_measured(study)} images by the chain rule in the trained order{_about_orders(study)}, in nats per token, "
+        "comparable across heads and orders. Δ: difference from the first arm of the table on the same images. No "
+        "guidance.",
     ]
     if measures.samples and measures.reference:
         parts.append(_about_samples(study, rows))
@@ -162,6 +164,13 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
 
 def _measured(study: Study) -> str:
     return "held-out" if study.measures.test is None else "test"
+
+
+def _about_orders(study: Study) -> str:
+    text = " (raster where it was mixed)" if "mixed" in study.token_orders else ""
+    if study.measures.orders > 1 and set(study.token_orders) != {"raster"}:
+        text += f", and of the mean of the probabilities over {study.measures.orders} orders (NLL, orders)"
+    return text
 
 
 def _about_weights(study: Study) -> str:
@@ -226,6 +235,8 @@ def _table(groups: Sequence[Group]) -> str:
         name: lambda group: mean_text(group[1], likelihood, 3),
         "Δ": lambda group: mean_text(group[1], difference, 3, sign="+"),
     }
+    if any("nll_orders" in row for row in rows):
+        columns["NLL, orders"] = lambda group: mean_text(group[1], orders_likelihood, 3)
     if any("weights_step" in row for row in rows):
         columns["best at step"] = lambda group: ", ".join(str(row["weights_step"]) for row in group[1])
     columns |= {f"KD, {count} steps": samples("kernel_distance", count, 3, False) for count in steps}
@@ -241,6 +252,7 @@ def _table(groups: Sequence[Group]) -> str:
 
 TITLES = {
     "nll": ("NLL", 3, False),
+    "nll_orders": ("NLL, orders", 3, False),
     "kernel_distance": ("KD", 3, False),
     "recognised": ("recognized", 1, True),
     "copied": ("copies", 1, True),

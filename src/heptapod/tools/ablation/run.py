@@ -107,9 +107,8 @@ def collect(study: Study) -> list[dict[str, Any]]:
             continue
         recipe, values = arm_recipe(study, run.arm), read_row(measured)
         cells = open_cache(Path(recipe.data.path)).tokens.grid.num_cells
-        requested = requested_measures(
-            study.measures, run.arm.head, head_without_weights(recipe.model).reaches_grid, cells
-        )
+        reaches_grid = head_without_weights(recipe.model).reaches_grid
+        requested = requested_measures(study.measures, run.arm.head, reaches_grid, cells, run.arm.token_order)
         if all(values.get(name, {}).get("settings") == settings for name, settings in requested.items()):
             found = {name: values[name] for name in requested}
             rows.append(_row(run, plan, read_figures(training.parent), found) | _weights(study, training.parent))

@@ -69,7 +69,10 @@ class Measures:
     """Measures of every trained model."""
 
     nll_images: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 1000
-    """Held-out images for the likelihood (of a diffusion model: its loss)."""
+    """Held-out images for the likelihood (of a diffusion model: its loss). Arms in mixed order read them in raster."""
+    orders: Annotated[int, Field(ge=1, le=1000)] = 1
+    """With more than 1, also the likelihood of the mean of the probabilities over so many orders of each image, for
+    arms in random or mixed order."""
     test: str | None = None
     """A cache by the same tokenizer whose images are measured (likelihood, probe) in place of the held-out ones of the
     training, which choose the best weights."""
@@ -150,6 +153,14 @@ class Study:
             raise ValueError(f"heads: {sorted(twice)[0]} is given twice; give one of them a name")
         for head in self.heads:
             self._check_arm(head)
+        if self.measures.orders > 1 and set(self.token_orders) == {"raster"}:
+            raise ValueError(
+                f"measures.orders: {self.measures.orders} given, but all arms are in raster order, only one"
+            )
+        if self.measures.orders > 1 and "diffusion" in self.distributions:
+            raise ValueError(
+                f"measures.orders: {self.measures.orders} given, but diffusion has no likelihood; must be 1"
+            )
         discrete = [DISTRIBUTIONS.fact(kind, "is_discrete") for kind in self.distributions]
         if self.measures.copies and not all(discrete):
             raise ValueError("measures.copies: true given, but a distribution of the study has continuous tokens")

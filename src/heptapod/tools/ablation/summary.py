@@ -29,6 +29,8 @@ def groups_of(study: Study, rows: Sequence[Row]) -> dict[tuple[str, str], list[G
 def figures_of(rows: Sequence[Row]) -> dict[str, Callable[[Row], Value]]:
     """The figures that runs have, by name: a function of a run each."""
     found: dict[str, Callable[[Row], Value]] = {"nll": likelihood}
+    if any("nll_orders" in row for row in rows):
+        found["nll_orders"] = orders_likelihood
     for count in sorted({count for row in rows for count in samples_of(row)}, reverse=True):
         for name in ("kernel_distance", "recognised", "copied"):
             if any(name in samples_of(row).get(count, {}) for row in rows):
@@ -104,6 +106,12 @@ def likelihood(row: Row) -> Value:
     nll = row["nll"]
     value: float = nll["nats_per_token"] if "nats_per_token" in nll else nll["loss"]
     return value, nll["standard_error"]
+
+
+def orders_likelihood(row: Row) -> Value:
+    """Nats per token of the mean of the probabilities over several orders."""
+    nll = row.get("nll_orders")
+    return None if nll is None else (nll["nats_per_token"], nll["standard_error"])
 
 
 def difference(row: Row) -> Value:
