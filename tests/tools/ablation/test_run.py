@@ -12,15 +12,20 @@ import torch
 import yaml
 
 from heptapod.cli import main
+from heptapod.data.cache import load_tokens
 from heptapod.data.cache_writer import CacheConfig, CacheWriter
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures
+from heptapod.inference.pipeline import Heptapod
+from heptapod.likelihood import negative_log_likelihood
 from heptapod.tokenizers import VQConfig, VQTokenizer
 from heptapod.tokenizers.store import build_trainable
 from heptapod.tools.ablation import measure, run
 from heptapod.training.recipe import Recipe
 from heptapod.training.trainer import NonFiniteLossError
+from heptapod.utils.config import from_dict
 from heptapod.utils.files import locked, read_json, read_metadata, write_json
+from heptapod.utils.yaml_text import read_yaml
 from tests.conftest import write_classes
 
 STUDY: dict[str, Any] = {
@@ -268,6 +273,37 @@ def test_arms_with_changes_measured_on_a_test_cache(place: Path, tmp_path: Path)
     values["heads"][1]["changes"] = {"train": {"learning_rate": 0.02}}
     file.write_text(yaml.safe_dump(values))
     assert main(["ablate", str(file)]) == 2, "another arm of the same name"
+
+
+def test_mixed_arms_are_read_in_raster_and_over_several_orders(place: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((place / "study.yaml").read_text())
+    values |= {
+        "out": str(tmp_path / "out"),
+        "heads": [{"kind": "cross"}, {"kind": "next_token"}],
+        "token_orders": ["mixed"],
+        "budgets": [{"equal": "steps", "steps": 10}],
+        "measures": {"samples": 0, "probe_images": 0, "nll_images": 8, "orders": 5},
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert main(["ablate", str(file)]) == 0
+    results = read_json(tmp_path / "out" / "results.json")
+    for row in results["rows"]:
+        folder = tmp_path / "out" / row["run"]
+        heptapod = Heptapod.from_pretrained(folder / "last")
+        recipe = from_dict(Recipe, read_yaml(folder / "config.yaml"), "recipe")
+        tokens = load_tokens(recipe.data)[1]
+        images, labels = tokens.head(8), tokens.labels[:8]
+        in_raster = negative_log_likelihood(heptapod.model, images, labels, "raster")
+        over_orders = negative_log_likelihood(heptapod.model, images, labels, "mixed", orders=5)
+        assert row["nll"]["nats_per_token"] == pytest.approx(float(in_raster.mean()), abs=1e-6)
+        assert row["nll_orders"]["nats_per_token"] == pytest.approx(float(over_orders.mean()), abs=1e-6)
+        assert (row["nll"]["settings"]["token_order"], row["nll_orders"]["settings"]["orders"]) == ("raster", 5)
+    assert {"nll", "nll_orders"} == set(results["summary"][0]["figures"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "in the trained order (raster where it was mixed), and of the mean of the probabilities over 5 orders" in text
+    )
 
 
 def test_a_test_cache_of_another_tokenizer(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,15 @@ def test_equal_epochs() -> None:
             {"measures": {"samples": 20, "reference": "x", "sampling": {"token_order": "confidence"}}},
             "token_order: confidence given, but next_token-all-1-raster can be sampled as raster",
         ),
+        (
+            {"token_orders": ["raster"], "measures": {"samples": 0, "orders": 4}},
+            "measures.orders: 4 given, but all arms",
+        ),
+        ({"measures": {"samples": 0, "orders": 0}}, "orders: 0 given, must be at least 1"),
+        (
+            {"vectors": "c", "distributions": ["diffusion"], "measures": {"samples": 0, "orders": 4}},
+            "measures.orders: 4 given, but diffusion has no likelihood",
+        ),
         ({"haeds": []}, "did you mean 'heads'"),
     ],
 )
