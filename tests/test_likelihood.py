@@ -15,6 +15,7 @@ from heptapod.grid import GridSpec
 from heptapod.likelihood import (
     bits_per_dimension,
     dimensions,
+    far_cell_nats,
     negative_log_likelihood,
     trained_order,
 )
@@ -59,6 +60,36 @@ def test_several_orders_are_the_mean_of_p(make_model: Make) -> None:
     assert torch.allclose(each.sum(1), torch.ones(3, dtype=torch.float64), atol=1e-5)
     assert (each[0] - each[1]).abs().max() > 1e-4
     assert float(each.log().mean(0).exp().sum()) < 1 - 1e-4
+
+
+@pytest.mark.parametrize("head", ["global", "cross", "group"])
+def test_far_cells_are_given_the_prefix_alone(make_model: Make, head: str) -> None:
+    """Of two cells, the far one is the second, given nothing."""
+    model = make_model(head, GridSpec(1, 2, 3))
+    x = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    far = far_cell_nats(model, x, None, "raster").view(3, 3)  # by the first cell and the second
+    assert torch.allclose(far, far[:1].expand(3, 3), atol=1e-6)
+    assert float((-far[0].double()).exp().sum()) == pytest.approx(1, abs=1e-5)
+    assert far[0].max() - far[0].min() > 1e-3
+
+
+def test_far_cells_of_a_larger_grid(make_model: Make) -> None:
+    """Every one of the N-1 is unread and not the next, and its nats are those of the belief after its prefix."""
+    model = make_model("cross", SMALL)
+    x = every_grid()[40:41]
+    beliefs = []
+    for prefix in range(3):
+        states = model.read(x[:, :prefix], torch.arange(prefix).view(1, -1), None)
+        cells = torch.arange(prefix + 1, 4).view(1, -1)
+        logits = model.distribution.logits(model.predict(states, torch.cat([torch.tensor([[prefix]]), cells], 1)))
+        log_p = logits.log_softmax(-1)[0, 1:]
+        beliefs.append(-log_p[torch.arange(len(log_p)), x[0, prefix + 1 :]])
+    found = 3 * float(far_cell_nats(model, x, None, "raster"))
+    sums = [float(sum(choice)) for choice in itertools.product(*(belief.tolist() for belief in beliefs))]
+    assert min(abs(found - one) for one in sums) < 1e-4
+    assert max(sums) - min(sums) > 0.01, "so that the choice matters"
+    with pytest.raises(ValueError, match="NextTokenHead does not predict the whole grid"):
+        far_cell_nats(make_model("next_token", SMALL), x, None)
 
 
 def test_seed_and_number_key_the_order(make_model: Make) -> None:

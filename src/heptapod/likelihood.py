@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from heptapod.configs.grid import TokenOrder
+from heptapod.configs.objective import ObjectiveConfig
 from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.objective import Supervision, draw_token_order, next_cell_supervision, objective_loss
+from heptapod.objective import Supervision, draw_far_cells, draw_token_order, next_cell_supervision, objective_loss
 from heptapod.tokenizers.base import Tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.encode import decode_pixels
@@ -99,6 +100,26 @@ def next_cell_loss(
     For categorical cells it is the negative log-likelihood. Arguments as for :func:`negative_log_likelihood`.
     """
     return _by_batch(model, tokens, labels, token_order, numbers, batch_size, objective_loss)
+
+
+@torch.no_grad()
+def far_cell_nats(
+    model: HeptapodModel,
+    tokens: Tensor,
+    labels: Tensor | None,
+    token_order: TokenOrder = "raster",
+    batch_size: int = 128,
+    numbers: Tensor | None = None,
+) -> Tensor:
+    """−log p of unread cells other than the next, given the prefix alone: (M,) float32, in nats per cell.
+
+    The mean over N-1 cells of every image, one after each prefix with at least two unread cells, drawn from these by
+    the image's number. Arguments as for :func:`negative_log_likelihood`; the head must predict the whole grid.
+    """
+    if not model.head.reaches_grid:
+        raise ValueError(f"far cells: {type(model.head).__name__} does not predict the whole grid")
+    check_likelihood(model)
+    return _by_batch(model, tokens, labels, token_order, numbers, batch_size, _far_cell_nats)
 
 
 def trained_order(requested: TokenOrder | None, trained: TokenOrder) -> TokenOrder:
@@ -213,4 +234,16 @@ def _next_cell_nats(
     features = model.features(tokens, labels, supervision.token_order, supervision.prefix_lengths, supervision.targets)
     values = tokens_at(tokens, supervision.token_order)
     nats: Tensor = -model.distribution.log_prob(features.squeeze(2), values, generator).mean(-1)
+    return nats
+
+
+def _far_cell_nats(
+    model: HeptapodModel, tokens: Tensor, labels: Tensor | None, supervision: Supervision, generator: KeyedGenerator
+) -> Tensor:
+    order = supervision.token_order
+    grid, count = model.grid, order.shape[1] - 1
+    drawn = draw_far_cells(ObjectiveConfig(), count, order.cpu(), grid.height, grid.width, generator)
+    prefixes, cells = (tensor.to(order.device) for tensor in drawn)
+    features = model.features(tokens, labels, order, prefixes, cells.unsqueeze(-1))
+    nats: Tensor = -model.distribution.log_prob(features.squeeze(2), tokens_at(tokens, cells), generator).mean(-1)
     return nats

@@ -17,7 +17,7 @@ from heptapod.data.cache_writer import CacheConfig, CacheWriter
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures
 from heptapod.inference.pipeline import Heptapod
-from heptapod.likelihood import negative_log_likelihood
+from heptapod.likelihood import far_cell_nats, negative_log_likelihood
 from heptapod.tokenizers import VQConfig, VQTokenizer
 from heptapod.tokenizers.store import build_trainable
 from heptapod.tools.ablation import measure, run
@@ -282,7 +282,7 @@ def test_mixed_arms_are_read_in_raster_and_over_several_orders(place: Path, tmp_
         "heads": [{"kind": "cross"}, {"kind": "next_token"}],
         "token_orders": ["mixed"],
         "budgets": [{"equal": "steps", "steps": 10}],
-        "measures": {"samples": 0, "probe_images": 0, "nll_images": 8, "orders": 5},
+        "measures": {"samples": 0, "probe_images": 0, "nll_images": 8, "orders": 5, "far_images": 8},
     }
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(values))
@@ -299,7 +299,11 @@ def test_mixed_arms_are_read_in_raster_and_over_several_orders(place: Path, tmp_
         assert row["nll"]["nats_per_token"] == pytest.approx(float(in_raster.mean()), abs=1e-6)
         assert row["nll_orders"]["nats_per_token"] == pytest.approx(float(over_orders.mean()), abs=1e-6)
         assert (row["nll"]["settings"]["token_order"], row["nll_orders"]["settings"]["orders"]) == ("raster", 5)
-    assert {"nll", "nll_orders"} == set(results["summary"][0]["figures"])
+    cross, next_token = results["rows"]
+    far = far_cell_nats(Heptapod.from_pretrained(tmp_path / "out" / cross["run"]).model, images, labels, "mixed")
+    assert cross["far"]["nats_per_cell"] == pytest.approx(float(far.mean()), abs=1e-6)
+    assert "far" not in next_token, "it does not predict the grid"
+    assert {"nll", "nll_orders", "far"} == set(results["summary"][0]["figures"])
     text = (tmp_path / "out" / "report.md").read_text()
     assert (
         "in the trained order (raster where it was mixed), and of the mean of the probabilities over 5 orders" in text

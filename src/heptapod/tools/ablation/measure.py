@@ -27,7 +27,7 @@ from heptapod.evaluation.layer_features import layer_features
 from heptapod.evaluation.probe import best_layer, check_probe_labels, probe_layers
 from heptapod.evaluation.samples import ModelSamples
 from heptapod.inference.pipeline import Heptapod
-from heptapod.likelihood import negative_log_likelihood, next_cell_loss
+from heptapod.likelihood import far_cell_nats, negative_log_likelihood, next_cell_loss
 from heptapod.tools.ablation.arms import HeadArm
 from heptapod.tools.ablation.copies import copied_share
 from heptapod.tools.ablation.study import Measures, Study, sampling_changes
@@ -137,6 +137,8 @@ def measure_run(recipe: Recipe, measures: Measures, head: HeadArm, real: Real | 
             continue
         if name in ("nll", "nll_orders"):
             values = _likelihood(heptapod, held_out, settings, out / f"{name}.safetensors")
+        elif name == "far":
+            values = _far(heptapod, held_out, measures.far_images)
         elif name == "probe":
             values = _probe(heptapod, train, held_out, measures.probe_images)
         else:
@@ -171,6 +173,8 @@ def requested_measures(
         requested["nll"]["token_order"] = "raster"
     if token_order != "raster" and measures.orders > 1:
         requested["nll_orders"] = {"images": measures.nll_images, "orders": measures.orders, **images}
+    if measures.far_images and reaches_grid:
+        requested["far"] = {"images": measures.far_images, **images}
     if measures.probe_images:
         requested["probe"] = {"images": measures.probe_images, **images}
     if measures.samples:
@@ -213,6 +217,14 @@ def _likelihood(heptapod: Heptapod, held_out: TokenSet, settings: dict[str, Any]
     error = float(values.std() / len(values) ** 0.5)
     name = "nats_per_token" if has_likelihood else "loss"
     return {name: float(values.mean()), "standard_error": error, "images": len(values)}
+
+
+def _far(heptapod: Heptapod, held_out: TokenSet, count: int) -> dict[str, Any]:
+    """Nats of far cells given the prefix alone, in the order of training."""
+    labels = held_out.labels[:count]
+    values = far_cell_nats(heptapod.model, held_out.head(count), labels, heptapod.token_order).double()
+    error = float(values.std() / len(values) ** 0.5)
+    return {"nats_per_cell": float(values.mean()), "standard_error": error, "images": len(values)}
 
 
 def probe_images(

@@ -18,6 +18,7 @@ from heptapod.tools.ablation.summary import (
     Group,
     Row,
     difference,
+    far_value,
     figure_text,
     figures_of,
     groups_of,
@@ -108,7 +109,8 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
         f"seconds of one step, timed in turns with the first arm on {describe_hardware(hardware)}, without reading, "
         f"evaluation and checkpoints. {_about_weights(study)} NLL: negative log-likelihood of "
         f"{_measured(study)} images by the chain rule in the trained order{_about_orders(study)}, in nats per token, "
-        "comparable across heads and orders. Δ: difference from the first arm of the table on the same images. No "
+        f"comparable across heads and orders. Δ: difference from the first arm of the table on the same "
+        f"images.{_about_far(study)} No "
         "guidance.",
     ]
     if measures.samples and measures.reference:
@@ -171,6 +173,15 @@ def _about_orders(study: Study) -> str:
     if study.measures.orders > 1 and set(study.token_orders) != {"raster"}:
         text += f", and of the mean of the probabilities over {study.measures.orders} orders (NLL, orders)"
     return text
+
+
+def _about_far(study: Study) -> str:
+    if not study.measures.far_images:
+        return ""
+    return (
+        " Far cells: −log p of unread cells other than the next one, given the prefix alone, one after every prefix, "
+        f"in the trained order, of {study.measures.far_images:,} {_measured(study)} images."
+    )
 
 
 def _about_weights(study: Study) -> str:
@@ -237,6 +248,8 @@ def _table(groups: Sequence[Group]) -> str:
     }
     if any("nll_orders" in row for row in rows):
         columns["NLL, orders"] = lambda group: mean_text(group[1], orders_likelihood, 3)
+    if any("far" in row for row in rows):
+        columns["far cells"] = lambda group: mean_text(group[1], far_value, 3)
     if any("weights_step" in row for row in rows):
         columns["best at step"] = lambda group: ", ".join(str(row["weights_step"]) for row in group[1])
     columns |= {f"KD, {count} steps": samples("kernel_distance", count, 3, False) for count in steps}
@@ -253,6 +266,7 @@ def _table(groups: Sequence[Group]) -> str:
 TITLES = {
     "nll": ("NLL", 3, False),
     "nll_orders": ("NLL, orders", 3, False),
+    "far": ("far cells", 3, False),
     "kernel_distance": ("KD", 3, False),
     "recognised": ("recognized", 1, True),
     "copied": ("copies", 1, True),

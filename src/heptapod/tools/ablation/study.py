@@ -73,6 +73,9 @@ class Measures:
     orders: Annotated[int, Field(ge=1, le=1000)] = 1
     """With more than 1, also the likelihood of the mean of the probabilities over so many orders of each image, for
     arms in random or mixed order."""
+    far_images: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
+    """Held-out images for the likelihood of far cells, given the prefix alone, of heads that predict the grid; 0 for
+    none."""
     test: str | None = None
     """A cache by the same tokenizer whose images are measured (likelihood, probe) in place of the held-out ones of the
     training, which choose the best weights."""

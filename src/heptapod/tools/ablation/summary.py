@@ -31,6 +31,8 @@ def figures_of(rows: Sequence[Row]) -> dict[str, Callable[[Row], Value]]:
     found: dict[str, Callable[[Row], Value]] = {"nll": likelihood}
     if any("nll_orders" in row for row in rows):
         found["nll_orders"] = orders_likelihood
+    if any("far" in row for row in rows):
+        found["far"] = far_value
     for count in sorted({count for row in rows for count in samples_of(row)}, reverse=True):
         for name in ("kernel_distance", "recognised", "copied"):
             if any(name in samples_of(row).get(count, {}) for row in rows):
@@ -112,6 +114,11 @@ def orders_likelihood(row: Row) -> Value:
     """Nats per token of the mean of the probabilities over several orders."""
     nll = row.get("nll_orders")
     return None if nll is None else (nll["nats_per_token"], nll["standard_error"])
+
+
+def far_value(row: Row) -> Value:
+    """Nats of far cells given the prefix alone."""
+    return (row["far"]["nats_per_cell"], row["far"]["standard_error"]) if "far" in row else None
 
 
 def difference(row: Row) -> Value:
