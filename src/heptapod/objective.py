@@ -70,8 +70,20 @@ def draw_supervision(
     Returns:
         Tensors on the CPU.
     """
-    N = grid_height * grid_width
     generator = KeyedGenerator(Stream.SUPERVISION, keys)
+    return supervision_from(generator, config, grid_height, grid_width, window, far_scale)
+
+
+def supervision_from(
+    generator: KeyedGenerator,
+    config: ObjectiveConfig,
+    grid_height: int,
+    grid_width: int,
+    window: int | None = None,
+    far_scale: float = 1.0,
+) -> Supervision:
+    """:func:`draw_supervision` from given streams, one per image."""
+    N = grid_height * grid_width
     order = draw_token_order(config.token_order, N, generator)
     far_weight = config.far_weight if isinstance(config.far_weight, str | None) else config.far_weight * far_scale
     weigh = partial(_weights, far_weight=far_weight)
@@ -84,7 +96,7 @@ def draw_supervision(
     targets_per_prefix = (config.targets_per_prefix or 1) if far_scale else 1
     if window is None:
         positions, mask = _draw_unread(targets_per_prefix, prefixes, N, generator)
-        targets = order.gather(1, positions.expand(len(keys), -1, -1).flatten(1)).unflatten(1, positions.shape[1:])
+        targets = order.gather(1, positions.expand(len(generator), -1, -1).flatten(1)).unflatten(1, positions.shape[1:])
     else:
         targets, mask = _draw_in_window(targets_per_prefix, order, prefixes, grid_height, grid_width, window, generator)
     drawn = Supervision(order, prefixes, targets, weigh(mask))
@@ -96,7 +108,7 @@ def draw_supervision(
     weights = torch.full((1, count, 1), far_weight / count)
     return Supervision(
         order,
-        torch.cat([prefixes.expand(len(keys), -1), far_prefixes], dim=1),
+        torch.cat([prefixes.expand(len(generator), -1), far_prefixes], dim=1),
         torch.cat([targets, cells.unsqueeze(-1)], dim=1),
         torch.cat([drawn.weights[:1], weights], dim=1),
     )

@@ -54,7 +54,7 @@ def test_bench_training_writes_json_markdown_and_a_picture(tmp_path: Path, capsy
     assert set(report) == {
         "benchmark", "hardware", "settings", "assumed", "clock", "peak", "rows", "left_out"
     }  # fmt: skip
-    assert [row["model"] for row in report["rows"]] == ["cross:all/3", "next_token"]
+    assert [row["model"] for row in report["rows"]] == ["cross:all/1", "next_token"]
     assert report["settings"]["batch_size"] == 4
     assert report["settings"]["grid"] == {"height": 4, "width": 4, "vocabulary_size": 8, "channels": 0}
     assert report["clock"] == "process"

@@ -42,7 +42,7 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["plan", "demo", *SMALL, *GRID, "--train.batch_size", "16", "--gpus", "2"]
-    assert main([*arguments, "--gpu_tflops", "100", "--gpu_memory_gib", "0.0008"]) == 0
+    assert main([*arguments, "--gpu_tflops", "100", "--gpu_memory_gib", "0.0006"]) == 0
     text = capsys.readouterr().out
     assert "custom" in text
     assert "It does not fit" in text

@@ -130,7 +130,9 @@ class ObjectiveConfig:
         }
         for name, why in without_effect.items():
             if why and getattr(self, name):
-                raise ValueError(f"{name}: {getattr(self, name):g} given, but {why}")
+                default = getattr(ObjectiveConfig(), name)
+                needed = "none" if default is None else f"{default:g}"
+                raise ValueError(f"{name}: {getattr(self, name):g} given, but {why}; must be {needed}")
 
     def with_density(
         self, prefixes: int | Literal["all"], targets: int | Literal["all"], kind: str, own_kind: str

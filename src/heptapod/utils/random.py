@@ -1,6 +1,6 @@
 """Random numbers keyed by purpose: one independent stream per image, for any batch size and number of ranks.
 
-No global generator is read or seeded anywhere in the library, but for torch's own inside of two context managers that
+No global generator is read or seeded anywhere in the library, except for torch's own inside two context managers that
 seed it and restore it: initialization and dropout.
 """
 

@@ -43,6 +43,11 @@ def recipe(*settings: str) -> Recipe:
     return load_recipe("demo", [*SMALL, *settings])
 
 
+def resolved(recipe: Recipe) -> Recipe:
+    """With what the objective leaves unset filled in."""
+    return dataclasses.replace(recipe, objective=recipe.objective.for_head(recipe.model.head.kind))
+
+
 def training_setup(*settings: str, side: int = 4) -> TrainingSetup:
     return resolve_setup(recipe(*settings), SetupOverrides(f"{side}x{side}", codes=12, classes=3))
 
@@ -54,7 +59,7 @@ def result() -> TrainingResult:
 
 
 def test_rows_are_consistent(result: TrainingResult) -> None:
-    assert [row.model for row in result.rows] == ["cross:all/3", "next_token", "global:2/all", "local:3/2"]
+    assert [row.model for row in result.rows] == ["cross:all/1", "next_token", "global:2/all", "local:3/2"]
     assert result.peak.is_measured
     assert result.peak.dtype == ARITHMETIC
     assert result.clock == "process"
@@ -115,7 +120,7 @@ def test_what_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("text", "variant"),
     [
-        ("own", TrainingVariant("cross", "all", 3)),
+        ("own", TrainingVariant("cross", "all", 1)),
         ("next_token", TrainingVariant("next_token", "all", 1)),
         ("global:4/all", TrainingVariant("global", 4, "all")),
         ("cross:all/12", TrainingVariant("cross", "all", 12)),
@@ -131,12 +136,12 @@ def test_variants(text: str, variant: TrainingVariant) -> None:
     assert (changed.model.width, changed.model.depth, changed.model.head.depth) == (16, 2, 1)
     assert text == variant.name or text == "own"
     if text == "own":
-        assert changed == own
+        assert resolved(changed) == resolved(own)
 
 
 def test_a_recipe_of_another_head_and_sampling() -> None:
     own = recipe("--model.head.kind", "local", "--model.head.window", "3", "--objective.prefixes_per_image", "4")
-    assert variant_recipe(own, parse_variant("own", own)) == own
+    assert resolved(variant_recipe(own, parse_variant("own", own))) == resolved(own)
     assert variant_recipe(own, parse_variant("cross:2/2", own)).model.head.window is None
     own = recipe("--model.head.kind", "global", "--objective.prefixes_per_image", "4", "--sampling.approximate_head")
     assert variant_recipe(own, parse_variant("next_token", own)).model.head.kind == "next_token"
@@ -163,8 +168,8 @@ def test_mistakes(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_model_is_measured_once() -> None:
-    names = ("own", "cross:all/3", "next_token", "next_token")
-    assert [variant.name for variant in TrainingBench(names).check(recipe())] == ["cross:all/3", "next_token"]
+    names = ("own", "cross:all/1", "next_token", "next_token")
+    assert [variant.name for variant in TrainingBench(names).check(recipe())] == ["cross:all/1", "next_token"]
 
 
 def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:

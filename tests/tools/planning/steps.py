@@ -23,7 +23,7 @@ KINDS: dict[str, list[str]] = {
     "local": ["--model.head.kind", "local", "--model.head.window", "3"],
     "next_token": [
         *("--model.head.kind", "next_token", "--objective.targets_per_prefix", "1"),
-        *("--objective.prefixes_per_image", "all"),
+        *("--objective.prefixes_per_image", "all", "--objective.far_weight", "none"),
     ],
     "flow": ["--model.distribution.kind", "flow"],
     "diffusion": ["--model.distribution.kind", "diffusion", "--model.distribution.modulation", "joint"],

@@ -71,8 +71,8 @@ class Measures:
     nll_images: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 1000
     """Held-out images for the likelihood (of a diffusion model: its loss). Arms in mixed order read them in raster."""
     orders: Annotated[int, Field(ge=1, le=1000)] = 1
-    """With more than 1, also the likelihood of the mean of the probabilities over so many orders of each image, for
-    arms in random or mixed order."""
+    """With more than 1, also the likelihood of the mean of the probabilities over this number of orders of each image,
+    for arms in random or mixed order."""
     far_images: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
     """Held-out images for the likelihood of far cells, given the prefix alone, of heads that predict the grid; 0 for
     none."""
