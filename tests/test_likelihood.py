@@ -88,7 +88,7 @@ def test_far_cells_of_a_larger_grid(make_model: Make) -> None:
     sums = [float(sum(choice)) for choice in itertools.product(*(belief.tolist() for belief in beliefs))]
     assert min(abs(found - one) for one in sums) < 1e-4
     assert max(sums) - min(sums) > 0.01, "so that the choice matters"
-    with pytest.raises(ValueError, match="NextTokenHead does not predict the whole grid"):
+    with pytest.raises(ValueError, match="NextTokenHead given, but it does not predict the whole grid"):
         far_cell_nats(make_model("next_token", SMALL), x, None)
 
 

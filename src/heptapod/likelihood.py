@@ -27,6 +27,8 @@ READABLE_IN: dict[TokenOrder, tuple[TokenOrder, ...]] = {
     "mixed": ("raster", "random", "mixed"),
 }
 """The orders in which a model has a likelihood by the order of its training."""
+FAR_ELEMENTS = 1 << 24
+"""Limit of the cells of all prefixes of a batch from which far cells are drawn."""
 
 
 @torch.no_grad()
@@ -117,8 +119,12 @@ def far_cell_nats(
     the image's number. Arguments as for :func:`negative_log_likelihood`; the head must predict the whole grid.
     """
     if not model.head.reaches_grid:
-        raise ValueError(f"far cells: {type(model.head).__name__} does not predict the whole grid")
+        raise ValueError(
+            f"head: {type(model.head).__name__} given, but it does not predict the whole grid; must be cross, group or "
+            "global"
+        )
     check_likelihood(model)
+    batch_size = max(1, min(batch_size, FAR_ELEMENTS // tokens.shape[1] ** 2))
     return _by_batch(model, tokens, labels, token_order, numbers, batch_size, _far_cell_nats)
 
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import statistics
+import itertools
 from collections.abc import Iterator
 
 from tests.figures import results
 from tests.figures.studies import (
-    Rows,
+    CIFAR10,
     arm,
+    cifar10_seconds,
     difference,
     distance,
-    gap,
+    figure,
     likelihood,
     nats,
     probe,
@@ -18,107 +19,50 @@ from tests.figures.studies import (
     training_minutes,
 )
 
-SETTINGS = [r"chance level is 10%", r"chance: 1%", r"^\|the six others$"]
-HEADS = {
+SETTINGS = [r"chance level is 10%", r"chance: 1%", r"λ = 0\.2"]
+BUDGETS = ("time-450", "time-1130")
+UNIFORM = {
     "next_token-all-1": "next_token",
     "cross-all-3": "cross, all prefixes, 3 targets",
     "cross-8-all": "cross, 8 prefixes, all targets",
     "local3-8-4": "local 3×3, 8 prefixes, 4 targets",
-    "local3-8-all": "local 3×3, 8 prefixes, all targets",
-    "local5-8-all": "local 5×5, 8 prefixes, all targets",
     "global-4-4": "global, 4 prefixes, 4 targets",
-    "global-4-all": "global, 4 prefixes, all targets",
 }
 
 
 def figures() -> Iterator[str]:
     yield f"models of 0.3M to 0.4M parameters, trained for {training_minutes()} on one CPU core"
-    yield from cifar10_equal_time()
-    yield from cifar10_budgets()
-    yield from cifar10_findings()
+    yield from cifar10()
+    yield from plain_mean()
     yield from photos()
     yield from few_images()
     yield from demonstrations()
 
 
-def brief(rows: Rows, text: str) -> str:
-    """Without the standard error over images, which the table of several seeds leaves out."""
-    return text if len(rows) > 1 else text.partition(" ± ")[0]
-
-
-def spread(values: list[float], digits: int) -> str:
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
-
-
-def cifar10_equal_time() -> Iterator[str]:
-    first = arm("cifar10", "time-400", "next_token-all-1")
-    yield f"Equal time, {seconds(first):.0f} s of one core each ({first[0]['steps']} steps of the next-token head):"
-    table = [("raster", head) for head in HEADS] + [("random", "next_token-all-1"), ("random", "cross-all-3")]
-    for order, head in table:
-        rows = arm("cifar10", "time-400", head, order)
-        quality = "|".join(brief(rows, text) for text in (likelihood(rows), distance(rows, 64), distance(rows, 8)))
-        yield f"|{order}|{HEADS[head]}|{rows[0]['steps']}|{len(rows)}|{quality}|{probe(rows)}|"
-    six = [arm("cifar10", "time-400", head, "random")[0] for head in list(HEADS)[2:]]
-    few = [one["samples_at_8"]["kernel_distance"] for one in six if "samples_at_8" in one]
-    steps = [one["steps"] for one in six]
-    yield (
-        f"|random|the six others|{min(steps)} to {max(steps)}|1|{spread([nats([one]) for one in six], 3)}|"
-        f"{spread([one['samples_at_64']['kernel_distance'] for one in six], 3)}|{spread(few, 3)}|"
-        f"{spread([one['probe']['accuracy'] * 100 for one in six], 1)}%|"
-    )
-    single = [rows[0] for order, head in table if len(rows := arm("cifar10", "time-400", head, order)) == 1]
-    points = statistics.fmean(
-        (one["probe"]["accuracy"] * (1 - one["probe"]["accuracy"]) / 500) ** 0.5 for one in single
-    )
-    yield (
-        f"The standard errors of a single seed are {spread([one['nll']['standard_error'] for one in single], 3)} nats, "
-        f"{spread([one['samples_at_64']['standard_error'] for one in single], 3)} in kernel distance and "
-        f"{points * 100:.0f} points in accuracy."
-    )
-
-
-def cifar10_budgets() -> Iterator[str]:
-    def nll(budget: str, *heads: str) -> str:
-        return ", ".join(f"{nats(arm('cifar10', budget, head)):.3f}" for head in heads)
-
-    for budget, local, grid in (
-        ("time-400", ("local3-8-4", "local3-8-all"), ("global-4-all",)),
-        ("time-1000", ("local3-8-4", "local3-8-all"), ()),
-        ("steps-400", (), ("global-4-all",)),
-    ):
-        baseline = arm("cifar10", budget, "next_token-all-1")
-        name = "400 steps each" if budget == "steps-400" else f"{seconds(baseline):.0f} s each"
-        cross = f"{nll(budget, 'cross-all-3')} ({difference(arm('cifar10', budget, 'cross-all-3'))})"
-        yield (
-            f"|{name}|{nll(budget, 'next_token-all-1')}|{cross}|"
-            f"{nll(budget, *local) or '–'}|{nll(budget, *grid) or '–'}|"
+def cifar10() -> Iterator[str]:
+    distances = ("kernel_distance_at_64", "kernel_distance_at_8")
+    for (order, (baseline, cross)), budget in itertools.product(CIFAR10.items(), BUDGETS):
+        apart = {name: figure(budget, cross, order, name, baseline=baseline) for name in ("nll", distances[0], "probe")}
+        own, other = (
+            {name: figure(budget, head, order, name) for name in ("nll", *more, "probe")}
+            for head, more in ((cross, distances), (baseline, distances[:1]))
         )
+        time = f"|{order}|{cifar10_seconds(budget):.0f} s|"
+        yield f"{time}next_token|{other['nll']}|{other[distances[0]]}|cannot|{other['probe']}|"
+        yield f"{time}cross|{own['nll']}|{own[distances[0]]}|{own[distances[1]]}|{own['probe']}|"
+        yield f"|||difference|{apart['nll']}|{apart[distances[0]]}||{apart['probe']}|"
 
 
-def cifar10_findings() -> Iterator[str]:
-    short, long, steps = (gap("cifar10", budget) for budget in ("time-400", "time-1000", "steps-400"))
-    random = gap("cifar10", "time-400", order="random")
-    times = [seconds(arm("cifar10", budget, "next_token-all-1")) for budget in ("time-400", "time-1000")]
-    yield f"by {short:.2f} nats per token in raster order and by {random:.2f} in random order"
-    yield f"at equal steps it is {steps:.2f} instead of {short:.2f} nats"
-    yield f"{short:.2f} nats after {times[0]:.0f} s, {long:.2f} after {times[1]:.0f} s."
-    yield f"falls from {short:.2f} to {long:.2f} nats between {times[0]:.0f} and {times[1]:.0f} s"
-    apart = []
-    for budget in ("time-400", "time-1000"):
-        cross, baseline = (
-            statistics.fmean(one["samples_at_64"]["kernel_distance"] for one in arm("cifar10", budget, head))
-            for head in ("cross-all-3", "next_token-all-1")
+def plain_mean() -> Iterator[str]:
+    first = arm("cifar10_uniform", "time-400", "next_token-all-1")
+    yield f"Equal time, {seconds(first):.0f} s, raster order:"
+    for head, name in UNIFORM.items():
+        rows = arm("cifar10_uniform", "time-400", head)
+        quality = "|".join(
+            text if len(rows) > 1 else text.partition(" ± ")[0]
+            for text in (likelihood(rows), distance(rows, 64), distance(rows, 8), probe(rows))
         )
-        apart.append(cross - baseline)
-    yield f"In kernel distance it falls from {apart[0]:.3f} to {apart[1]:.3f}, which is within the error."
-    every, few = (nats(arm("cifar10", "time-400", head)) for head in ("cross-all-3", "cross-8-all"))
-    yield f"({every:.2f} against {few:.2f})"
-    cross, baseline = (probe(arm("cifar10", "time-400", head)) for head in ("cross-all-3", "next_token-all-1"))
-    ahead = float(cross.split()[0]) - float(baseline.split()[0])
-    yield (
-        f"the probe of the cross head is {ahead:.0f} points ahead in raster order ({cross.removesuffix('%')} against "
-        f"{baseline}, three seeds)"
-    )
+        yield f"|{name}|{rows[0]['steps']}|{len(rows)}|{quality}|"
 
 
 def photos() -> Iterator[str]:
@@ -130,17 +74,16 @@ def photos() -> Iterator[str]:
     ):
         distances = f"{distance(rows, 256)}|{distance(rows, 16)}"
         yield f"|{name}|{rows[0]['steps']:,}|{nats(rows):.3f}{more}|{distances}|{probe(rows)}|"
-    shares = {recognized(rows, 256) for rows in (baseline, cross)}
-    assert len(shares) == 1
-    yield f"Neither generates recognizable images ({shares.pop()})"
 
 
 def few_images() -> Iterator[str]:
-    arms = {head: arm("digits", "time-2000", head) for head in ("next_token-all-1", "global-4-all", "cross-all-3")}
+    names = {"next_token-all-1": "next_token", "global-4-all": "global, 4 prefixes, all targets"}
+    names |= {"cross-all-3": "cross, all prefixes, 3 targets"}
+    arms = {head: arm("digits", "time-2000", head) for head in names}
     for head, rows in arms.items():
         few = "cannot" if head == "next_token-all-1" else recognized(rows, 8)
         yield (
-            f"|{HEADS[head]}|{rows[0]['steps']:,}|{nats(rows):.2f}|{rows[0]['best_val_loss']:.2f}|"
+            f"|{names[head]}|{rows[0]['steps']:,}|{nats(rows):.2f}|{rows[0]['best_val_loss']:.2f}|"
             f"{recognized(rows, 49)}|{few}|{probe(rows)}|"
         )
     baseline, cross = arms["next_token-all-1"], arms["cross-all-3"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.figures import results, row
-from tests.figures.studies import arm, distance, gap, nats, probe, seconds, training_minutes
+from tests.figures.studies import CIFAR10, arm, cifar10_seconds, figure, nats, probe, training_minutes
 
 SETTINGS = [
     r"LlamaGen-B, L, 3B: 26\.3, 13\.5, 9\.38|MAR-B, L, H: 3\.48, 2\.60, 2\.35|\|2\.70\|",  # FID of the papers
@@ -26,33 +26,40 @@ def figures() -> Iterator[str]:
 
 
 def quality_table() -> Iterator[str]:
-    baseline, cross = arm("cifar10", "time-1000", "next_token-all-1"), arm("cifar10", "time-1000", "cross-all-3")
+    budget, (baseline, cross) = "time-1130", CIFAR10["raster"]
     rows = results("sampling_baselines")["rows"]
 
     def speed(model: str, steps: int) -> str:
         per_second = (row(rows, model=model, batch=batch, steps=steps)["images_per_second"] for batch in (1, 8))
         return " / ".join(f"{value:.2f}" for value in per_second)
 
+    def distance(head: str, steps: int) -> str:
+        return figure(budget, head, "raster", f"kernel_distance_at_{steps}")
+
     one = f"|one per token|{distance(baseline, 64)}|{speed('next_token', 256)}|"
     yield f"|next-token head, the baseline here (LlamaGen's shape){one}"
     yield f"|cross head, the default here|one per token|{distance(cross, 64)}|{speed('cross', 256)}|"
     yield f"|cross head, few steps|8 of 64; speed: 16 of 256|{distance(cross, 8)}|{speed('cross', 16)}|"
     yield f"|masked model (MAR's shape)|speed: 16 of 256|–|{speed('masked', 16)}|"
-    sampled = cross[0]["samples_at_64"]
+    trained = arm("cifar10", budget, cross)
+    sampled = trained[0]["samples_at_64"]
     yield (
         f"{sampled['settings']['samples']} samples against {sampled['settings']['reference_images']:,} test images, "
-        f"temperature {sampled['sampling']['temperature']}; each head has {cross[0]['parameters'] / 1e6:.2f}M "
-        f"parameters and trains for {seconds(baseline):.0f} s on one CPU core; one seed, ± standard error over images"
+        f"temperature {sampled['sampling']['temperature']}; each head has {trained[0]['parameters'] / 1e6:.2f}M "
+        f"parameters and trains for {cifar10_seconds(budget):.0f} s on one CPU core; raster order, three seeds, ± "
+        "standard error over seeds"
     )
 
 
 def claim() -> Iterator[str]:
-    short, long = (arm("cifar10", budget, "next_token-all-1") for budget in ("time-400", "time-1000"))
     yield f"{training_minutes()} of one CPU core"
-    yield (
-        f"from {gap('cifar10', 'time-400'):.2f} to {gap('cifar10', 'time-1000'):.2f} nats per token between "
-        f"{seconds(short):.0f} s and {seconds(long):.0f} s"
-    )
+    for order, (_, cross) in CIFAR10.items():
+        apart = " and ".join(
+            str(figure(budget, cross, order, "nll", apart=True)) for budget in ("time-450", "time-1130")
+        )
+        yield f"{apart} nats per token in {order} order"
+    times = " and ".join(f"{cifar10_seconds(budget):.0f} s" for budget in ("time-450", "time-1130"))
+    yield f"after {times}"
     cross, baseline = arm("digits", "time-2000", "cross-all-3"), arm("digits", "time-2000", "next_token-all-1")
     yield f"held-out loss {nats(cross):.2f} against {nats(baseline):.2f} nats per token at the end"
     yield f"({probe(cross)} against {probe(baseline)})"

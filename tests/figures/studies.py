@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from heptapod.tools.ablation.summary import figure_text, figures_of, over_seeds, paired_difference
 from tests.figures import results
 
 Rows = list[dict[str, Any]]
@@ -67,14 +68,36 @@ def difference(rows: Rows) -> str:
     return with_error([one["mean"] for one in found], [one["standard_error"] for one in found], 3, sign="+")
 
 
-def gap(study: str, budget: str, order: str = "raster") -> float:
-    """The difference of the cross head, all prefixes and 3 targets."""
-    return statistics.fmean(one["difference"]["mean"] for one in arm(study, budget, "cross-all-3", order))
+CIFAR10 = {
+    "random": ("next_token-all-1", "cross-all-1"),
+    "raster": ("next_token_fast-all-1", "cross_fast-all-1"),
+}
+"""The baseline and the cross head of the study of CIFAR-10 by token order, each at its best learning rate."""
+FIGURES = {"nll": (3, False), "far": (3, False), "kernel_distance": (3, False), "probe": (1, True), "knn": (1, True)}
+"""Digits of a figure of a study, and whether it is a percentage."""
+
+
+def figure(budget: str, head: str, order: str, name: str, study: str = "cifar10", baseline: str | None = None) -> str:
+    """A figure of an arm over its seeds ± its standard error; with a baseline, its difference from that arm by seed."""
+    rows = arm(study, budget, head, order)
+    value = figures_of(rows)[name]
+    if baseline is None:
+        values = [found[0] for row in rows if (found := value(row)) is not None]
+    else:
+        values = paired_difference(rows, arm(study, budget, baseline, order), value)
+    assert len(values) == len(rows) > 1, f"{study}, {budget}, {head}, {order}: {name}"
+    digits, percent = FIGURES[name.partition("_at_")[0]]
+    return figure_text(*over_seeds(values), digits, percent, "+" if baseline else "")
+
+
+def cifar10_seconds(budget: str) -> float:
+    """Training time of a budget of the study of CIFAR-10."""
+    return seconds(arm("cifar10", budget, CIFAR10["random"][0], "random"))
 
 
 def training_minutes() -> str:
     """The shortest and the longest training of the studies of CIFAR-10 and photos, in words."""
-    shortest = seconds(arm("cifar10", "time-400", "next_token-all-1"))
-    longest = seconds(arm("imagenet64", "time-1000", "next_token-all-1"))
-    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    return f"{words[round(shortest / 60)]} to {words[round(longest / 60)]} minutes"
+    rows = results("docs/studies/cifar10/results.json")["rows"]
+    times = [row["training_seconds"] for row in rows] + [seconds(arm("imagenet64", "time-1000", "next_token-all-1"))]
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+    return f"{words[round(min(times) / 60)]} to {words[round(max(times) / 60)]} minutes"

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from heptapod import load_recipe
 from heptapod.models.heptapod import build_model
 from heptapod.nn.layers import Block
 from heptapod.objective import next_cell_supervision, objective_loss
+from heptapod.tools.planning.memory import MemoryModel, Variant
 from heptapod.training.run import train_model
 from heptapod.utils.random import seeded_dropout
 from tests.conftest import GRID, HEADS
+from tests.tools.planning.steps import training_setup
 from tests.training.test_resume import TINY, photos, run  # noqa: F401
 from tests.training.test_trainer import Stop, final_bytes, stop_at
 
@@ -90,3 +93,26 @@ def test_micro_batches_and_steps_have_their_own_masks(
     changes = ["--data.path", str(photos), "--out", str(tmp_path / "run"), "--train.accumulation", "2"]
     train_model(load_recipe(TINY, changes))
     assert len(keys) == len(set(keys)) == 8, "4 steps of 2 micro-batches"
+
+
+def test_a_run_of_a_version_without_dropout_resumes(photos: Path, tmp_path: Path) -> None:  # noqa: F811
+    run(tmp_path / "run", photos)
+    before = final_bytes(tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    assert values["model"].pop("dropout") == 0
+    config.write_text(yaml.safe_dump(values))
+    run(tmp_path / "run", photos)
+    assert final_bytes(tmp_path / "run") == before
+    with pytest.raises(ValueError, match=r"model\.dropout = 0\.0, now 0\.1 is given"):
+        run(tmp_path / "run", photos, "--model.dropout", "0.1")
+
+
+def test_a_plan_counts_masks_of_one_byte() -> None:
+    setups = [
+        training_setup("cross", "--model.dropout", value, "--train.precision", "float32") for value in ("0", "0.1")
+    ]
+    plain, dropped = (MemoryModel(setup).step(Variant(8)).activations for setup in setups)
+    tokens, width, depth = 36, setups[0].recipe.model.width, setups[0].recipe.model.depth
+    assert dropped - plain > 8 * tokens * width * 2 * depth
+    assert dropped - plain < 8 * (tokens + 5) * width * 2 * (depth + 2) * 2

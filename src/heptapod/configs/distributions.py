@@ -45,16 +45,17 @@ class DistributionConfig:
                 raise ValueError(f"{name}: {value} given, but a {self.kind} distribution has no MLP")
 
 
-_CODES = {"is_discrete": True, "has_mlp": False}
-_VECTORS = {"is_discrete": False, "has_mlp": True}
+_CODES = {"is_discrete": True, "has_mlp": False, "has_likelihood": True}
+_FLOW = {"is_discrete": False, "has_mlp": True, "has_likelihood": True}
+_DIFFUSION = {"is_discrete": False, "has_mlp": True, "has_likelihood": False}
 DISTRIBUTIONS = Registry(
     "distribution",
     "categorical",
     DistributionConfig,
     builtin={
         "categorical": Builtin("heptapod.distributions.categorical", DistributionConfig, _CODES),
-        "diffusion": Builtin("heptapod.distributions.diffusion", DistributionConfig, _VECTORS),
-        "flow": Builtin("heptapod.distributions.flow", DistributionConfig, _VECTORS),
+        "diffusion": Builtin("heptapod.distributions.diffusion", DistributionConfig, _DIFFUSION),
+        "flow": Builtin("heptapod.distributions.flow", DistributionConfig, _FLOW),
     },
 )
 """Every cell distribution by kind."""

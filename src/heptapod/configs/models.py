@@ -98,8 +98,9 @@ class ModelConfig:
     rotary_base: Annotated[float, Field(gt=1, le=1e9)] = 100.0
     """Ratio of the highest to the lowest rotary frequency."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability of zeroing a value of the input embeddings and of every residual branch in training: against
-    overfitting where images are few. The masks depend on the seed, the step and the number of processes."""
+    """Probability of zeroing a value of the input embeddings and of the branches of every Transformer block in
+    training: against overfitting where images are few. The masks depend on the seed, the step, the number of processes
+    and train.accumulation."""
     head: Annotated[HeadConfig, HEADS] = field(default_factory=HeadConfig)
     """The 2D prediction head."""
     distribution: Annotated[DistributionConfig, DISTRIBUTIONS] = field(default_factory=DistributionConfig)

@@ -73,7 +73,7 @@ class HeptapodModel(nn.Module):
         for part in self.children():
             if part is not head and not isinstance(part, ContinuousDistribution):  # they initialize themselves
                 init_weights(part, config.depth + config.head.depth)
-        for module in self.modules():
+        for module in [*self.backbone.modules(), *(self.head.modules() if head is None else ())]:
             if isinstance(module, Block):
                 module.dropout = config.dropout
         if codes:

@@ -73,6 +73,8 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
     train, steps = (recipe.tokenizer.train, "tokenizer.train.steps") if tokenizer else (recipe.train, "train.steps")
     values = read_yaml(config)
     values["objective"] = _recorded_objective(values)
+    if not tokenizer and isinstance(values.get("model"), dict):
+        values["model"].setdefault("dropout", 0.0)  # which earlier versions did not have
     before, now = _relevant(values, tokenizer), _relevant(to_dict(recipe), tokenizer)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     # More steps of a tokenizer would change the tokens of a model that is trained on them already.

@@ -130,13 +130,19 @@ def test_equal_epochs() -> None:
         ),
         (
             {"token_orders": ["raster"], "measures": {"samples": 0, "orders": 4}},
-            "measures.orders: 4 given, but all arms",
+            "measures.orders: 4 given, .* one; must be 1",
         ),
         ({"measures": {"samples": 0, "orders": 0}}, "orders: 0 given, must be at least 1"),
         (
             {"vectors": "c", "distributions": ["diffusion"], "measures": {"samples": 0, "orders": 4}},
-            "measures.orders: 4 given, but diffusion has no likelihood",
+            "measures.orders: 4 given, but diffusion has no likelihood; must be 1",
         ),
+        (
+            {"vectors": "c", "distributions": ["diffusion"], "measures": {"samples": 0, "far_images": 4}},
+            "measures.far_images: 4 given, but diffusion has no likelihood; must be 0",
+        ),
+        ({"measures": {"samples": 0, "far_images": 1}}, "far_images: 1 given, must be 0 .* or at least 2"),
+        ({"heads": HEADS[:1], "measures": {"samples": 0, "far_images": 4}}, "no head of the study predicts the grid"),
         ({"haeds": []}, "did you mean 'heads'"),
     ],
 )

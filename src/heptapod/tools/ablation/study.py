@@ -12,6 +12,7 @@ from pydantic import Field
 
 from heptapod.configs.distributions import DISTRIBUTIONS
 from heptapod.configs.grid import MAX_CELLS, TokenOrder
+from heptapod.configs.models import HEADS
 from heptapod.configs.objective import ObjectiveConfig
 from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.configs.tokenizers import MAX_STEPS
@@ -103,6 +104,8 @@ class Measures:
         for name in ("samples", "probe_images"):
             if getattr(self, name) < 0 or 0 < getattr(self, name) < 20:
                 raise ValueError(f"{name}: {getattr(self, name)} given, must be 0 (not measured) or at least 20")
+        if self.far_images == 1:
+            raise ValueError("far_images: 1 given, must be 0 (not measured) or at least 2")
         if not self.sampling_steps or min(self.sampling_steps) < 0:
             raise ValueError(f"sampling_steps: {self.sampling_steps} given, must be numbers of at least 0, one or more")
         if self.samples and self.reference is None:
@@ -156,14 +159,7 @@ class Study:
             raise ValueError(f"heads: {sorted(twice)[0]} is given twice; give one of them a name")
         for head in self.heads:
             self._check_arm(head)
-        if self.measures.orders > 1 and set(self.token_orders) == {"raster"}:
-            raise ValueError(
-                f"measures.orders: {self.measures.orders} given, but all arms are in raster order, only one"
-            )
-        if self.measures.orders > 1 and "diffusion" in self.distributions:
-            raise ValueError(
-                f"measures.orders: {self.measures.orders} given, but diffusion has no likelihood; must be 1"
-            )
+        self._check_likelihoods()
         discrete = [DISTRIBUTIONS.fact(kind, "is_discrete") for kind in self.distributions]
         if self.measures.copies and not all(discrete):
             raise ValueError("measures.copies: true given, but a distribution of the study has continuous tokens")
@@ -171,6 +167,26 @@ class Study:
             for pattern in budget.arms:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise ValueError(f"budgets.arms: {pattern} fits no arm; there are {', '.join(names)}")
+
+    def _check_likelihoods(self) -> None:
+        measures, grid_heads = self.measures, [head for head in self.heads if HEADS.fact(head.kind, "predicts_grid")]
+        without = [kind for kind in self.distributions if not DISTRIBUTIONS.fact(kind, "has_likelihood")]
+        for name, value in (("orders", measures.orders - 1), ("far_images", measures.far_images)):
+            if value and without:
+                raise ValueError(
+                    f"measures.{name}: {getattr(measures, name)} given, but {without[0]} has no likelihood; must be "
+                    f"{getattr(Measures(reference='none'), name)}"
+                )
+        if measures.orders > 1 and set(self.token_orders) == {"raster"}:
+            raise ValueError(
+                f"measures.orders: {measures.orders} given, but all arms read in raster order, of which there is one; "
+                "must be 1"
+            )
+        if measures.far_images and not grid_heads:
+            raise ValueError(
+                f"measures.far_images: {measures.far_images} given, but no head of the study predicts the grid; must "
+                "be 0"
+            )
 
     def _check_arm(self, head: HeadArm) -> None:
         for steps, changes in head.sampling.items():

@@ -22,6 +22,7 @@ from heptapod.training.optim import EMA, build_optimizer
 from heptapod.training.parallelize import Parallel
 from heptapod.training.precision import with_arithmetic
 from heptapod.training.recipe import Recipe
+from heptapod.utils.random import seeded_dropout
 
 PHASES = ("data", "forward", "backward", "optimizer", "EMA")
 IMAGES = 4096
@@ -103,7 +104,8 @@ class TrainingSteps:
         watch.mark("data")
         self.optimizer.zero_grad(set_to_none=True)
         for micro in micros:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            is_bfloat16 = config.precision == "bfloat16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16), seeded_dropout(self.device):
                 losses = self.parallel.losses(micro, self.steps).loss
             loss = losses.sum() / config.batch_size
             del losses

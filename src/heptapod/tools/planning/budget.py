@@ -24,7 +24,10 @@ communication between GPUs and fragmentation."""
 
 @dataclass(frozen=True)
 class MemoryOption:
-    """Strategy, activation checkpointing and accumulation: they change the memory, not the result."""
+    """Strategy, activation checkpointing and accumulation: they change the memory, not the result.
+
+    The masks of model.dropout are an exception: they depend on the accumulation.
+    """
 
     strategy: Literal["ddp", "fsdp"]
     checkpointing: bool

@@ -73,7 +73,7 @@ class FakeBatch:
 
 
 class BatchShapes:
-    """Shapes of a recipe's micro-batches; create it outside of fake mode, because it makes a supervision once."""
+    """Shapes of a recipe's micro-batches; create it outside of fake mode, because it draws supervision once."""
 
     def __init__(self, setup: TrainingSetup, window: int | None) -> None:
         self.grid = setup.grid
@@ -133,9 +133,17 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 def use_gpu_kernels(model: nn.Module) -> None:
     """Makes attention of a fake model save the tensors that the fused kernels of a GPU save."""
-    for attention in model.modules():
-        if isinstance(attention, Attention):
-            attention.attend = partial(_attend_on_gpu, attention)  # type: ignore[method-assign]
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.attend = partial(_attend_on_gpu, module)  # type: ignore[method-assign]
+        if isinstance(module, Block) and module.dropout:
+            module._drop = partial(_drop_on_gpu, module.dropout)  # type: ignore[method-assign]
+
+
+def _drop_on_gpu(probability: float, branch: Tensor) -> Tensor:
+    """Dropout as on a GPU, which saves a mask of one byte per value; that of a CPU has the dtype of the values."""
+    out: Tensor = torch.native_dropout(branch, probability, True)[0]
+    return out
 
 
 def _attend_on_gpu(
