@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15
 
 # Whose turn it is among the nightly tests: the number of commits, or of days where this is no clone.
 TURN ?= $(shell git rev-list --count HEAD 2> /dev/null || expr $$(date +%s) / 86400)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.figures import results, row
 
-SETTINGS = [r"0\.75, no guidance", r"above 0 it must be at least 0\.0001"]
+SETTINGS = [r"0\.6, no guidance", r"at temperature 0\.3", r"above 0 it must be at least 0\.0001"]
 ORDERS = ("raster", "random", "spiral", "confidence")
 MIB = 1 << 20
 
@@ -40,6 +40,9 @@ def orders_in_words() -> Iterator[str]:
     yield f"recognizes as their label ({digits[0]['accuracy_on_real']:.1%} of real held-out digits)"
     points = statistics.fmean((one["accuracy"] * (1 - one["accuracy"]) / 1000) ** 0.5 for one in digits) * 100
     yield f"One standard error is {points:.1f} points."
+    few = results("demo")["results"][1]
+    assert few["sampling"]["temperature"] == 0.3
+    yield f"at temperature 0.3, of which {few['accuracy']:.1%} are recognized"
     errors = [one["kernel_distance_error"] for one in photos]
     yield f"standard errors {min(errors):.3f} to {max(errors):.3f}"
     slow, fast = (row(photos, token_order=order, steps=64)["seconds_per_image"] for order in ("confidence", "raster"))
