@@ -38,10 +38,10 @@ def printed_plans() -> Iterator[str]:
 def bench_training() -> Iterator[str]:
     found = results("training_demo")
     for row in found["rows"]:
-        name = "cross:all/3 (the recipe)" if row["model"] == "cross:all/3" else row["model"]
+        name = "cross:all/1 (the recipe)" if row["model"] == "cross:all/1" else row["model"]
         relative = "1" if row["model"] == "next_token" else f"{row['time_of_next_token']:.2f}"
         yield (
-            f"|{name}|{row['images_per_second']:.0f}|{row['supervised_cells_per_second']:,.0f}|{row['utilisation']:.1%}|"
+            f"|{name}|{row['images_per_second']:.0f}|{row['supervised_cells_per_second']:,.0f}|{row['utilization']:.1%}|"
             f"{relative}|{row['peak_bytes'] / MIB:.0f} MiB|{row['planned_bytes'] / MIB:.0f} MiB|"
         )
         small = sum(row["phases"][name] for name in ("data", "optimizer", "EMA"))
