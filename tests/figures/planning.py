@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from tests.figures import results
+from tests.figures import row as row_of
 
 SETTINGS = [
     r"within 0\.5% with a global head|within 3% at size B|within 1% of the count by autograd's",  # bounds of tests
@@ -46,5 +47,7 @@ def bench_training() -> Iterator[str]:
         )
         small = sum(row["phases"][name] for name in ("data", "optimizer", "EMA"))
         assert small / sum(row["phases"].values()) < 0.03
+    large = row_of(results("training_size_b")["rows"], model="cross:all/1")["time_of_next_token"]
+    yield f"with its default objective takes {large:.2f} times that of next_token"
     yield "data, optimizer and moving average are below 3% together"
     yield f"The measured peak of this processor was {found['peak']['flops_per_second'] / 1e9:.0f} GFLOP/s."
