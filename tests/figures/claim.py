@@ -19,7 +19,14 @@ from tests.figures.studies import (
     training_minutes,
 )
 
-SETTINGS = [r"chance level is 10%", r"chance: 1%", r"λ = 0\.2"]
+SETTINGS = [
+    r"chance level is 10%",
+    r"chance: 1%",
+    r"λ = 0\.2",
+    r"0\.004 in random order, 0\.008 in raster order",
+    r"version 0\.1\.0",
+    r"weighs far targets 0\.1 to 0\.3",  # DeepSeek-V3 and NeMo
+]
 BUDGETS = ("time-450", "time-1130")
 UNIFORM = {
     "next_token-all-1": "next_token",
@@ -51,6 +58,14 @@ def cifar10() -> Iterator[str]:
         yield f"{time}next_token|{other['nll']}|{other[distances[0]]}|cannot|{other['probe']}|"
         yield f"{time}cross|{own['nll']}|{own[distances[0]]}|{own[distances[1]]}|{own['probe']}|"
         yield f"|||difference|{apart['nll']}|{apart[distances[0]]}||{apart['probe']}|"
+    yield from differences()
+
+
+def differences() -> Iterator[str]:
+    """The differences in likelihood in words, by order."""
+    for order, (baseline, cross) in CIFAR10.items():
+        apart = " and ".join(figure(budget, cross, order, "nll", baseline=baseline) for budget in BUDGETS)
+        yield f"{apart} nats per token in {order} order"
 
 
 def plain_mean() -> Iterator[str]:

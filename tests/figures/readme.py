@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.figures import results, row
+from tests.figures.claim import differences
 from tests.figures.studies import CIFAR10, arm, cifar10_seconds, figure, nats, probe, training_minutes
 
 SETTINGS = [
@@ -53,11 +54,7 @@ def quality_table() -> Iterator[str]:
 
 def claim() -> Iterator[str]:
     yield f"{training_minutes()} of one CPU core"
-    for order, (_, cross) in CIFAR10.items():
-        apart = " and ".join(
-            str(figure(budget, cross, order, "nll", apart=True)) for budget in ("time-450", "time-1130")
-        )
-        yield f"{apart} nats per token in {order} order"
+    yield from differences()
     times = " and ".join(f"{cifar10_seconds(budget):.0f} s" for budget in ("time-450", "time-1130"))
     yield f"after {times}"
     cross, baseline = arm("digits", "time-2000", "cross-all-3"), arm("digits", "time-2000", "next_token-all-1")
