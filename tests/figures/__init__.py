@@ -37,6 +37,8 @@ COMMON_SETTINGS = [
     r"\b(?:torch|PyTorch|Python|torch-fidelity) \d+(?:\.\d+)+",
     r"\b\d+(?:\.\d+)?M(?: to \d+(?:\.\d+)?M)? parameters\b",  # counted by the planner
     r"\b127\.0\.0\.1\b",
+    r"\bversion 0\.1\.0\b",
+    r"λ = 0\.\d\b",
 ]
 
 

@@ -19,14 +19,7 @@ from tests.figures.studies import (
     training_minutes,
 )
 
-SETTINGS = [
-    r"chance level is 10%",
-    r"chance: 1%",
-    r"λ = 0\.2",
-    r"0\.004 in random order, 0\.008 in raster order",
-    r"version 0\.1\.0",
-    r"weighs far targets 0\.1 to 0\.3",  # DeepSeek-V3 and NeMo
-]
+SETTINGS = [r"chance level is 10%", r"chance: 1%", r"0\.004 in random order, 0\.008 in raster order"]
 BUDGETS = ("time-450", "time-1130")
 UNIFORM = {
     "next_token-all-1": "next_token",
