@@ -7,7 +7,7 @@ An entry is a file, a test, or one case of a test. `tests/conftest.py` marks wha
 EXTENDED = frozenset(
     {
         # Models trained until they match an exact distribution.
-        "tests/invariants/test_ising.py::test_learns_the_exact_distribution",
+        "tests/invariants/test_ising.py::test_learns_the_exact_distribution[cross]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[fsq]",
         "tests/training/test_tokenizer_task.py::test_every_kind_learns_to_reconstruct[vae]",
         # Runs that are killed, cut off or out of disk space. Quick: one exact resume per task.
@@ -83,6 +83,7 @@ TURNS = (
     "tests/distributions/test_continuous.py::test_learns_a_mixture[diffusion-16]",
     "tests/distributions/test_continuous.py::test_learns_a_mixture[flow-2]",
     "tests/invariants/test_potts.py::test_learns_the_exact_distribution",
+    "tests/invariants/test_ising.py::test_learns_the_exact_distribution[global]",
 )
 
 NIGHTLY = frozenset(
