@@ -89,6 +89,9 @@ def photos() -> Iterator[str]:
     ):
         distances = f"{distance(rows, 256)}|{distance(rows, 16)}"
         yield f"|{name}|{rows[0]['steps']:,}|{nats(rows):.3f}{more}|{distances}|{probe(rows)}|"
+    shares = {recognized(rows, 256) for rows in (baseline, cross)}
+    assert len(shares) == 1
+    yield f"Neither generates recognizable images ({shares.pop()})"
 
 
 def few_images() -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from heptapod.tools.ablation.report import TITLES
 from heptapod.tools.ablation.summary import figure_text, figures_of, over_seeds, paired_difference
 from tests.figures import results
 
@@ -73,20 +74,21 @@ CIFAR10 = {
     "raster": ("next_token_fast-all-1", "cross_fast-all-1"),
 }
 """The baseline and the cross head of the study of CIFAR-10 by token order, each at its best learning rate."""
-FIGURES = {"nll": (3, False), "far": (3, False), "kernel_distance": (3, False), "probe": (1, True), "knn": (1, True)}
-"""Digits of a figure of a study, and whether it is a percentage."""
 
 
-def figure(budget: str, head: str, order: str, name: str, study: str = "cifar10", baseline: str | None = None) -> str:
-    """A figure of an arm over its seeds ± its standard error; with a baseline, its difference from that arm by seed."""
-    rows = arm(study, budget, head, order)
+def figure(budget: str, head: str, order: str, name: str, baseline: str | None = None) -> str:
+    """A figure of an arm of the study of CIFAR-10 over its seeds ± its standard error.
+
+    With a baseline, its difference from that arm, paired by seed.
+    """
+    rows = arm("cifar10", budget, head, order)
     value = figures_of(rows)[name]
     if baseline is None:
         values = [found[0] for row in rows if (found := value(row)) is not None]
     else:
-        values = paired_difference(rows, arm(study, budget, baseline, order), value)
-    assert len(values) == len(rows) > 1, f"{study}, {budget}, {head}, {order}: {name}"
-    digits, percent = FIGURES[name.partition("_at_")[0]]
+        values = paired_difference(rows, arm("cifar10", budget, baseline, order), value)
+    assert len(values) == len(rows) > 1, f"{budget}, {head}, {order}: {name}"
+    _, digits, percent = TITLES[name.partition("_at_")[0]]
     return figure_text(*over_seeds(values), digits, percent, "+" if baseline else "")
 
 

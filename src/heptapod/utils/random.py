@@ -121,11 +121,8 @@ def seeded_initialization(*key: int) -> Iterator[None]:
 
     Torch's global state is restored.
     """
-    seed = int(numpy_generator(Stream.INIT, *key).integers(2**63 - 1))
     dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reseed every GPU as well.
-        torch.default_generator.manual_seed(seed)
+    with _seeded(Stream.INIT, key, torch.device("cpu")):
         torch.set_default_dtype(torch.float32)
         try:
             yield
@@ -141,9 +138,17 @@ def seeded_dropout(device: torch.device, *key: int) -> Iterator[None]:
         device: where the values are dropped.
         key: up to three non-negative integers.
     """
-    seed = int(numpy_generator(Stream.DROPOUT, *key).integers(2**63 - 1))
+    with _seeded(Stream.DROPOUT, key, device):
+        yield
+
+
+@contextmanager
+def _seeded(stream: Stream, key: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Seeds torch's generators of the CPU and of a device, and restores them."""
+    seed = int(numpy_generator(stream, *key).integers(2**63 - 1))
     is_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        # Not torch.manual_seed, which would reseed every GPU as well.
         torch.default_generator.manual_seed(seed)
         if is_cuda:
             with torch.cuda.device(device):

@@ -214,8 +214,12 @@ def _likelihood(heptapod: Heptapod, held_out: TokenSet, settings: dict[str, Any]
         values = next_cell_loss(heptapod.model, tokens, labels, order)
     values = values.double()
     write_tensors(per_image, {"values": values})
+    return _mean("nats_per_token" if has_likelihood else "loss", values)
+
+
+def _mean(name: str, values: Tensor) -> dict[str, Any]:
+    """The mean over images under a name, with its standard error."""
     error = float(values.std() / len(values) ** 0.5)
-    name = "nats_per_token" if has_likelihood else "loss"
     return {name: float(values.mean()), "standard_error": error, "images": len(values)}
 
 
@@ -223,8 +227,7 @@ def _far(heptapod: Heptapod, held_out: TokenSet, count: int) -> dict[str, Any]:
     """Nats of far cells given the prefix alone, in the order of training."""
     labels = held_out.labels[:count]
     values = far_cell_nats(heptapod.model, held_out.head(count), labels, heptapod.token_order).double()
-    error = float(values.std() / len(values) ** 0.5)
-    return {"nats_per_cell": float(values.mean()), "standard_error": error, "images": len(values)}
+    return _mean("nats_per_cell", values)
 
 
 def probe_images(

@@ -169,20 +169,17 @@ class Study:
                     raise ValueError(f"budgets.arms: {pattern} fits no arm; there are {', '.join(names)}")
 
     def _check_likelihoods(self) -> None:
-        measures, grid_heads = self.measures, [head for head in self.heads if HEADS.fact(head.kind, "predicts_grid")]
+        measures = self.measures
         without = [kind for kind in self.distributions if not DISTRIBUTIONS.fact(kind, "has_likelihood")]
-        for name, value in (("orders", measures.orders - 1), ("far_images", measures.far_images)):
-            if value and without:
-                raise ValueError(
-                    f"measures.{name}: {getattr(measures, name)} given, but {without[0]} has no likelihood; must be "
-                    f"{getattr(Measures(reference='none'), name)}"
-                )
+        for name, given, least in (("orders", measures.orders, 1), ("far_images", measures.far_images, 0)):
+            if given > least and without:
+                raise ValueError(f"measures.{name}: {given} given, but {without[0]} has no likelihood; must be {least}")
         if measures.orders > 1 and set(self.token_orders) == {"raster"}:
             raise ValueError(
                 f"measures.orders: {measures.orders} given, but all arms read in raster order, of which there is one; "
                 "must be 1"
             )
-        if measures.far_images and not grid_heads:
+        if measures.far_images and not any(HEADS.fact(head.kind, "predicts_grid") for head in self.heads):
             raise ValueError(
                 f"measures.far_images: {measures.far_images} given, but no head of the study predicts the grid; must "
                 "be 0"

@@ -89,7 +89,6 @@ class Budget:
         self.gpus = gpus
         self.kernels = kernels
         self._model = MemoryModel(setup)
-        self.shapes = self._model.shapes
         model = meta_model(setup)
         self.parameters = sum(p.numel() for p in model.parameters())
         blocks = [sum(p.numel() for p in block.parameters()) for block in model.modules() if isinstance(block, Block)]

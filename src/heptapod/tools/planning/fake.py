@@ -78,7 +78,7 @@ class BatchShapes:
     def __init__(self, setup: TrainingSetup, window: int | None) -> None:
         self.grid = setup.grid
         objective = setup.recipe.objective.for_head(setup.recipe.model.head.kind)
-        generator = UnshuffledGenerator(2)
+        generator = NullGenerator(2)
         self._supervision = supervision_from(generator, objective, self.grid.height, self.grid.width, window)
 
     def batch(self, images: int) -> FakeBatch:
@@ -94,34 +94,23 @@ class BatchShapes:
         return FakeBatch(self.grid.empty_tokens(images), labels, supervision, NullGenerator(images))
 
 
-class UnshuffledGenerator(KeyedGenerator):
-    """Zeros in place of random numbers and 0..n-1 in place of random orders, which cost seconds on large grids."""
-
-    def __init__(self, images: int) -> None:
-        super().__init__(Stream.SUPERVISION, [()] * images)
-
-    def uniform(self, num: int) -> Tensor:
-        """(B, num) float32."""
-        return torch.zeros(len(self), num)
-
-    def permutation(self, num: int) -> Tensor:
-        """(B, num) int64."""
-        return torch.arange(num).repeat(len(self), 1)
-
-
 class NullGenerator(KeyedGenerator):
-    """Returns fake tensors in place of random numbers."""
+    """Zeros in place of random numbers and 0..n-1 in place of random orders: only shapes count, and drawing costs."""
 
     def __init__(self, images: int) -> None:
         super().__init__(Stream.LOSS, [()] * images)
 
     def uniform(self, num: int) -> Tensor:
         """(B, num) float32."""
-        return torch.empty(len(self), num)
+        return torch.zeros(len(self), num)
 
     def normal(self, num: int) -> Tensor:
         """(B, num) float32."""
-        return torch.empty(len(self), num)
+        return torch.zeros(len(self), num)
+
+    def permutation(self, num: int) -> Tensor:
+        """(B, num) int64."""
+        return torch.arange(num).repeat(len(self), 1)
 
 
 def checkpoint_blocks(model: nn.Module) -> None:

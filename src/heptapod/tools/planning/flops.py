@@ -72,14 +72,9 @@ class TrainingFlops:
         return self.forward + self.backward
 
 
-def training_flops(setup: TrainingSetup, shapes: BatchShapes | None = None) -> TrainingFlops:
-    """FLOPs of a training step of a recipe.
-
-    Args:
-        setup: the recipe.
-        shapes: those of the recipe where they exist already; drawn if None.
-    """
-    shapes = shapes or BatchShapes(setup, meta_model(setup).head.window)
+def training_flops(setup: TrainingSetup) -> TrainingFlops:
+    """FLOPs of a training step of a recipe."""
+    shapes = BatchShapes(setup, meta_model(setup).head.window)
     # The math kernel: that of a CPU is not counted, and fused ones count their recomputation.
     with without_contents(), sdpa_kernel(SDPBackend.MATH):
         parts = _by_part(fake_model(setup), shapes.batch(COUNTED_IMAGES))

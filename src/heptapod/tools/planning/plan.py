@@ -120,7 +120,7 @@ def make_plan(setup: TrainingSetup, hardware: Hardware) -> Plan:
     with Progress("planning", 100, "%") as progress:
         sampling = sampling_flops(setup)
         progress.advance(5, "FLOPs")
-        flops = training_flops(setup, budget.shapes)
+        flops = training_flops(setup)
         progress.advance(25, "memory")
         memory = _memory(budget, hardware)
         progress.advance(70)
