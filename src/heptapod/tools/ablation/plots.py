@@ -10,7 +10,8 @@ import torch
 
 from heptapod.tools.ablation.arms import Arm
 from heptapod.tools.ablation.plan import read_plan
-from heptapod.tools.ablation.study import Study
+from heptapod.tools.ablation.study import Study, arm_recipe
+from heptapod.tools.ablation.summary import figures_of, over_seeds
 from heptapod.tools.bench.results import save_figure
 from heptapod.training.logging import read_metrics
 from heptapod.utils.files import read_tensors
@@ -27,7 +28,7 @@ def curves_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | No
     if not panels:
         return None
     plan = read_plan(folder)
-    figure, axes = _figure(len(panels))
+    figure, (axes,) = _figure(len(panels))
     for axis, (title, arms) in zip(axes, panels, strict=True):
         for number, arm in enumerate(arms):
             seconds = plan["arms"][arm.name]["seconds_per_step"]
@@ -47,7 +48,7 @@ def steps_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | Non
     panels = _panels(study, [row for row in own if any(key.startswith("samples_at_") for key in row)])
     if not panels:
         return None
-    figure, axes = _figure(len(panels))
+    figure, (axes,) = _figure(len(panels))
     for axis, (title, arms) in zip(axes, panels, strict=True):
         for number, arm in enumerate(arms):
             for seed, row in enumerate(row for row in own if row["arm"] == arm.name):
@@ -62,6 +63,72 @@ def steps_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | Non
         axis.set(title=title, xlabel="sampling steps", ylabel="kernel distance", xscale="log")
         _finish(axis)
     return save_figure(figure, folder / "sampling_steps.png")
+
+
+def setting_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:
+    """Every measure against the setting ``study.plot_against``: a row per order, a line per combination of the others.
+
+    Error bars are standard errors over seeds. A dashed line is an arm without the setting, such as a next-token head.
+    """
+    own = [row for row in rows if row["budget"] == _first_budget(study)]
+    panels = _panels(study, own)
+    if study.plot_against is None or not panels:
+        return None
+    measures = [name for name in figures_of(own) if name.partition("_at_")[0] in NAMES]
+    figure, axes = _figure(len(measures), len(panels))
+    for (title, arms), line in zip(panels, axes, strict=True):
+        for name, axis in zip(measures, line, strict=True):
+            for number, (label, points) in enumerate(_lines(study, arms, own, name).items()):
+                x, y, error = zip(*sorted(points, key=lambda point: (point[0] is None, point[0])), strict=True)
+                if None in x:
+                    axis.axhline(y[0], ls="--", lw=1, color=f"C{number}", label=label)
+                else:
+                    axis.errorbar(x, y, error, marker="o", ms=4, color=f"C{number}", lw=1, capsize=2, label=label)
+            what, _, steps = name.partition("_at_")
+            axis.set(title=title, xlabel=study.plot_against, ylabel=NAMES[what] + (f", {steps} steps" if steps else ""))
+            _finish(axis)
+    return save_figure(figure, folder / "setting.png")
+
+
+NAMES = {"nll": "NLL (nats per token)", "far": "far cells (nats)", "kernel_distance": "kernel distance", "probe": "linear probe"}
+"""Axes of :func:`setting_picture`."""
+Points = list[tuple[float | None, float, float]]
+"""Values of a setting (None without it), means of a measure and their standard errors."""
+
+
+def _lines(study: Study, arms: Sequence[Arm], rows: Sequence[Row], name: str) -> dict[str, Points]:
+    """The points of each line by its label; arms without the measure have none."""
+    lines: dict[str, Points] = {}
+    for arm in arms:
+        own = [row for row in rows if row["arm"] == arm.name]
+        figure = figures_of(own).get(name)
+        values = [value[0] for row in own if figure is not None and (value := figure(row)) is not None]
+        if values:
+            mean, error = over_seeds(values)
+            value, label = plotted_value(study, arm)
+            lines.setdefault(label, []).append((value, mean, error or 0.0))
+    return lines
+
+
+def plotted_value(study: Study, arm: Arm) -> tuple[float | None, str]:
+    """The value of ``study.plot_against`` for an arm, None if it has none, and the label of the arm's line."""
+    assert study.plot_against is not None
+    key = study.plot_against.removeprefix("objective.")
+    objective = arm_recipe(study, arm).objective.for_head(arm.head.kind)
+    value = getattr(objective, key)
+    if not isinstance(value, int | float) or not objective.far_cells and key != "far_weight":
+        return None, arm.label
+    others = [f"{name.rpartition('.')[2]} {other}" for name, other in _flat(arm.head.changes) if name != study.plot_against]
+    return float(value), ", ".join([f"{arm.head.kind} {arm.density}", *others])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as pairs of dotted names and values."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        pairs += _flat(value, f"{key}.") if isinstance(value, dict) else [(key, value)]
+    return pairs
 
 
 def samples_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:
@@ -96,11 +163,11 @@ def _panels(study: Study, rows: Sequence[Row]) -> list[tuple[str, list[Arm]]]:
     return panels
 
 
-def _figure(panels: int) -> tuple[Any, list[Any]]:
+def _figure(columns: int, rows: int = 1) -> tuple[Any, list[list[Any]]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0 * panels, 4.4), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    figure = Figure(figsize=(6.0 * columns, 4.4 * rows), layout="constrained")
+    return figure, [list(line) for line in figure.subplots(rows, columns, squeeze=False)]
 
 
 def _finish(axis: Any) -> None:

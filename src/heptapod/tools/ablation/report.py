@@ -12,7 +12,7 @@ from torch import Tensor
 from heptapod import __version__
 from heptapod.tools.ablation.copies import AGREEMENT
 from heptapod.tools.ablation.plan import read_plan
-from heptapod.tools.ablation.plots import curves_picture, samples_picture, steps_picture
+from heptapod.tools.ablation.plots import curves_picture, samples_picture, setting_picture, steps_picture
 from heptapod.tools.ablation.study import Budget, Study, arm_recipe
 from heptapod.tools.ablation.summary import (
     Group,
@@ -49,7 +49,8 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
     folder = Path(study.out)
     plan = read_plan(folder)
     rows = with_differences(study, rows)
-    figures = [draw(study, rows, folder) for draw in (curves_picture, steps_picture, samples_picture)]
+    drawings = (curves_picture, setting_picture, steps_picture, samples_picture)
+    figures = [draw(study, rows, folder) for draw in drawings]
     written = [figure for figure in figures if figure is not None]
     text = page(study, rows, plan, [figure.name for figure in written])
     about = {"heptapod": __version__, "study": to_dict(study), "plan": plan}

@@ -165,7 +165,7 @@ def _check_data(study: Study) -> None:
             probe_images(train, held_out, study.measures.probe_images)
 
 
-FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures"}
+FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions", "measures", "plot_against"}
 """Settings that may change when a study resumes: they add or remove runs and measures and leave finished runs valid."""
 
 

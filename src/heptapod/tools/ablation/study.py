@@ -145,6 +145,9 @@ class Study:
     """Budgets, in the order of the runs."""
     measures: Measures = field(default_factory=lambda: Measures(samples=0))
     """Measures."""
+    plot_against: str | None = None
+    """A setting of the objective that arms change, as objective.far_cells: the report plots the measures against it, a
+    line per combination of their other changes."""
 
     def __post_init__(self) -> None:
         for name in ("heads", "token_orders", "distributions", "budgets"):
@@ -163,6 +166,7 @@ class Study:
         discrete = [DISTRIBUTIONS.fact(kind, "is_discrete") for kind in self.distributions]
         if self.measures.copies and not all(discrete):
             raise ValueError("measures.copies: true given, but a distribution of the study has continuous tokens")
+        self._check_plot()
         for budget in self.budgets:
             for pattern in budget.arms:
                 if not any(fnmatchcase(name, pattern) for name in names):
@@ -183,6 +187,18 @@ class Study:
             raise ValueError(
                 f"measures.far_images: {measures.far_images} given, but no head of the study predicts the grid; must "
                 "be 0"
+            )
+
+    def _check_plot(self) -> None:
+        if self.plot_against is None:
+            return
+        numeric = [f"objective.{name}" for name in ("far_cells", "far_prefixes", "near_share", "far_weight")]
+        if self.plot_against not in numeric:
+            raise ValueError(f"plot_against: {self.plot_against} given, must be one of {', '.join(numeric)}")
+        changed = [_at(head.changes, self.plot_against) for head in self.heads]
+        if len({value for value in changed if isinstance(value, int | float)}) < 2:
+            raise ValueError(
+                f"plot_against: {self.plot_against} given, but the arms do not change it to two or more numbers"
             )
 
     def _check_arm(self, head: HeadArm) -> None:
@@ -239,6 +255,13 @@ VARIED = (
     "objective.token_order", "objective.prefixes_per_image", "objective.targets_per_prefix", "train.steps",
 )  # fmt: skip
 """Settings of a recipe that a study sets itself."""
+
+
+def _at(values: Any, key: str) -> Any:
+    """The value of a nested setting such as objective.far_cells; None if it is not there."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def _contains(values: Any, path: list[str]) -> bool:
