@@ -40,17 +40,21 @@ def test_arms_that_differ_in_other_settings_have_lines_of_their_own() -> None:
     ]
 
 
-def test_the_figure_has_a_row_per_order_and_a_panel_per_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_has_a_row_per_order_and_a_panel_per_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     given = study(token_orders=["raster", "random"])
     drawn: list[Any] = []
     monkeypatch.setattr("heptapod.tools.ablation.plots.save_figure", lambda figure, path: drawn.append(figure) or path)
-    rows: list[dict[str, Any]] = [
-        {"arm": arm.name, "budget": "time-1000", "seed": seed, "nll": {"nats_per_token": 4.0 + n + seed / 8, "standard_error": 1}}
-        | ({} if arm.head.kind == "next_token" else {"far": {"nats_per_cell": 5.0 + n, "standard_error": 1}})
-        for n, arm in enumerate(given.arms())
-        for seed in (0, 1)
-    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for n, arm in enumerate(given.arms()):
+        for seed in (0, 1):
+            row = {"arm": arm.name, "budget": "time-1000", "seed": seed}
+            row["nll"] = {"nats_per_token": 4.0 + n + seed / 8, "standard_error": 1}
+            if arm.head.kind != "next_token":
+                row["far"] = {"nats_per_cell": 5.0 + n, "standard_error": 1}
+            rows.append(row)
     assert setting_picture(given, rows, tmp_path) == tmp_path / "setting.png"
     raster_nll, raster_far, *_ = drawn[0].axes
     assert [axis.get_ylabel() for axis in drawn[0].axes] == ["NLL (nats per token)", "far cells (nats)"] * 2
@@ -62,7 +66,8 @@ def test_the_figure_has_a_row_per_order_and_a_panel_per_measure(tmp_path: Path, 
 
 
 def test_without_the_setting_there_is_no_figure(tmp_path: Path) -> None:
-    assert setting_picture(study(plot_against=None), [{"arm": "few-all-1-raster", "budget": "time-1000"}], tmp_path) is None
+    rows = [{"arm": "few-all-1-raster", "budget": "time-1000"}]
+    assert setting_picture(study(plot_against=None), rows, tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,12 @@ def setting_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | N
     return save_figure(figure, folder / "setting.png")
 
 
-NAMES = {"nll": "NLL (nats per token)", "far": "far cells (nats)", "kernel_distance": "kernel distance", "probe": "linear probe"}
+NAMES = {
+    "nll": "NLL (nats per token)",
+    "far": "far cells (nats)",
+    "kernel_distance": "kernel distance",
+    "probe": "linear probe",
+}
 """Axes of :func:`setting_picture`."""
 Points = list[tuple[float | None, float, float]]
 """Values of a setting (None without it), means of a measure and their standard errors."""
@@ -105,8 +110,8 @@ def _lines(study: Study, arms: Sequence[Arm], rows: Sequence[Row], name: str) ->
         values = [value[0] for row in own if figure is not None and (value := figure(row)) is not None]
         if values:
             mean, error = over_seeds(values)
-            value, label = plotted_value(study, arm)
-            lines.setdefault(label, []).append((value, mean, error or 0.0))
+            place, label = plotted_value(study, arm)
+            lines.setdefault(label, []).append((place, mean, error or 0.0))
     return lines
 
 
@@ -116,9 +121,10 @@ def plotted_value(study: Study, arm: Arm) -> tuple[float | None, str]:
     key = study.plot_against.removeprefix("objective.")
     objective = arm_recipe(study, arm).objective.for_head(arm.head.kind)
     value = getattr(objective, key)
-    if not isinstance(value, int | float) or not objective.far_cells and key != "far_weight":
+    if not isinstance(value, int | float) or (not objective.far_cells and key != "far_weight"):
         return None, arm.label
-    others = [f"{name.rpartition('.')[2]} {other}" for name, other in _flat(arm.head.changes) if name != study.plot_against]
+    changes = [(name, other) for name, other in _flat(arm.head.changes) if name != study.plot_against]
+    others = [f"{name.rpartition('.')[2]} {other}" for name, other in changes]
     return float(value), ", ".join([f"{arm.head.kind} {arm.density}", *others])
 
 
