@@ -176,7 +176,7 @@ def _normalized(
     """The arguments with full names, and a value for every flag.
 
     Raises:
-        ValueError: for an unknown option, or one without a value.
+        ValueError: for an unknown option, one without a value, or a list given twice.
     """
     words: list[str] = []
     position = 0
@@ -202,6 +202,8 @@ def _normalized(
                 )
             raise ValueError(unknown_setting(key, list(options), known))
         option = options[key]
+        if option.is_list and f"--{_dashed(key)}" in words:
+            raise ValueError(f"{key}: given twice; write all values after one --{_dashed(key)}, with spaces between them")
         if not equals and option.is_flag and (following is None or following.lower() not in FLAG_VALUES):
             equals, text = "=", "true"
         elif not equals and following is None and not option.is_list:
