@@ -279,7 +279,11 @@ def test_wrong_flags_are_answered_by_the_parser(capsys: pytest.CaptureFixture[st
     fails(capsys, ["sample", "x", "--stepz", "3"], "unknown setting 'stepz'; did you mean 'steps'?")
     fails(capsys, ["sample", "x", "--steps", "three"], "steps: 'three' given")
     fails(capsys, ["sample", "x", "--steps"], "steps: no value given; write --steps VALUE")
-    fails(capsys, ["sample", "x", "--labels", "1", "--labels=0"], "labels: given twice; write all values after one --labels")
+    fails(
+        capsys,
+        ["sample", "x", "--labels", "1", "--labels=0"],
+        "labels: given twice; write all values after one --labels",
+    )
 
 
 def test_export_gives_the_weights_of_a_checkpoint(

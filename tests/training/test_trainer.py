@@ -397,14 +397,14 @@ def test_resume_from_an_earlier_step(tmp_path: Path) -> None:
 
 
 class Stopped(Line):
-    """Sends this process signals in its fifth step."""
+    """Sends this process signals in a step, the fifth by default."""
 
-    def __init__(self, *signals: signal.Signals) -> None:
+    def __init__(self, *signals: signal.Signals, at: int = 4) -> None:
         super().__init__()
-        self.signals = signals
+        self.signals, self.at = signals, at
 
     def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
-        for number in self.signals if step == 4 else ():
+        for number in self.signals if step == self.at else ():
             signal.raise_signal(number)
         return super().after_step(statistics, step)
 
@@ -438,6 +438,14 @@ def test_a_signal_saves_and_ends(
         run(tmp_path / "broken", task=Stopped(number))
     assert signal.getsignal(number) is before
     assert checkpoints(tmp_path / "broken" / "checkpoints")[-1].name == "step-00000006"
+    run(tmp_path / "broken")
+    run(tmp_path / "whole")
+    assert final_bytes(tmp_path / "broken") == final_bytes(tmp_path / "whole")
+
+
+def test_a_signal_in_the_last_step_ends_too(tmp_path: Path, listens: None) -> None:
+    with pytest.raises(TerminatedError, match="stopped by SIGTERM after step 12, which is saved"):
+        run(tmp_path / "broken", task=Stopped(signal.SIGTERM, at=11))
     run(tmp_path / "broken")
     run(tmp_path / "whole")
     assert final_bytes(tmp_path / "broken") == final_bytes(tmp_path / "whole")

@@ -122,6 +122,7 @@ class Trainer:
                     logger.info(f"{title}: resuming from step {self.step:,}")
                 self._loop(log, progress, termination)
                 self.writer.wait()
+                self._obey(termination)
         finally:
             self.writer.close()
             if log is not None:
@@ -155,10 +156,10 @@ class Trainer:
                     if previews and process_group.is_main_process():
                         picture = self.task.preview(module.eval())
                         save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
-            if stops and not final:
-                self._stop(termination)
-            if final or self.step % config.save_every == 0:
+            if stops or final or self.step % config.save_every == 0:
                 self._save()
+            if stops:
+                return
 
     def _train_step(self, stop_requested: bool = False) -> tuple[dict[str, Any], bool]:
         """One optimizer step on the next batch of the stream; figures, and whether a stop is requested on any rank."""
@@ -245,10 +246,12 @@ class Trainer:
         if not self.folder.is_dir():
             raise ValueError(f"out: {self.folder} is not visible on all hosts; all ranks need one shared folder")
 
-    def _stop(self, termination: Termination) -> None:
-        self._save()
-        self.writer.wait()
-        process_group.barrier()
+    def _obey(self, termination: Termination) -> None:
+        """Raises if a signal came to any rank, be it in the last step: what follows the training must not start."""
+        requested = torch.tensor(float(termination.requested is not None))
+        process_group.all_reduce_sum([requested])
+        if not requested:
+            return
         number = termination.requested or signal.SIGTERM  # another rank received it
         error = InterruptedRunError if number == signal.SIGINT else TerminatedError
         raise error(

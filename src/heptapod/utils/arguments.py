@@ -203,7 +203,9 @@ def _normalized(
             raise ValueError(unknown_setting(key, list(options), known))
         option = options[key]
         if option.is_list and f"--{_dashed(key)}" in words:
-            raise ValueError(f"{key}: given twice; write all values after one --{_dashed(key)}, with spaces between them")
+            raise ValueError(
+                f"{key}: given twice; write all values after one --{_dashed(key)}, with spaces between them"
+            )
         if not equals and option.is_flag and (following is None or following.lower() not in FLAG_VALUES):
             equals, text = "=", "true"
         elif not equals and following is None and not option.is_list:
