@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 
-from heptapod.tools.ablation.study import Study, all_runs, build_study, read_study, study_names
+from heptapod.tools.ablation.load import build_study, read_study, study_names
+from heptapod.tools.ablation.study import Study, all_runs
 from heptapod.utils.arguments import HELP, parse_arguments
 from heptapod.utils.config import from_dict, settings, to_yaml
 from heptapod.utils.options import Group

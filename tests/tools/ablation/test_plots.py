@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heptapod.tools.ablation.plots import plotted_value, setting_picture
+from heptapod.tools.ablation.plots import _lines, plotted_value, setting_picture
 from heptapod.tools.ablation.study import Study
 from heptapod.utils.config import from_dict
 
@@ -38,6 +38,23 @@ def test_arms_that_differ_in_other_settings_have_lines_of_their_own() -> None:
         (1.0, "cross all/1, near_share 0.5, learning_rate 0.01"),
         (0.25, "cross all/1"),  # the default
     ]
+
+
+def test_arms_without_the_setting_and_of_other_depths_are_lines_of_their_own() -> None:
+    arms = [
+        {"kind": "cross"},
+        {"kind": "cross", "name": "four", "changes": {"objective": {"far_prefixes": 4}}},
+        {"kind": "cross", "name": "eight", "depth": 4, "changes": {"objective": {"far_prefixes": 8}}},
+    ]
+    given = study(heads=arms, plot_against="objective.far_prefixes")
+    found = [plotted_value(given, arm) for arm in given.arms()]
+    assert found == [(None, "cross all/1"), (4.0, "cross all/1"), (8.0, "cross 4 deep all/1")]
+    rows = [{"arm": arm.name, "nll": {"nats_per_token": float(n), "standard_error": 1.0}} for n, arm in
+            enumerate(given.arms())]  # fmt: skip
+    lines = _lines(given, given.arms(), rows, "nll")
+    assert list(lines.values()) == [[(0.0, 0.0, None)], [(4.0, 1.0, None)], [(8.0, 2.0, None)]]
+    none = study(heads=[*ARMS[:3], {"kind": "cross", "name": "none", "changes": {"objective": {"far_cells": 0}}}])
+    assert plotted_value(none, none.arms()[3]) == (0.0, "cross all/1")
 
 
 def test_the_figure_has_a_row_per_order_and_a_panel_per_measure(

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from heptapod.tools.ablation.load import load_study, study_names
 from heptapod.tools.ablation.plan import steps_of
-from heptapod.tools.ablation.study import Budget, HeadArm, Study, all_runs, arm_recipe, load_study, study_names
+from heptapod.tools.ablation.recipes import arm_recipe
+from heptapod.tools.ablation.study import Budget, HeadArm, Study, all_runs
 
 HEADS: list[dict[str, Any]] = [
     {"kind": "next_token"},
@@ -66,6 +68,25 @@ def test_vectors_take_their_own_cache_and_distribution() -> None:
     first, last = (arm_recipe(made, made.arms()[i]) for i in (0, -1))
     assert (first.data.path, first.model.distribution.kind) == ("cache", "categorical")
     assert (last.data.path, last.model.distribution.kind) == ("vectors", "diffusion")
+
+
+def test_kinds_with_the_same_settings_keep_the_changes_of_the_study() -> None:
+    changes = {"model": {"distribution": {"mlp_width": 96, "mlp_depth": 1}}}
+    made = study(distributions=["categorical", "diffusion", "flow"], vectors="vectors", changes=changes)
+    found = {arm.distribution: arm_recipe(made, arm).model.distribution for arm in made.arms()}
+    assert [(found[kind].mlp_width, found[kind].mlp_depth) for kind in ("diffusion", "flow")] == [(96, 1)] * 2
+
+
+def test_far_settings_of_the_study_reach_every_density() -> None:
+    made = study(heads=[{"kind": "cross", "densities": ["all/1", "all/3"]}], changes={"objective": {"far_weight": 0.5}})
+    assert {arm_recipe(made, arm).objective.far_weight for arm in made.arms()} == {0.5}
+
+
+def test_a_warm_up_longer_than_a_tenth_is_refused() -> None:
+    made = study(changes={"train": {"warmup_steps": 30}})
+    assert arm_recipe(made, made.arms()[0], steps=300).train.warmup_steps == 30
+    with pytest.raises(ValueError, match="changes.train.warmup_steps: 30 given, but a run has 290 steps"):
+        arm_recipe(made, made.arms()[0], steps=290)
 
 
 def test_equal_time_and_equal_steps() -> None:
@@ -142,7 +163,25 @@ def test_equal_epochs() -> None:
             "measures.far_images: 4 given, but diffusion has no likelihood; must be 0",
         ),
         ({"measures": {"samples": 0, "far_images": 1}}, "far_images: 1 given, must be 0 .* or at least 2"),
-        ({"heads": HEADS[:1], "measures": {"samples": 0, "far_images": 4}}, "no head of the study predicts the grid"),
+        (
+            {"heads": HEADS[:1], "measures": {"samples": 0, "far_images": 4}},
+            "no head of the study predicts the whole grid",
+        ),
+        (
+            {"heads": HEADS[:2], "measures": {"samples": 0, "far_images": 4}},
+            "no head of the study predicts the whole grid",
+        ),
+        ({"changes": {"model": None}}, "changes.model: None given, must be settings by their names"),
+        ({"heads": [{"kind": "cross", "settings": {"depth": 3}}]}, "settings.depth: given for cross"),
+        (
+            {"heads": [{**HEADS[0], "sampling": {"8": {"temperature": 0.5}}}]},
+            "heads.sampling: 8 given for next_token, which is sampled at one cell per step only; must be 0",
+        ),
+        (
+            {"changes": {"objective": {"far_weight": 0.5}}},
+            "arm next_token-all-1-raster: far_weight: 0.5 given, but only",
+        ),
+        ({"changes": {"train": {"eval_every": 5}}}, "changes.train.eval_every: given, but the study sets it"),
         ({"haeds": []}, "did you mean 'heads'"),
     ],
 )

@@ -44,6 +44,8 @@ class HeadArm:
             raise ValueError(f"name: {self.name} given, must consist of letters, digits, - _ and dots")
         if self.changes and self.name is None:
             raise ValueError(f"name: none given, but the {self.kind} head has changes; name the arm")
+        if fixed := self.settings.keys() & {"kind", "window", "depth"}:
+            raise ValueError(f"settings.{min(fixed)}: given for {self.kind}, but {min(fixed)} is set beside settings")
         if not self.densities:
             self.densities = ["/".join(map(str, HEADS.fact(self.kind, "density")))]
         for density in self.densities:
@@ -80,9 +82,16 @@ class Arm:
     @property
     def label(self) -> str:
         """Name in tables and figures."""
-        window = f" {self.head.window}×{self.head.window}" if self.head.window else ""
-        depths = [f"{n} {what}" for n, what in ((self.head.backbone_depth, "+"), (self.head.depth, "deep")) if n]
+        if self.head.name is None:
+            return self.description
         kind = "" if self.distribution == "categorical" else f", {self.distribution}"
-        if self.head.name is not None:
-            return f"{self.head.name} {self.density}{kind}"
-        return f"{self.head.kind}{window}{' ' + ' '.join(depths) if depths else ''} {self.density}{kind}"
+        return f"{self.head.name} {self.density}{kind}"
+
+    @property
+    def description(self) -> str:
+        """The head, its sizes and settings, without its name."""
+        window = f" {self.head.window}×{self.head.window}" if self.head.window else ""
+        depths = [f" {n} {what}" for n, what in ((self.head.backbone_depth, "+"), (self.head.depth, "deep")) if n]
+        settings = [f" {name} {value}" for name, value in self.head.settings.items()]
+        kind = "" if self.distribution == "categorical" else f", {self.distribution}"
+        return f"{self.head.kind}{window}{''.join(depths + settings)} {self.density}{kind}"

@@ -15,7 +15,8 @@ from heptapod.data.tokens import TokenSet
 from heptapod.distributed.device import resolve_device
 from heptapod.models.heptapod import parameters_by_part
 from heptapod.tools.ablation.arms import Arm
-from heptapod.tools.ablation.study import Run, Study, arm_recipe
+from heptapod.tools.ablation.recipes import arm_recipe
+from heptapod.tools.ablation.study import Run, Study
 from heptapod.tools.bench.results import hardware
 from heptapod.tools.bench.timing import in_turns
 from heptapod.tools.bench.training_cases import TrainingSteps
@@ -69,7 +70,8 @@ def make_plan(study: Study, folder: Path) -> dict[str, Any]:
     """The plan of a study, stored in ``plan.json``. Only new arms are timed.
 
     The steps of an arm and of the first arm run in turns, so that the load of the machine affects both alike, with two
-    models in memory. The fastest step counts, without reading its batch, as a multiple of the first arm's.
+    models in memory. The fastest step counts, without reading its batch, as a multiple of the first arm's. Every step
+    has its far cells, also where a warm-up leaves them out at the start of a training.
 
     Returns:
         ``arms``: by name their parameters, ``relative_time`` and ``seconds_per_step``; ``first``; ``hardware``;
@@ -88,6 +90,8 @@ def make_plan(study: Study, folder: Path) -> dict[str, Any]:
 
     def training_steps(arm: Arm) -> TrainingSteps:
         recipe = with_precision_of(plan, arm_recipe(study, arm))
+        objective = dataclasses.replace(recipe.objective, far_warmup=0.0, far_decay=0.0)
+        recipe = dataclasses.replace(recipe, objective=objective)
         if recipe.data.path not in sets:
             sets[recipe.data.path] = load_tokens(recipe.data)[0]
         return TrainingSteps(recipe, sets[recipe.data.path], resolve_device(recipe.device))

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from heptapod.configs.models import HEADS
 from heptapod.tools.ablation.arms import Arm
 from heptapod.tools.ablation.plan import read_plan
-from heptapod.tools.ablation.study import Study, arm_recipe
-from heptapod.tools.ablation.summary import figures_of, over_seeds
+from heptapod.tools.ablation.recipes import arm_recipe
+from heptapod.tools.ablation.study import Study
+from heptapod.tools.ablation.summary import figures_of, over_seeds, samples_of
 from heptapod.tools.bench.results import save_figure
 from heptapod.training.logging import read_metrics
 from heptapod.utils.files import read_tensors
@@ -76,16 +78,20 @@ def setting_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | N
         return None
     measures = [name for name in figures_of(own) if name.partition("_at_")[0] in NAMES]
     figure, axes = _figure(len(measures), len(panels))
-    for (title, arms), line in zip(panels, axes, strict=True):
-        for name, axis in zip(measures, line, strict=True):
-            for number, (label, points) in enumerate(_lines(study, arms, own, name).items()):
-                x, y, error = zip(*sorted(points, key=lambda point: (point[0] is None, point[0])), strict=True)
-                if None in x:
-                    axis.axhline(y[0], ls="--", lw=1, color=f"C{number}", label=label)
+    colors: dict[Line, str] = {}
+    for (title, arms), row in zip(panels, axes, strict=True):
+        for name, axis in zip(measures, row, strict=True):
+            for line, points in _lines(study, arms, own, name).items():
+                color = colors.setdefault(line, f"C{len(colors)}")
+                x, y, error = zip(*sorted(points), strict=True)
+                if line[0] is None:
+                    axis.axhline(y[0], ls="--", lw=1, color=color, label=line[1])
                 else:
-                    axis.errorbar(x, y, error, marker="o", ms=4, color=f"C{number}", lw=1, capsize=2, label=label)
+                    bars = None if None in error else error
+                    axis.errorbar(x, y, bars, marker="o", ms=4, color=color, lw=1, capsize=2, label=line[1])
             what, _, steps = name.partition("_at_")
-            axis.set(title=title, xlabel=study.plot_against, ylabel=NAMES[what] + (f", {steps} steps" if steps else ""))
+            label = NAMES[what] if "nats_per_token" in own[0]["nll"] or what != "nll" else "training loss, held out"
+            axis.set(title=title, xlabel=study.plot_against, ylabel=label + (f", {steps} steps" if steps else ""))
             _finish(axis)
     return save_figure(figure, folder / "setting.png")
 
@@ -97,13 +103,15 @@ NAMES = {
     "probe": "linear probe",
 }
 """Axes of :func:`setting_picture`."""
-Points = list[tuple[float | None, float, float]]
-"""Values of a setting (None without it), means of a measure and their standard errors."""
+Line = tuple[str | None, str]
+"""The setting, None for an arm without it, and the label."""
+Points = list[tuple[float, float, float | None]]
+"""Values of the setting, means of a measure, and their standard errors over seeds."""
 
 
-def _lines(study: Study, arms: Sequence[Arm], rows: Sequence[Row], name: str) -> dict[str, Points]:
-    """The points of each line by its label; arms without the measure have none."""
-    lines: dict[str, Points] = {}
+def _lines(study: Study, arms: Sequence[Arm], rows: Sequence[Row], name: str) -> dict[Line, Points]:
+    """The points of each line; arms without the measure have none."""
+    lines: dict[Line, Points] = {}
     for arm in arms:
         own = [row for row in rows if row["arm"] == arm.name]
         figure = figures_of(own).get(name)
@@ -111,7 +119,8 @@ def _lines(study: Study, arms: Sequence[Arm], rows: Sequence[Row], name: str) ->
         if values:
             mean, error = over_seeds(values)
             place, label = plotted_value(study, arm)
-            lines.setdefault(label, []).append((place, mean, error or 0.0))
+            line = (None if place is None else study.plot_against, label)
+            lines.setdefault(line, []).append((place or 0.0, mean, error))
     return lines
 
 
@@ -121,11 +130,21 @@ def plotted_value(study: Study, arm: Arm) -> tuple[float | None, str]:
     key = study.plot_against.removeprefix("objective.")
     objective = arm_recipe(study, arm).objective.for_head(arm.head.kind)
     value = getattr(objective, key)
-    if not isinstance(value, int | float) or (not objective.far_cells and key != "far_weight"):
+    takes = any(HEADS.fact(arm.head.kind, fact) for fact in TAKEN_BY[key])
+    if not takes or not isinstance(value, int | float):
         return None, arm.label
     changes = [(name, other) for name, other in _flat(arm.head.changes) if name != study.plot_against]
     others = [f"{name.rpartition('.')[2]} {other}" for name, other in changes]
-    return float(value), ", ".join([f"{arm.head.kind} {arm.density}", *others])
+    return float(value), ", ".join([arm.description, *others])
+
+
+TAKEN_BY = {
+    "far_cells": ("separate_targets",),
+    "far_prefixes": ("separate_targets",),
+    "near_share": ("separate_targets", "sees_targets"),
+    "far_weight": ("predicts_grid",),
+}
+"""Facts of the heads that take a setting: one of them is true."""
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -141,7 +160,8 @@ def samples_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | N
     """A row of samples per arm, one cell per step; all rows have the same classes and seeds."""
     images, names = [], []
     for row in rows:
-        files = sorted((folder / row["run"]).glob("shown_*.safetensors"), key=lambda file: int(file.stem.split("_")[1]))
+        shown = [folder / row["run"] / f"shown_{steps}.safetensors" for steps in sorted(samples_of(row))]
+        files = [file for file in shown if file.is_file()]
         if files and row["budget"] == _first_budget(study) and row["arm"] not in names:
             images.append(read_tensors(files[-1])["images"])
             names.append(row["arm"])

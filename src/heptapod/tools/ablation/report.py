@@ -13,7 +13,8 @@ from heptapod import __version__
 from heptapod.tools.ablation.copies import AGREEMENT
 from heptapod.tools.ablation.plan import read_plan
 from heptapod.tools.ablation.plots import curves_picture, samples_picture, setting_picture, steps_picture
-from heptapod.tools.ablation.study import Budget, Study, arm_recipe
+from heptapod.tools.ablation.recipes import arm_recipe
+from heptapod.tools.ablation.study import Budget, Study
 from heptapod.tools.ablation.summary import (
     Group,
     Row,
@@ -114,8 +115,8 @@ def page(study: Study, rows: Sequence[Row], plan: dict[str, Any], pictures: Sequ
         f"images.{_about_far(study)} No "
         "guidance.",
     ]
-    if measures.samples and measures.reference:
-        parts.append(_about_samples(study, rows))
+    samples = _about_samples(study, rows) if measures.samples and measures.reference else ""
+    parts.append(f"{samples} {_about_probe(study, rows)}".strip())
     parts.append(
         "±: standard error over seeds (standard deviation / √seeds) if there are several, otherwise the "
         "standard error over images of one trained model, which does not include the variation between trainings. "
@@ -155,14 +156,18 @@ def _about_samples(study: Study, rows: Sequence[Row]) -> str:
             text += f" {head.title} at {'one cell per' if steps == '0' else steps} step(s): {settings}."
     if measures.copies:
         text += _about_copies(rows, _measured(study))
-    if measures.probe_images:
-        text += (
-            " Linear probe: on mean-pooled hidden states without the label, with "
-            f"{max(row['probe']['train_images'] for row in rows):,} training and "
-            f"{max(row['probe']['test_images'] for row in rows):,} {_measured(study)} images; the layer is chosen on "
-            "the training images. k-NN: the nearest neighbors on the same layer."
-        )
     return text
+
+
+def _about_probe(study: Study, rows: Sequence[Row]) -> str:
+    if not study.measures.probe_images:
+        return ""
+    return (
+        "Linear probe: on mean-pooled hidden states without the label, with "
+        f"{max(row['probe']['train_images'] for row in rows):,} training and "
+        f"{max(row['probe']['test_images'] for row in rows):,} {_measured(study)} images; the layer is chosen on "
+        "the training images. k-NN: the nearest neighbors on the same layer."
+    )
 
 
 def _measured(study: Study) -> str:
@@ -294,6 +299,9 @@ def _differences(groups: Sequence[Group]) -> str | None:
 
         return text
 
+    def title(what: str) -> str:
+        return TITLES[what][0] if what != "nll" or "nats_per_token" in first[0]["nll"] else "training loss, held out"
+
     columns: dict[str, Column] = {
         "arm": lambda group: group[0].label,
         "seeds": lambda group: len(paired_difference(group[1], first, likelihood)),
@@ -302,7 +310,7 @@ def _differences(groups: Sequence[Group]) -> str | None:
         if not any(len(paired_difference(group, first, figures[name])) > 1 for _, group in compared):
             continue
         what, _, steps = name.partition("_at_")
-        columns[TITLES[what][0] + (f", {steps}" if steps else "")] = column(name)
+        columns[title(what) + (f", {steps}" if steps else "")] = column(name)
     return markdown_table(columns, compared)
 
 

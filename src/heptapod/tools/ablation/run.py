@@ -26,11 +26,13 @@ from heptapod.tools.ablation.measure import (
     requested_measures,
 )
 from heptapod.tools.ablation.plan import make_plan, read_plan, steps_of, with_precision_of
-from heptapod.tools.ablation.study import Run, Study, all_runs, arm_recipe
+from heptapod.tools.ablation.recipes import arm_recipe
+from heptapod.tools.ablation.study import Run, Study, all_runs
 from heptapod.training.folder import read_figures
 from heptapod.training.run import train_model
 from heptapod.utils.config import from_dict, to_dict
 from heptapod.utils.files import LockedError, locked, read_json, read_metadata, write_json
+from heptapod.utils.weights import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -48,23 +50,27 @@ def run_study(study: Study) -> list[dict[str, Any]]:
     check_same(study)
     _check_data(study)
     with _locked_for_plan(folder):
+        check_same(study)  # another process may have begun another study
         plan = make_plan(study, folder)
         write_json(folder / "study.json", to_dict(study))
         recipe = arm_recipe(study, study.arms()[0])
         real = open_real(study, folder, open_cache(Path(recipe.data.path)).image_size[0], resolve_device(recipe.device))
     images = {arm.name: _images(study, arm) for arm in study.arms()} if _has_epochs(study) else {}
-    runs = [(run, steps_of(run, plan, *images.get(run.arm.name, ()))) for run in all_runs(study)]
-    for number, (run, steps) in enumerate(runs, 1):
+    runs = all_runs(study)
+    recipes = []
+    for run in runs:
+        steps = steps_of(run, plan, *images.get(run.arm.name, ()))
+        recipes.append(with_precision_of(plan, arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name))))
+    for number, (run, recipe) in enumerate(zip(runs, recipes, strict=True), 1):
         title = f"run {number} of {len(runs)}: {run.arm.name}, equal {run.budget.equal}, seed {run.seed}"
-        recipe = with_precision_of(plan, arm_recipe(study, run.arm, run.seed, steps, str(folder / run.name)))
         try:
-            logger.info(f"{title}, {steps:,} steps")
+            logger.info(f"{title}, {recipe.train.steps:,} steps")
             train_model(recipe)
             with locked(folder / run.name):
                 measure_run(recipe, study.measures, run.arm.head, real)
         except LockedError:
             logger.info(f"{title}: another process is running it")
-        except NonFiniteLossError as error:
+        except (NonFiniteLossError, NonFiniteError) as error:
             logger.warning(f"{title}: skipped, {error}")
     return collect(study)
 
@@ -169,6 +175,10 @@ FREE = {"description", "out", "budgets", "heads", "token_orders", "distributions
 """Settings that may change when a study resumes: they add or remove runs and measures and leave finished runs valid."""
 
 
+ARM = ("kind", "window", "depth", "backbone_depth", "settings", "changes")
+"""Settings of an arm that stay the same as long as its name does."""
+
+
 def check_same(study: Study) -> None:
     """Checks that the folder holds the same study.
 
@@ -189,13 +199,21 @@ def check_same(study: Study) -> None:
                 f"out: {folder} holds a study with {field.name} = {before[field.name]}, now {now[field.name]} is "
                 "given; choose another --out"
             )
-    named = {head["name"]: head["changes"] for head in before["heads"] if head["name"] is not None}
-    for head in study.heads:
-        if head.name in named and named[head.name] != head.changes:
-            raise ValueError(
-                f"heads.changes: {folder} holds the arm {head.name} with {named[head.name]}, now {head.changes} is "
-                "given; choose another name"
-            )
+    named = {head["name"]: head for head in before["heads"] if head["name"] is not None}
+    for head in now["heads"]:
+        stored = named.get(head["name"], head)
+        for name in ARM:
+            if stored[name] != head[name]:
+                raise ValueError(
+                    f"heads.{name}: {folder} holds the arm {head['name']} with {stored[name]}, now {head[name]} is "
+                    "given; choose another name"
+                )
+    weights, given = before["measures"]["weights"], now["measures"]["weights"]
+    if weights != given and (folder / "runs").is_dir():
+        raise ValueError(
+            f"measures.weights: {folder} holds runs with {weights}, which are evaluated at other steps than with "
+            f"{given}; choose another --out"
+        )
     first, stored = study.arms()[0].name, read_plan(folder)["first"]
     if first != stored:
         raise ValueError(

@@ -1,9 +1,7 @@
-"""A study: its arms, its budgets, and the recipe of each run."""
+"""A study: its arms, its budgets and its measures."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -12,18 +10,11 @@ from pydantic import Field
 
 from heptapod.configs.distributions import DISTRIBUTIONS
 from heptapod.configs.grid import MAX_CELLS, TokenOrder
-from heptapod.configs.models import HEADS
-from heptapod.configs.objective import ObjectiveConfig
 from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.configs.tokenizers import MAX_STEPS
 from heptapod.tools.ablation.arms import Arm, HeadArm
-from heptapod.training.recipe import Recipe, load_recipe
-from heptapod.utils.arguments import parse_arguments
 from heptapod.utils.checks import Seed
-from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names, to_dict
-from heptapod.utils.extensions import import_extensions, read_imports
-from heptapod.utils.options import Group
-from heptapod.utils.yaml_text import read_yaml
+from heptapod.utils.config import from_dict, settings
 
 
 @settings
@@ -183,11 +174,6 @@ class Study:
                 f"measures.orders: {measures.orders} given, but all arms read in raster order, of which there is one; "
                 "must be 1"
             )
-        if measures.far_images and not any(HEADS.fact(head.kind, "predicts_grid") for head in self.heads):
-            raise ValueError(
-                f"measures.far_images: {measures.far_images} given, but no head of the study predicts the grid; must "
-                "be 0"
-            )
 
     def _check_plot(self) -> None:
         if self.plot_against is None:
@@ -207,7 +193,7 @@ class Study:
                 given = self.measures.sampling_steps
                 raise ValueError(f"heads.sampling: {steps} given, must be one of measures.sampling_steps ({given})")
             check_sampling(changes, f"heads.sampling.{steps}")
-        if self.measures.test is None and set(head.changes.get("data", {})) - {"flip"}:
+        if self.measures.test is None and set(_at(head.changes, "data") or {}) - {"flip"}:
             raise ValueError(
                 f"heads.changes.data: given for {head.title}, but arms are compared on the same held-out images; name "
                 "other images as measures.test"
@@ -250,125 +236,11 @@ def all_runs(study: Study) -> list[Run]:
     return list({run.name: run for run in runs}.values())
 
 
-VARIED = (
-    "seed", "out", "data.path", "model.head.kind", "model.head.window", "model.distribution.kind",
-    "objective.token_order", "objective.prefixes_per_image", "objective.targets_per_prefix", "train.steps",
-)  # fmt: skip
-"""Settings of a recipe that a study sets itself."""
-
-
 def _at(values: Any, key: str) -> Any:
     """The value of a nested setting such as objective.far_cells; None if it is not there."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
-
-
-def _contains(values: Any, path: list[str]) -> bool:
-    first, *rest = path
-    return isinstance(values, dict) and first in values and (not rest or _contains(values[first], rest))
-
-
-def _count(text: str) -> int | Literal["all"]:
-    return "all" if text == "all" else int(text)
-
-
-def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, out: str = "") -> Recipe:
-    """The recipe of an arm.
-
-    Args:
-        study: the study.
-        arm: one of its arms.
-        seed: seed of the run.
-        steps: optimizer steps; None keeps those of the recipe.
-        out: folder of the run.
-
-    Raises:
-        ValueError: for an unknown setting in the changes, or one that the study sets itself.
-    """
-    for key in VARIED:
-        if _contains(study.changes, key.split(".")):
-            raise ValueError(f"changes.{key}: given, but the study sets it")
-        if _contains(arm.head.changes, key.split(".")):
-            raise ValueError(f"heads.changes.{key}: given for {arm.head.title}, but the study sets it")
-    for key, value in (("model.depth", arm.head.backbone_depth), ("model.head.depth", arm.head.depth)):
-        if value and _contains(arm.head.changes, key.split(".")):
-            raise ValueError(f"heads.changes.{key}: given for {arm.head.title} together with its depth; leave one out")
-    base = load_recipe(study.recipe)
-    values = merge(to_dict(base), study.changes)
-    prefixes, targets = (_count(part) for part in arm.density.split("/"))
-    head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window, **arm.head.settings}
-    head["depth"] = arm.head.depth or values["model"]["head"]["depth"]
-    values["model"] |= {"head": head, "depth": arm.head.backbone_depth or values["model"]["depth"]}
-    if values["model"]["distribution"]["kind"] != arm.distribution:
-        values["model"]["distribution"] = {"kind": arm.distribution}
-    objective = from_dict(ObjectiveConfig, values["objective"], "changes.objective")
-    objective = objective.with_density(prefixes, targets, arm.head.kind, base.model.head.kind)
-    values["objective"] = {**to_dict(objective), "token_order": arm.token_order}
-    values = merge(values, arm.head.changes)
-    values["sampling"]["token_order"] = None
-    values["data"]["path"] = study.codes if DISTRIBUTIONS.fact(arm.distribution, "is_discrete") else study.vectors
-    values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
-    values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
-    if steps is not None:
-        evaluations = 40 if study.measures.weights == "best" else 10
-        values["train"] |= _intervals(steps, values["train"], evaluations)
-    return from_dict(Recipe, values, f"study, arm {arm.name}")
-
-
-def _intervals(steps: int, train: dict[str, Any], evaluations: int) -> dict[str, Any]:
-    """The evaluations, five checkpoints and one sample grid per run; warm-up for at most a tenth of it."""
-    tenth = -(-steps // 10)
-    return {
-        "steps": steps,
-        "warmup_steps": min(train["warmup_steps"], tenth),
-        "eval_every": -(-steps // evaluations),
-        "save_every": 2 * tenth,
-        "preview_every": steps,
-        "keep_last": 1,
-    }
-
-
-def study_names() -> list[str]:
-    """Names of the shipped studies."""
-    return shipped_names("study")
-
-
-def load_study(name: str, overrides: Sequence[str] = ()) -> Study:
-    """Loads a shipped study by name or a YAML file, and applies overrides such as ``--measures.samples 0``.
-
-    Raises:
-        FileNotFoundError: if there is no such study.
-        ValueError: for an unknown setting or a value out of range.
-    """
-    values = read_study(name)
-    return build_study(name, values, parse_arguments([Group(Study, values)], f"ablate {name}", overrides)[0])
-
-
-def read_study(name: str) -> dict[str, Any]:
-    """The settings in the file of a study; imports what it names. Raises like :func:`load_study`."""
-    path = find_yaml("study", name)
-    values = read_yaml(path)
-    import_extensions(read_imports(values, str(path)))
-    return values
-
-
-def build_study(name: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
-    """A study from the settings of its file and changes to them.
-
-    Raises:
-        ValueError: for an unknown setting, a value out of range, or an arm without a valid recipe.
-    """
-    from heptapod.models.heads import head_without_weights  # imports torch, which --help does without
-
-    study = from_dict(Study, merge(values, changes), f"study {name}")
-    study = dataclasses.replace(study, out=study.out or f"ablations/{find_yaml('study', name).stem}")
-    for arm in study.arms():
-        recipe = arm_recipe(study, arm)
-        reaches_grid = head_without_weights(recipe.model).reaches_grid
-        for steps in study.measures.sampling_steps if study.measures.samples else []:
-            check_order(arm, sampling_changes(study.measures, arm.head, steps), reaches_grid)
-    return study
 
 
 def sampling_changes(measures: Measures, head: HeadArm, steps: int) -> dict[str, Any]:
