@@ -217,7 +217,7 @@ def test_a_stream_refuses_at_once(heptapod: Heptapod, make_model: Make) -> None:
         heptapod.stream([0], steps=99)
     with pytest.raises(ValueError, match=r"belief: steps \[4\] given, must be between 0 and 3"):
         heptapod.stream([0], steps=3, belief=[4])
-    with pytest.raises(ValueError, match="needs a global or cross head"):
+    with pytest.raises(ValueError, match="needs a cross, global or group head"):
         bundle(make_model("next_token")).stream([0], belief=True)
     known = Known(torch.zeros(1, 20, dtype=torch.long), torch.arange(20) < 3)
     with pytest.raises(ValueError, match=r"known: tokens \(1, 20\)"):

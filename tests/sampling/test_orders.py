@@ -79,7 +79,7 @@ def test_confidence_of_vectors(make_model: Make, kind: str) -> None:
 
 @pytest.mark.parametrize("head", ["local", "next_token"])
 def test_confidence_needs_a_head_that_sees_the_grid(make_model: Make, head: str) -> None:
-    with pytest.raises(ValueError, match="token_order: confidence given, but it needs a global or cross head"):
+    with pytest.raises(ValueError, match="token_order: confidence given, but it needs a cross, global or group head"):
         sample_tokens(make_model(head), None, [0], SamplingConfig(token_order="confidence"))
 
 

@@ -30,11 +30,11 @@ class ObjectiveConfig:
     token_order: TokenOrder = "raster"
     """Order in which tokens are read: raster, a random permutation per image, or one of the two per image."""
     prefixes_per_image: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] | None = None
-    """S: random prefixes supervised per image and step, or all of them. Unset: all for a cross or next_token head, 1
-    for a global head."""
+    """S: random prefixes supervised per image and step, or all of them. Unset: all for a cross, next_token or local
+    head, 1 for global, 32 for group."""
     targets_per_prefix: Annotated[int, Field(ge=1, le=MAX_CELLS)] | Literal["all"] | None = None
     """L: cells predicted per prefix, the next one and L-1 random other unread ones, or all unread. Unset: 1 for a cross
-    or next_token head, all for a global head."""
+    or next_token head, 3 for local, all for global, groups of up to 8 for group."""
     far_cells: Annotated[float, Field(ge=0, le=16)] | None = None
     """Far cells (unread cells other than the next one) supervised per image and step besides the targets of the
     prefixes, as a multiple of the grid's cells: 0.25 adds one to every fourth prefix. Only for a cross head with
