@@ -46,11 +46,14 @@ def test_figures_are_those_of_their_files(name: str) -> None:
     assert not unclaimed, f"{len(unclaimed)} figures without a results file:\n" + "\n".join(unclaimed)
 
 
+PICTURES = ("training.png", "setting.png", "sampling_steps.png", "samples.png")
+
+
 @pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "studies").iterdir()), ids=lambda folder: folder.name)
 def test_reports_of_studies_are_made_from_their_results(folder: Path) -> None:
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     study = from_dict(Study, found["study"], "study")
-    pictures = [name for name in ("training.png", "sampling_steps.png", "samples.png") if (folder / name).is_file()]
+    pictures = [name for name in PICTURES if (folder / name).is_file()]
     made = page(study, found["rows"], found["plan"], pictures)
     assert (folder / "report.md").read_text(encoding="utf-8") == made
 

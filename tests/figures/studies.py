@@ -33,8 +33,8 @@ def seconds(rows: Rows) -> float:
 def with_error(
     values: list[float], errors: list[float | None], digits: int, percent: bool = False, sign: str = ""
 ) -> str:
-    """Mean over seeds ± their standard deviation, or one value ± its error."""
-    error = statistics.stdev(values) if len(values) > 1 else errors[0]
+    """Mean over seeds ± its standard error, or one value ± its error."""
+    error = over_seeds(values)[1] if len(values) > 1 else errors[0]
     scale, unit = (100, "%") if percent else (1, "")
     shown = "" if error is None else f" ± {error * scale:.{digits}f}"
     return f"{statistics.fmean(values) * scale:{sign}.{digits}f}{shown}{unit}"
@@ -76,17 +76,17 @@ CIFAR10 = {
 """The baseline and the cross head of the study of CIFAR-10 by token order, each at its best learning rate."""
 
 
-def figure(budget: str, head: str, order: str, name: str, baseline: str | None = None) -> str:
-    """A figure of an arm of the study of CIFAR-10 over its seeds ± its standard error.
+def figure(budget: str, head: str, order: str, name: str, baseline: str | None = None, study: str = "cifar10") -> str:
+    """A figure of an arm of a study over its seeds ± its standard error.
 
     With a baseline, its difference from that arm, paired by seed.
     """
-    rows = arm("cifar10", budget, head, order)
+    rows = arm(study, budget, head, order)
     value = figures_of(rows)[name]
     if baseline is None:
         values = [found[0] for row in rows if (found := value(row)) is not None]
     else:
-        values = paired_difference(rows, arm("cifar10", budget, baseline, order), value)
+        values = paired_difference(rows, arm(study, budget, baseline, order), value)
     assert len(values) == len(rows) > 1, f"{budget}, {head}, {order}: {name}"
     _, digits, percent = TITLES[name.partition("_at_")[0]]
     return figure_text(*over_seeds(values), digits, percent, "+" if baseline else "")
