@@ -13,7 +13,8 @@ import torch
 
 from heptapod.cli.info import describe
 from heptapod.data import DataConfig, TokenSet
-from heptapod.data.cache import load_tokens, open_cache, shard_path
+from heptapod.data.cache import open_cache, shard_path
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.evaluation.reference import Reference
 from heptapod.tools.ablation.measure import read_row
 from heptapod.tools.ablation.plan import read_plan

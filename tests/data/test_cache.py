@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from heptapod.data import DataConfig, encode_images, load_images
-from heptapod.data.cache import CacheConfig, is_cache, load_tokens, open_cache, shard_path, verify_cache
+from heptapod.data.cache import CacheConfig, is_cache, open_cache, shard_path, verify_cache
 from heptapod.data.cache_picture import contact_sheet, token_statistics
 from heptapod.data.cache_writer import CacheWriter
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.decoding import to_crops
 from heptapod.data.sources import Source, open_source
 from heptapod.tokenizers import ContinuousTokenizer, Tokenizer, VAEConfig, VQConfig, VQTokenizer

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from heptapod.data import DataConfig, ImageSet, TokenSet, load_images
-from heptapod.data.cache import CacheConfig, load_tokens
+from heptapod.data.cache import CacheConfig
 from heptapod.data.cache_writer import CacheWriter
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.images import flipped
 from heptapod.data.loader import Batch, BatchStream
 from heptapod.data.sources import open_source

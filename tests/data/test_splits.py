@@ -12,7 +12,7 @@ from PIL import Image
 from heptapod.cli import main
 from heptapod.configs.data import SplitName
 from heptapod.data import DataConfig, load_images
-from heptapod.data.cache import load_tokens
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.selection import split_images
 from heptapod.data.sources import Source, open_source
 from heptapod.data.splits import SplitChoice, split_of_file, split_of_folder

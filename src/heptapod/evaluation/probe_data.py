@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from heptapod.data import DataConfig, ImageSet, TokenSet, encode_images
-from heptapod.data.cache import is_cache, load_tokens, read_description
+from heptapod.data.cache import is_cache, read_description
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.images import decode, open_training, open_validation, split_rows, warn_if_shared, with_classes_of
 from heptapod.data.sources import Source
 from heptapod.evaluation.probe import check_probe_labels

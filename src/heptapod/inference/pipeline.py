@@ -285,7 +285,9 @@ class Heptapod(ModelBundle):
             ValueError: if the head cannot predict the whole grid.
         """
         if not self.model.head.reaches_grid:
-            raise ValueError("belief over the whole grid needs a cross, global or group head; this model's cannot be asked")
+            raise ValueError(
+                "belief over the whole grid needs a cross, global or group head; this model's cannot be asked"
+            )
         return trace_picture(self, self.trace(label, seed=seed, most=columns, **settings))
 
     def negative_log_likelihood(

@@ -124,7 +124,9 @@ def _check_reach(
         if belief:
             raise ValueError(f"belief over the whole grid needs a cross, global or group head; this is {name}")
         if config.token_order == "confidence":
-            raise ValueError(f"token_order: confidence given, but it needs a cross, global or group head; this is {name}")
+            raise ValueError(
+                f"token_order: confidence given, but it needs a cross, global or group head; this is {name}"
+            )
     if not head.predicts_grid and max(counts, default=1) > 1:
         raise ValueError(
             f"steps: {len(counts)} given, but a next_token head fills one cell per step: use {sum(counts)} (or leave "

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from heptapod.data import ImageSet, TokenSet, encode_images, load_images
-from heptapod.data.cache import is_cache, load_tokens, read_description
+from heptapod.data.cache import is_cache, read_description
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.distributed import process_group
 from heptapod.distributed.device import resolve_device
 from heptapod.grid import GridSpec

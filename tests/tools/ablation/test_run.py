@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from heptapod.cli import main
-from heptapod.data.cache import load_tokens
 from heptapod.data.cache_writer import CacheConfig, CacheWriter
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.sources import open_source
 from heptapod.evaluation.features import CallableFeatures
 from heptapod.inference.pipeline import Heptapod

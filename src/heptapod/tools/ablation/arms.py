@@ -45,7 +45,9 @@ class HeadArm:
         if self.changes and self.name is None:
             raise ValueError(f"name: none given, but the {self.kind} head has changes; name the arm")
         if fixed := self.settings.keys() & {"kind", "window", "depth"}:
-            raise ValueError(f"settings.{min(fixed)}: given for {self.kind}, but {min(fixed)} is a setting of the arm itself")
+            raise ValueError(
+                f"settings.{min(fixed)}: given for {self.kind}, but {min(fixed)} is a setting of the arm itself"
+            )
         if not self.densities:
             self.densities = ["/".join(map(str, HEADS.fact(self.kind, "density")))]
         for density in self.densities:

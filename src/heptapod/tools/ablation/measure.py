@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from heptapod.configs.grid import TokenOrder
-from heptapod.data.cache import is_cache, load_tokens, open_cache, paired
+from heptapod.data.cache import is_cache, open_cache
+from heptapod.data.cached_tokens import load_tokens, paired
 from heptapod.data.images import shuffled
 from heptapod.data.selection import random_images
 from heptapod.data.tokens import TokenSet

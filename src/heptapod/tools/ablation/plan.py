@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from heptapod.data.cache import load_tokens
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.tokens import TokenSet
 from heptapod.distributed.device import resolve_device
 from heptapod.models.heptapod import parameters_by_part

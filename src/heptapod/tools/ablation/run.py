@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from heptapod.data.cache import is_cache, load_tokens, open_cache
+from heptapod.data.cache import is_cache, open_cache
+from heptapod.data.cached_tokens import load_tokens
 from heptapod.data.sources import open_source
 from heptapod.distributed.device import resolve_device
 from heptapod.distributed.errors import NonFiniteLossError
