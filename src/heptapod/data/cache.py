@@ -15,7 +15,6 @@ settings, so that a killed run resumes at the first absent shard, and two caches
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,8 +33,6 @@ from heptapod.utils.config import from_dict, settings
 from heptapod.utils.files import METADATA_KEY, open_tensors, read_json, sha256
 from heptapod.utils.logging import Progress
 from heptapod.utils.messages import quoted
-
-logger = logging.getLogger(__name__)
 
 FORMAT = "heptapod-cache-1"
 CROPS = (1, 5)
