@@ -25,6 +25,7 @@ SETTINGS = [
     r"0\.004 in random order, 0\.008 in raster order",
     r"0\.125 far cells and weight 0\.1",
     r"dropout 0\.2 and learning rate 0\.008",
+    r"model\.dropout of 0\.2",
 ]
 BUDGETS = ("time-450", "time-1130", "time-3150")
 UNIFORM = {
