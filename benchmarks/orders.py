@@ -72,7 +72,7 @@ def main(options: Options) -> None:
     results = resume_rows(options.out, settings)
     wanted = sampling_settings(options, model.model.grid.num_cells)
     if left := [key for key in wanted if not any(key.items() <= row.items() for row in results["rows"])]:
-        judge = measure(options, model)
+        judge = measure(options.data, options.real, model)
         labels = [i % len(model.class_names) for i in range(options.images)]
         for number, key in enumerate(left, 1):
             print(f"{number} of {len(left)}: {key}")
@@ -100,15 +100,15 @@ def sampling_settings(options: Options, num_cells: int) -> list[dict[str, Any]]:
     ]
 
 
-def measure(options: Options, model: Heptapod) -> Measure:
-    """The function that measures the quality of images with labels."""
-    if options.data == "mnist5k":
+def measure(data: str, count: int, model: Heptapod) -> Measure:
+    """The function that measures the quality of images with labels, against at most ``count`` real ones."""
+    if data == "mnist5k":
         train, held_out = load_images(DataConfig(path="mnist5k"))
         judge = train_classifier(train, len(train.class_names))
         on_real = accuracy(judge, held_out.in_memory(), held_out.labels)
         return lambda images, labels: {"accuracy": accuracy(judge, images, labels), "accuracy_on_real": on_real}
     size = model.model.grid.height * model.tokenizer.factor
-    real = random_images("orders", "data", options.data, size, options.real, (Stream.EVALUATION, 0)).in_memory()
+    real = random_images("benchmark", "data", data, size, count, (Stream.EVALUATION, 0)).in_memory()
     extractor = EfficientNetLite0Features()
     reference = image_features(extractor, real, 32)
 

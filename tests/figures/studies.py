@@ -87,7 +87,7 @@ def figure(budget: str, head: str, order: str, name: str, baseline: str | None =
         values = [found[0] for row in rows if (found := value(row)) is not None]
     else:
         values = paired_difference(rows, arm(study, budget, baseline, order), value)
-    assert len(values) == len(rows) > 1, f"{budget}, {head}, {order}: {name}"
+    assert len(values) == len(rows) > 1, f"{study}, {budget}, {head}, {order}: {name}"
     _, digits, percent = TITLES[name.partition("_at_")[0]]
     return figure_text(*over_seeds(values), digits, percent, "+" if baseline else "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from heptapod.configs.sampling import TRAINED_FOR, SamplingConfig
 from heptapod.configs.tokenizers import TOKENIZERS, LossesConfig, TokenizerConfig, VQConfig
 from heptapod.training.config import ProbeConfig, TrainConfig
 from heptapod.utils.arguments import parse_arguments
-from heptapod.utils.config import find_yaml, from_dict, merge, settings, shipped_names
+from heptapod.utils.config import dotted, find_yaml, from_dict, merge, settings, shipped_names
 from heptapod.utils.extensions import import_extensions, imported_by_command, read_imports
 from heptapod.utils.options import Group
 from heptapod.utils.yaml_text import read_yaml
@@ -154,21 +154,13 @@ def _check_effect(recipe: Recipe, changes: Mapping[str, Any]) -> None:
         (not losses.adversarial_weight, "tokenizer.losses.adversarial_weight is 0", *adversary),
         (not losses.perceptual_weight, "tokenizer.losses.perceptual_weight is 0", network),
     ):
-        for key in _dotted(changes) if is_idle else ():
+        for key, _ in dotted(changes) if is_idle else ():
             if key.startswith(tuple(map(str, without_effect))):
                 raise ValueError(f"{key}: given, but {reason}")
 
 
 TOKENIZER_TRAINING = ("tokenizer.model.", "tokenizer.losses.", "tokenizer.train.")
 """Settings of a tokenizer that is trained here."""
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 PARTS = (("tokenizer", "model", TOKENIZERS), ("model", "distribution", DISTRIBUTIONS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
@@ -140,6 +140,15 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         before = merged.get(key)
         merged[key] = merge(before if isinstance(before, dict) else {}, value) if isinstance(value, Mapping) else value
     return merged
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested settings with their dotted names, as ("model.head.depth", 2)."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 class Known(NamedTuple):

@@ -49,8 +49,10 @@ def test_arms_without_the_setting_and_of_other_depths_are_lines_of_their_own() -
     given = study(heads=arms, plot_against="objective.far_prefixes")
     found = [plotted_value(given, arm) for arm in given.arms()]
     assert found == [(None, "cross all/1"), (4.0, "cross all/1"), (8.0, "cross 4 deep all/1")]
-    rows = [{"arm": arm.name, "nll": {"nats_per_token": float(n), "standard_error": 1.0}} for n, arm in
-            enumerate(given.arms())]  # fmt: skip
+    rows = [
+        {"arm": arm.name, "budget": "b", "seed": 0, "nll": {"nats_per_token": float(n), "standard_error": 1.0}}
+        for n, arm in enumerate(given.arms())
+    ]
     lines = _lines(given, given.arms(), rows, "nll")
     assert list(lines.values()) == [[(0.0, 0.0, None)], [(4.0, 1.0, None)], [(8.0, 2.0, None)]]
     none = study(heads=[*ARMS[:3], {"kind": "cross", "name": "none", "changes": {"objective": {"far_cells": 0}}}])

@@ -65,6 +65,14 @@ class HeadArm:
         settings = "".join(f"-{name}{value}" for name, value in self.settings.items())
         return f"{self.kind}{self.window or ''}{f'-d{depths}' if depths else ''}{settings}"
 
+    @property
+    def description(self) -> str:
+        """For tables and figures: the head, its sizes and settings, without its name."""
+        window = f" {self.window}×{self.window}" if self.window else ""
+        depths = [f" {n} {what}" for n, what in ((self.backbone_depth, "+"), (self.depth, "deep")) if n]
+        settings = [f" {name} {value}" for name, value in self.settings.items()]
+        return f"{self.kind}{window}{''.join(depths + settings)}"
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -84,16 +92,13 @@ class Arm:
     @property
     def label(self) -> str:
         """Name in tables and figures."""
-        if self.head.name is None:
-            return self.description
-        kind = "" if self.distribution == "categorical" else f", {self.distribution}"
-        return f"{self.head.name} {self.density}{kind}"
+        return self._label(self.head.name or self.head.description)
 
     @property
     def description(self) -> str:
-        """The head, its sizes and settings, without its name."""
-        window = f" {self.head.window}×{self.head.window}" if self.head.window else ""
-        depths = [f" {n} {what}" for n, what in ((self.head.backbone_depth, "+"), (self.head.depth, "deep")) if n]
-        settings = [f" {name} {value}" for name, value in self.head.settings.items()]
+        """The label of an arm without a name: its head, sizes and settings."""
+        return self._label(self.head.description)
+
+    def _label(self, head: str) -> str:
         kind = "" if self.distribution == "categorical" else f", {self.distribution}"
-        return f"{self.head.kind}{window}{''.join(depths + settings)} {self.density}{kind}"
+        return f"{head} {self.density}{kind}"

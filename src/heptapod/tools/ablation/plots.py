@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,10 +13,11 @@ from heptapod.configs.models import HEADS
 from heptapod.tools.ablation.arms import Arm
 from heptapod.tools.ablation.plan import read_plan
 from heptapod.tools.ablation.recipes import arm_recipe
-from heptapod.tools.ablation.study import Study
-from heptapod.tools.ablation.summary import figures_of, over_seeds, samples_of
+from heptapod.tools.ablation.study import PLOTTED, Study
+from heptapod.tools.ablation.summary import figures_of, likelihood_name, samples_of, summarize
 from heptapod.tools.bench.results import save_figure
 from heptapod.training.logging import read_metrics
+from heptapod.utils.config import dotted
 from heptapod.utils.files import read_tensors
 from heptapod.utils.images import image_grid, save_png
 
@@ -83,77 +85,59 @@ def setting_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | N
         for name, axis in zip(measures, row, strict=True):
             for line, points in _lines(study, arms, own, name).items():
                 color = colors.setdefault(line, f"C{len(colors)}")
-                x, y, error = zip(*sorted(points), strict=True)
-                if line[0] is None:
-                    axis.axhline(y[0], ls="--", lw=1, color=color, label=line[1])
-                else:
+                x, y, error = zip(*sorted(points, key=itemgetter(0)), strict=True)
+                if line.has_setting:
                     bars = None if None in error else error
-                    axis.errorbar(x, y, bars, marker="o", ms=4, color=color, lw=1, capsize=2, label=line[1])
+                    axis.errorbar(x, y, bars, marker="o", ms=4, color=color, lw=1, capsize=2, label=line.label)
+                else:
+                    axis.axhline(y[0], ls="--", lw=1, color=color, label=line.label)
             what, _, steps = name.partition("_at_")
-            label = NAMES[what] if "nats_per_token" in own[0]["nll"] or what != "nll" else "training loss, held out"
+            label = NAMES.get(what) or likelihood_name(own, " (nats per token)")
             axis.set(title=title, xlabel=study.plot_against, ylabel=label + (f", {steps} steps" if steps else ""))
             _finish(axis)
     return save_figure(figure, folder / "setting.png")
 
 
-NAMES = {
-    "nll": "NLL (nats per token)",
-    "far": "far cells (nats)",
-    "kernel_distance": "kernel distance",
-    "probe": "linear probe",
-}
-"""Axes of :func:`setting_picture`."""
-Line = tuple[str | None, str]
-"""The setting, None for an arm without it, and the label."""
+NAMES = {"nll": None, "far": "far cells (nats)", "kernel_distance": "kernel distance", "probe": "linear probe"}
+"""Measures of :func:`setting_picture`, with their axes; that of the likelihood depends on the distribution."""
+
+
+class Line(NamedTuple):
+    """A line of :func:`setting_picture`."""
+
+    has_setting: bool
+    """Whether its arms have the setting."""
+    label: str
+    """Its entry in the legend."""
+
+
 Points = list[tuple[float, float, float | None]]
 """Values of the setting, means of a measure, and their standard errors over seeds."""
 
 
 def _lines(study: Study, arms: Sequence[Arm], rows: Sequence[Row], name: str) -> dict[Line, Points]:
     """The points of each line; arms without the measure have none."""
+    found = {entry["arm"]: entry["figures"] for entry in summarize(study, rows)}
     lines: dict[Line, Points] = {}
     for arm in arms:
-        own = [row for row in rows if row["arm"] == arm.name]
-        figure = figures_of(own).get(name)
-        values = [value[0] for row in own if figure is not None and (value := figure(row)) is not None]
-        if values:
-            mean, error = over_seeds(values)
-            place, label = plotted_value(study, arm)
-            line = (None if place is None else study.plot_against, label)
-            lines.setdefault(line, []).append((place or 0.0, mean, error))
+        if name in found[arm.name]:
+            value, label = plotted_value(study, arm)
+            points = lines.setdefault(Line(value is not None, label), [])
+            points.append((value or 0.0, found[arm.name][name]["mean"], found[arm.name][name]["standard_error"]))
     return lines
 
 
 def plotted_value(study: Study, arm: Arm) -> tuple[float | None, str]:
     """The value of ``study.plot_against`` for an arm, None if it has none, and the label of the arm's line."""
     assert study.plot_against is not None
-    key = study.plot_against.removeprefix("objective.")
     objective = arm_recipe(study, arm).objective.for_head(arm.head.kind)
-    value = getattr(objective, key)
-    takes = any(HEADS.fact(arm.head.kind, fact) for fact in TAKEN_BY[key])
+    value = getattr(objective, study.plot_against.removeprefix("objective."))
+    takes = any(HEADS.fact(arm.head.kind, fact) for fact in PLOTTED[study.plot_against])
     if not takes or not isinstance(value, int | float):
         return None, arm.label
-    changes = [(name, other) for name, other in _flat(arm.head.changes) if name != study.plot_against]
+    changes = [(name, other) for name, other in dotted(arm.head.changes) if name != study.plot_against]
     others = [f"{name.rpartition('.')[2]} {other}" for name, other in changes]
     return float(value), ", ".join([arm.description, *others])
-
-
-TAKEN_BY = {
-    "far_cells": ("separate_targets",),
-    "far_prefixes": ("separate_targets",),
-    "near_share": ("separate_targets", "sees_targets"),
-    "far_weight": ("predicts_grid",),
-}
-"""Facts of the heads that take a setting: one of them is true."""
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as pairs of dotted names and values."""
-    pairs: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        pairs += _flat(value, f"{key}.") if isinstance(value, dict) else [(key, value)]
-    return pairs
 
 
 def samples_picture(study: Study, rows: Sequence[Row], folder: Path) -> Path | None:

@@ -44,22 +44,14 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
         ValueError: for an unknown setting in the changes, one that the study sets itself, or one without effect.
     """
     base = load_recipe(study.recipe)
-    _check_groups(study.changes, to_dict(base), "changes")
-    _check_groups(arm.head.changes, to_dict(base), "heads.changes")
-    for key in VARIED:
-        if _contains(study.changes, key.split(".")):
-            raise ValueError(f"changes.{key}: given, but the study sets it")
-        if _contains(arm.head.changes, key.split(".")):
-            raise ValueError(f"heads.changes.{key}: given for {arm.head.title}, but the study sets it")
-    for key, value in (("model.depth", arm.head.backbone_depth), ("model.head.depth", arm.head.depth)):
-        if value and _contains(arm.head.changes, key.split(".")):
-            raise ValueError(f"heads.changes.{key}: given for {arm.head.title} together with its depth; leave one out")
-    values = merge(to_dict(base), study.changes)
+    own = to_dict(base)
+    _check_changes(study, arm, own)
+    values = merge(own, study.changes)
     prefixes, targets = (_count(part) for part in arm.density.split("/"))
     head: dict[str, Any] = {"kind": arm.head.kind, "window": arm.head.window, **arm.head.settings}
     head["depth"] = arm.head.depth or values["model"]["head"]["depth"]
     values["model"] |= {"head": head, "depth": arm.head.backbone_depth or values["model"]["depth"]}
-    values["model"]["distribution"] = _distribution(study, arm, to_dict(base.model.distribution))
+    values["model"]["distribution"] = _distribution(study, arm, own["model"]["distribution"])
     objective = base.objective.with_density(prefixes, targets, arm.head.kind, base.model.head.kind)
     values["objective"] = {**to_dict(objective), "token_order": arm.token_order}
     values = merge(merge(values, {"objective": study.changes.get("objective", {})}), arm.head.changes)
@@ -70,10 +62,24 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}
     if steps is not None:
         evaluations = 40 if study.measures.weights == "best" else 10
-        for changes, setting in ((study.changes, "changes"), (arm.head.changes, "heads.changes")):
-            _check_warmup(changes.get("train", {}).get("warmup_steps"), steps, f"{setting}.train.warmup_steps")
+        _check_warmup(study.changes, steps, "changes")
+        _check_warmup(arm.head.changes, steps, "heads.changes")
         values["train"] |= _intervals(steps, values["train"], evaluations)
     return from_dict(Recipe, values, f"study, arm {arm.name}")
+
+
+def _check_changes(study: Study, arm: Arm, own: dict[str, Any]) -> None:
+    """Raises for changes to what the study sets itself, and for values in place of groups of the recipe's ``own``."""
+    _check_groups(study.changes, own, "changes")
+    _check_groups(arm.head.changes, own, "heads.changes")
+    for key in VARIED:
+        if _contains(study.changes, key.split(".")):
+            raise ValueError(f"changes.{key}: given, but the study sets it")
+        if _contains(arm.head.changes, key.split(".")):
+            raise ValueError(f"heads.changes.{key}: given for {arm.head.title}, but the study sets it")
+    for key, value in (("model.depth", arm.head.backbone_depth), ("model.head.depth", arm.head.depth)):
+        if value and _contains(arm.head.changes, key.split(".")):
+            raise ValueError(f"heads.changes.{key}: given for {arm.head.title} together with its depth; leave one out")
 
 
 def _check_groups(changes: dict[str, Any], settings: dict[str, Any], prefix: str) -> None:
@@ -105,10 +111,12 @@ def _check_objective(arm: Arm, values: dict[str, Any]) -> None:
         raise ValueError(f"objective, arm {arm.name}: {error}") from None
 
 
-def _check_warmup(given: int | None, steps: int, setting: str) -> None:
+def _check_warmup(changes: dict[str, Any], steps: int, prefix: str) -> None:
+    given = changes.get("train", {}).get("warmup_steps")
     if given is not None and given > -(-steps // 10):
         raise ValueError(
-            f"{setting}: {given} given, but a run has {steps:,} steps; a study warms up for at most a tenth of them"
+            f"{prefix}.train.warmup_steps: {given} given, but a run has {steps:,} steps; a study warms up for at most "
+            "a tenth of them"
         )
 
 

@@ -25,6 +25,7 @@ from heptapod.tools.ablation.summary import (
     groups_of,
     knn_value,
     likelihood,
+    likelihood_name,
     mean_text,
     orders_likelihood,
     over_seeds,
@@ -239,7 +240,6 @@ def _tables(study: Study, rows: Sequence[Row]) -> list[str]:
 def _table(groups: Sequence[Group]) -> str:
     rows = [row for _, group in groups for row in group]
     steps = sorted({count for row in rows for count in samples_of(row)}, reverse=True)
-    name = "NLL" if "nats_per_token" in rows[0]["nll"] else "training loss, held out"
 
     def samples(key: str, count: int, digits: int, percent: bool) -> Column:
         return lambda group: mean_text(group[1], lambda row: sample_value(row, count, key), digits, percent)
@@ -249,7 +249,7 @@ def _table(groups: Sequence[Group]) -> str:
         "parameters": lambda group: group[1][0]["parameters"],
         "steps": lambda group: group[1][0]["steps"],
         "seeds": lambda group: len(group[1]),
-        name: lambda group: mean_text(group[1], likelihood, 3),
+        likelihood_name(rows): lambda group: mean_text(group[1], likelihood, 3),
         "Δ": lambda group: mean_text(group[1], difference, 3, sign="+"),
     }
     if any("nll_orders" in row for row in rows):
@@ -299,9 +299,6 @@ def _differences(groups: Sequence[Group]) -> str | None:
 
         return text
 
-    def title(what: str) -> str:
-        return TITLES[what][0] if what != "nll" or "nats_per_token" in first[0]["nll"] else "training loss, held out"
-
     columns: dict[str, Column] = {
         "arm": lambda group: group[0].label,
         "seeds": lambda group: len(paired_difference(group[1], first, likelihood)),
@@ -310,7 +307,8 @@ def _differences(groups: Sequence[Group]) -> str | None:
         if not any(len(paired_difference(group, first, figures[name])) > 1 for _, group in compared):
             continue
         what, _, steps = name.partition("_at_")
-        columns[title(what) + (f", {steps}" if steps else "")] = column(name)
+        title = TITLES[what][0] if what != "nll" else likelihood_name(first)
+        columns[title + (f", {steps}" if steps else "")] = column(name)
     return markdown_table(columns, compared)
 
 

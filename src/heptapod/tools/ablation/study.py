@@ -108,6 +108,15 @@ class Measures:
             raise ValueError("temperature: given, and in sampling as well; leave one out")
 
 
+PLOTTED = {
+    "objective.far_cells": ("separate_targets",),
+    "objective.far_prefixes": ("separate_targets",),
+    "objective.near_share": ("separate_targets", "sees_targets"),
+    "objective.far_weight": ("predicts_grid",),
+}
+"""What ``plot_against`` may name, and the facts of which a head that takes the setting has one."""
+
+
 @settings
 class Study:
     """Heads × densities × orders × distributions, under budgets."""
@@ -178,9 +187,8 @@ class Study:
     def _check_plot(self) -> None:
         if self.plot_against is None:
             return
-        numeric = [f"objective.{name}" for name in ("far_cells", "far_prefixes", "near_share", "far_weight")]
-        if self.plot_against not in numeric:
-            raise ValueError(f"plot_against: {self.plot_against} given, must be one of {', '.join(numeric)}")
+        if self.plot_against not in PLOTTED:
+            raise ValueError(f"plot_against: {self.plot_against} given, must be one of {', '.join(PLOTTED)}")
         changed = [_at(head.changes, self.plot_against) for head in self.heads]
         if len({value for value in changed if isinstance(value, int | float)}) < 2:
             raise ValueError(

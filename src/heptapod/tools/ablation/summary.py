@@ -110,6 +110,11 @@ def likelihood(row: Row) -> Value:
     return value, nll["standard_error"]
 
 
+def likelihood_name(rows: Sequence[Row], unit: str = "") -> str:
+    """Header of :func:`likelihood`, with a unit where it is one."""
+    return f"NLL{unit}" if "nats_per_token" in rows[0]["nll"] else "training loss, held out"
+
+
 def orders_likelihood(row: Row) -> Value:
     """Nats per token of the mean of the probabilities over several orders."""
     nll = row.get("nll_orders")
