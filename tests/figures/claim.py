@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator
 
+from heptapod.tools.ablation.summary import figure_text, over_seeds
 from tests.figures import results
 from tests.figures.studies import (
     CIFAR10,
@@ -60,6 +62,7 @@ def cifar10() -> Iterator[str]:
         yield f"{time}cross|{own['nll']}|{own[distances[0]]}|{own[distances[1]]}|{own['probe']}|"
         yield f"|||difference|{apart['nll']}|{apart[distances[0]]}||{apart['probe']}|"
     yield from differences()
+    yield from few_steps()
 
 
 def differences() -> Iterator[str]:
@@ -67,6 +70,21 @@ def differences() -> Iterator[str]:
     for order, (baseline, cross) in CIFAR10.items():
         *apart, last = (figure(budget, cross, order, "nll", baseline=baseline) for budget in BUDGETS)
         yield f"{', '.join(apart)} and {last} nats per token in {order} order"
+
+
+def few_steps() -> Iterator[str]:
+    """8 and 64 steps at the temperatures that training images choose."""
+    found = results("few_steps_cifar10")
+    rows = [row for row in found["rows"] if row["data"] == "cifar10/test.parquet"]
+    temperature = {entry["steps"]: entry["temperature"] for entry in found["chosen"]}
+    few, many = ([row["kernel_distance"] for row in rows if row["steps"] == steps] for steps in (8, 64))
+    assert len(few) == len(many) == 3
+    time = f"{cifar10_seconds(BUDGETS[-1]):.0f} s"
+    yield f"(8 steps: {temperature[8]}, 64 steps: {temperature[64]}), the three models of {time}"
+    distances = [figure_text(*over_seeds(values), 3) for values in (few, many)]
+    more = statistics.fmean(few) / statistics.fmean(many) - 1
+    yield f"a kernel distance of {distances[0]} in 8 steps and {distances[1]} in 64, {more:.1%} more"
+    yield f"({found['settings']['images']} samples each"
 
 
 def repeated() -> Iterator[str]:
