@@ -19,7 +19,8 @@ import torch
 from benchmarks.record import provenance
 from tests.invariants.enumerated import Enumerated
 from tests.invariants.ising import Ising
-from tests.invariants.oracle import OBJECTIVES, POSTERIORS, SEED, STATES, STEPS, measure, train
+from tests.invariants.oracle import KINDS, POSTERIORS, SEED, STATES, Training, measure, train
+from tests.invariants.test_ising import TRAINING
 
 from heptapod.models import HeptapodModel
 from heptapod.utils.config import to_dict
@@ -29,13 +30,13 @@ RESULTS = Path(__file__).parent / "results"
 Further = Callable[[HeptapodModel, Enumerated], dict[str, Any]]
 
 
-def measure_head(kind: str, truth: Enumerated, further: Further) -> dict[str, Any]:
+def measure_head(kind: str, truth: Enumerated, training: Training, further: Further) -> dict[str, Any]:
     start = process_time()
-    model = train(kind, truth)
+    model = train(kind, truth, training)
     seconds = process_time() - start
     found = measure(model, truth)
     return {
-        "objective": to_dict(OBJECTIVES[kind]),
+        "objective": to_dict(training.objective(kind)),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **asdict(found),
         "excess": found.excess,
@@ -44,14 +45,27 @@ def measure_head(kind: str, truth: Enumerated, further: Further) -> dict[str, An
     }
 
 
-def record(name: str, truth: Enumerated, settings: dict[str, Any], further: Further, kinds: Sequence[str]) -> None:
+def record(
+    name: str,
+    truth: Enumerated,
+    training: Training,
+    settings: dict[str, Any],
+    further: Further,
+    kinds: Sequence[str],
+) -> None:
     """Measures heads and writes ``results/<name>.json``."""
     torch.set_num_threads(1)
-    common = {"steps": STEPS, "seed": SEED, "states": STATES, "posterior_states": POSTERIORS}
+    common = {
+        "steps": training.steps,
+        "ema_decay": training.ema_decay,
+        "seed": SEED,
+        "states": STATES,
+        "posterior_states": POSTERIORS,
+    }
     head = {"provenance": provenance(f"python -m benchmarks.{name}"), "settings": common | settings}
     file = RESULTS / f"{name}.json"
-    for kind in kinds or OBJECTIVES:
-        found = measure_head(kind, truth, further)
+    for kind in kinds or KINDS:
+        found = measure_head(kind, truth, training, further)
         known = read_json(file) if file.exists() else {}
         heads = known["heads"] if {**known, "heads": 0} == {**head, "heads": 0} else {}
         write_json(file, {**head, "heads": {**heads, kind: found}})
@@ -59,4 +73,4 @@ def record(name: str, truth: Enumerated, settings: dict[str, Any], further: Furt
 
 
 if __name__ == "__main__":
-    record("ising", Ising(), {}, lambda model, truth: {}, sys.argv[1:])
+    record("ising", Ising(), TRAINING, {}, lambda model, truth: {}, sys.argv[1:])

@@ -12,12 +12,13 @@ import sys
 from benchmarks.ising import record
 from tests.invariants.oracle import pair_error
 from tests.invariants.potts import Potts
-from tests.invariants.test_potts import SAMPLES
+from tests.invariants.test_potts import SAMPLES, TRAINING
 
 if __name__ == "__main__":
     record(
         "potts",
         Potts(),
+        TRAINING,
         {"samples": SAMPLES},
         lambda model, truth: {"pair_error": pair_error(model, truth, SAMPLES)},
         sys.argv[1:],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,14 +21,28 @@ from heptapod.utils.random import KeyedGenerator, Stream
 from tests.invariants.enumerated import Enumerated
 from tests.invariants.fit import fit
 
-OBJECTIVES = {
-    "cross": ObjectiveConfig("random", far_cells=1.0, far_weight=1.0, label_dropout=0.0).for_head("cross"),
-    "global": ObjectiveConfig("random", 4, "all", label_dropout=0.0).for_head("global"),
-}
-STEPS = 1300
+KINDS = ("cross", "global")
 SEED = 0
 STATES = 4096
 POSTERIORS = 512
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained on fresh samples."""
+
+    steps: int = 1300
+    ema_decay: float = 0.99
+    prefixes: int | Literal["all"] = 4
+    """Prefixes per image of a global head; a cross head has all of them."""
+
+    def objective(self, kind: str) -> ObjectiveConfig:
+        """Of a head of a kind."""
+        if kind == "cross":
+            config = ObjectiveConfig("random", far_cells=1.0, far_weight=1.0, label_dropout=0.0)
+        else:
+            config = ObjectiveConfig("random", self.prefixes, "all", label_dropout=0.0)
+        return config.for_head(kind)
 
 
 @dataclass(frozen=True)
@@ -55,16 +70,21 @@ class Figures:
         return self.nll / self.entropy - 1
 
 
-def train(kind: str, truth: Enumerated, seed: int = SEED, steps: int = STEPS) -> HeptapodModel:
+def train(kind: str, truth: Enumerated, training: Training, seed: int = SEED) -> HeptapodModel:
     """A model with a head of a kind, trained on fresh samples."""
     # A small network for many steps: a wider one has more to estimate from as many samples.
     config = ModelConfig(width=32, depth=2, num_heads=2, head=HeadConfig(kind, 2))
     model = build_model(config, truth.grid, truth.classes, seed)
     settings = TrainConfig(
-        steps=steps, batch_size=128, learning_rate=1e-2, weight_decay=0.0, beta2=0.99, ema_decay=0.99
+        steps=training.steps,
+        batch_size=128,
+        learning_rate=1e-2,
+        weight_decay=0.0,
+        beta2=0.99,
+        ema_decay=training.ema_decay,
     )
     generator = torch.Generator().manual_seed(1 + seed)
-    return fit(model, OBJECTIVES[kind], settings, lambda count: truth.sample(count, generator)[::2])
+    return fit(model, training.objective(kind), settings, lambda count: truth.sample(count, generator)[::2])
 
 
 def measure(model: HeptapodModel, truth: Enumerated) -> Figures:

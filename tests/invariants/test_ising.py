@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from tests.invariants.ising import Ising
-from tests.invariants.oracle import measure, train
+from tests.invariants.oracle import KINDS, Training, measure, train
+
+TRAINING = Training()
 
 
-@pytest.mark.parametrize("kind", ["cross", "global"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_learns_the_exact_distribution(kind: str) -> None:
     truth = Ising()
-    found = measure(train(kind, truth), truth)
+    found = measure(train(kind, truth, TRAINING), truth)
     print(f"{kind}: excess {found.excess:.4f}, {found}")
     assert found.nll - found.entropy > -0.02, "a model cannot be better than the truth"
     assert found.excess <= 0.01
