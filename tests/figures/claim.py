@@ -4,7 +4,8 @@ import itertools
 import statistics
 from collections.abc import Iterator
 
-from heptapod.tools.ablation.summary import figure_text, over_seeds
+from heptapod.tools.ablation.report import TITLES
+from heptapod.tools.ablation.summary import figure_text, figures_of, over_seeds
 from tests.figures import results
 from tests.figures.studies import (
     CIFAR10,
@@ -98,6 +99,32 @@ def repeated() -> Iterator[str]:
         yield f"|{head.partition('-')[0]}|{step}|{'|'.join(found)}|"
     apart = [figure(budget, cross, "raster", name, baseline, "repeat") for name in (names[0], names[1], names[3])]
     yield f"|difference||{apart[0]}|{apart[1]}||{apart[2]}|"
+
+
+FAR_CELLS = {"next_token": 0, "far_0.125": 8, "far_0.25": 16, "far_0.5": 32, "far_1": 64, "far_2": 128}
+"""Arms of the study far_cells with far cells from anywhere, and their far cells per image and step."""
+
+
+def far_cells() -> Iterator[str]:
+    """Measures against the number of far cells, seed 0; then the arms with three seeds."""
+    names = ("nll", "far", "kernel_distance_at_64", "kernel_distance_at_8", "probe")
+    for order in ("random", "raster"):
+        for head, count in FAR_CELLS.items():
+            rows = arm("far_cells", "time-450", f"{head}-all-1", order)
+            first = [one for one in rows if one["seed"] == 0]
+            found = figures_of(first)
+            texts = []
+            for name in names:
+                value = found[name](first[0]) if name in found else None
+                _, digits, percent = TITLES[name.partition("_at_")[0]]
+                texts.append("–" if value is None else figure_text(value[0], None, digits, percent))
+            yield f"|{order}|{count}|{first[0]['steps']}|{'|'.join(texts)}|"
+        for head in ("far_0.125", "far_0.25"):
+            apart = [
+                figure("time-450", f"{head}-all-1", order, name, "next_token-all-1", "far_cells")
+                for name in ("nll", "kernel_distance_at_64", "probe")
+            ]
+            yield f"|{order}|{FAR_CELLS[head]}|{'|'.join(apart)}|"
 
 
 def plain_mean() -> Iterator[str]:
