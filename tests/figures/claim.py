@@ -27,6 +27,8 @@ SETTINGS = [
     r"chance: 1%",
     r"0\.004 in random order, 0\.008 in raster order",
     r"0\.125 far cells and weight 0\.1",
+    r"at λ = 0\.2 and learning rate 0\.004",
+    r"near_share: 0\.5",
     r"dropout 0\.2 and learning rate 0\.008",
     r"model\.dropout of 0\.2",
 ]
@@ -43,6 +45,7 @@ UNIFORM = {
 def figures() -> Iterator[str]:
     yield f"models of 0.3M to 0.45M parameters, trained for {training_minutes()} on one CPU core"
     yield from cifar10()
+    yield from far_cells()
     yield from plain_mean()
     yield from photos()
     yield from repeated()
@@ -107,6 +110,8 @@ FAR_CELLS = {"next_token": 0, "far_0.125": 8, "far_0.25": 16, "far_0.5": 32, "fa
 
 def far_cells() -> Iterator[str]:
     """Measures against the number of far cells, seed 0; then the arms with three seeds."""
+    time = seconds(arm("far_cells", "time-450", "next_token-all-1", "random"))
+    yield f"for equal time ({time:.0f} s)"
     names = ("nll", "far", "kernel_distance_at_64", "kernel_distance_at_8", "probe")
     for order in ("random", "raster"):
         for head, count in FAR_CELLS.items():
