@@ -143,7 +143,8 @@ def far_cells_later() -> str:
         for order in orders
     }
     texts = [f"{few} and {more} nats in {order} order" for order, (few, more) in apart.items()]
-    return f"After {time} (seed 0, ± over images) 8 and 16 far cells differ from the next-token head by {texts[0]}, {texts[1]}."
+    start = f"After {time} (seed 0, ± over images) 8 and 16 far cells differ from the next-token head"
+    return f"{start} by {texts[0]}, {texts[1]}."
 
 
 def plain_mean() -> Iterator[str]:
