@@ -29,6 +29,7 @@ SETTINGS = [
     r"0\.125 far cells and weight 0\.1",
     r"at λ = 0\.2 and learning rate 0\.004",
     r"near_share: 0\.5",
+    r"λ = 1\b",
     r"objective\.far_cells of 0\.125",
     r"dropout 0\.2 and learning rate 0\.008",
     r"model\.dropout of 0\.2",
@@ -50,6 +51,7 @@ def figures() -> Iterator[str]:
     yield from plain_mean()
     yield from photos()
     yield from repeated()
+    yield from mixed()
     yield from few_images()
     yield from demonstrations()
 
@@ -103,6 +105,32 @@ def repeated() -> Iterator[str]:
         yield f"|{head.partition('-')[0]}|{step}|{'|'.join(found)}|"
     apart = [figure(budget, cross, "raster", name, baseline, "repeat") for name in (names[0], names[1], names[3])]
     yield f"|difference||{apart[0]}|{apart[1]}||{apart[2]}|"
+
+
+MIXED = {
+    "next_token": "next_token",
+    "cross": "cross, default",
+    "cross_all_far": "cross, 64 far cells per image, λ = 1",
+}
+
+
+def mixed() -> Iterator[str]:
+    """1,000 images of CIFAR-10 in mixed order."""
+    names = ("nll", "nll_orders", "kernel_distance_at_64", "kernel_distance_at_8", "recognised_at_64")
+
+    def line(head: str, baseline: str | None = None) -> str:
+        able = [name for name in names if not (name.endswith("_8") and "next_token" in (head, baseline))]
+        texts = {
+            name: figure("epochs-64", f"{head}-all-1", "mixed", name, baseline and f"{baseline}-all-1", "repeat_mixed")
+            for name in able
+        }
+        return "|".join(texts.get(name, "" if baseline else "cannot") for name in names)
+
+    for head, name in MIXED.items():
+        yield f"|{name}|{len(arm('repeat_mixed', 'epochs-64', f'{head}-all-1', 'mixed'))}|{line(head)}|"
+    yield f"|cross minus next_token||{line('cross', 'next_token')}|"
+    without = figure("epochs-24", "next_token_no_dropout-all-1", "raster", "nll", study="repeat")
+    yield f"Without dropout the next-token head reaches {without}"
 
 
 FAR_CELLS = {"next_token": 0, "far_0.125": 8, "far_0.25": 16, "far_0.5": 32, "far_1": 64, "far_2": 128}
