@@ -27,6 +27,7 @@ def test_learns_the_exact_distribution(trained: tuple[HeptapodModel, Potts]) -> 
     assert found.excess <= 0.02
     assert found.marginal_kl <= 0.01
     assert found.posterior_kl <= 0.02
+    assert abs(found.mass - 1) <= 3 * found.mass_error
 
 
 def test_probabilities_of_all_states_sum_to_one(trained: tuple[HeptapodModel, Potts]) -> None:
