@@ -78,6 +78,9 @@ def test_evaluate_tokenizer(place: Path, tmp_path: Path, kind: str, capsys: pyte
     assert main([*repeated, "--batch_size", "5"]) == 0
     again = json.loads((tmp_path / "b" / "evaluation.json").read_text())
     assert again["psnr"] == pytest.approx(figures["psnr"], abs=1e-3), "batches do not show"
+    for found in (figures, again):  # the improvement over the baseline follows the PSNR, and nothing else does
+        improvement = found["baseline"].pop("tokenizer_above_it")
+        assert improvement == pytest.approx(found["psnr"]["mean"] - found["baseline"]["psnr"], abs=1e-5)
     assert again["baseline"] == figures["baseline"]
 
 
