@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from heptapod.distributions import Categorical, CellSampling
+from heptapod.distributions import Categorical, CellSampling, cross_entropy
 from heptapod.utils.random import KeyedGenerator, Stream
 
 
@@ -105,3 +111,49 @@ def test_half_precision_rounds_no_logits(half: str) -> None:
     torch.testing.assert_close(features.grad, expected, atol=2e-3, rtol=2e-2)
     assert distribution.logits.weight.grad is not None
     assert distribution.logits.weight.grad.dtype == distribution.logits.weight.dtype
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "autocast", "weights"])
+def test_the_cross_entropy_in_chunks_is_that_of_all_logits(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """The same values and gradients, with at most four rows of logits at once (the last chunk has one)."""
+    generator = torch.Generator().manual_seed(0)
+    distribution = Categorical(16, 24).double()
+    with torch.no_grad():
+        distribution.logits.weight.normal_(generator=generator)
+        distribution.logits.bias.normal_(generator=generator)
+    features = torch.randn(3, 7, 16, generator=generator, dtype=torch.float64)
+    targets = torch.randint(24, (3, 7), generator=generator)
+    slopes = torch.rand(3, 7, generator=generator)
+    kind = {"float64": torch.float64, "weights": torch.bfloat16}.get(precision, torch.float32)
+    results = []
+    for at_once in (4 * 24 + 1, cross_entropy.LOGITS_AT_ONCE):
+        monkeypatch.setattr(cross_entropy, "LOGITS_AT_ONCE", at_once)
+        copied = copy.deepcopy(distribution).to(kind)
+        inputs = (features.to(kind).requires_grad_(), copied.logits.weight, copied.logits.bias)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+            nats = copied.loss(inputs[0], targets)
+        assert nats.shape == targets.shape
+        assert nats.dtype == torch.float32
+        results.append((nats.detach(), *torch.autograd.grad(nats, inputs, slopes)))
+    bound = {"float64": 1e-6, "float32": 1e-5}.get(precision, 2e-2)
+    for got, expected in zip(*results, strict=True):
+        assert got.dtype == expected.dtype
+        torch.testing.assert_close(got, expected, rtol=bound, atol=bound)
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-6)
+
+
+def test_many_logits_never_exist_at_once() -> None:
+    """4,096 cells of 16,384 codes: 256 MiB of logits in float32, of which chunks hold 64 MiB."""
+    distribution = Categorical(32, 16_384)
+    features = torch.zeros(4_096, 32, requires_grad=True)
+    largest: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            largest.extend(leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor))
+            return out
+
+    with FakeTensorMode(allow_non_fake_inputs=True), Sizes():
+        distribution.loss(features, torch.zeros(4_096, dtype=torch.int64)).sum().backward()
+    assert max(largest) == cross_entropy.LOGITS_AT_ONCE

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling
 from heptapod.distributions.base import CellDistribution, S, register_distribution, to_device
+from heptapod.distributions.cross_entropy import float32_nats, float32_product
 from heptapod.nn.layers import Linear
 from heptapod.utils.random import KeyedGenerator
 
@@ -36,21 +34,11 @@ class Categorical(CellDistribution):
         """Cross-entropy in nats, see :meth:`CellDistribution.loss`."""
         if targets.is_floating_point():
             raise ValueError(f"tokens: {targets.dtype} given, but this distribution is over codes (int64)")
-        logits = self.float32_logits(features)
-        nats: Tensor = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
-        return nats.view(targets.shape)
+        return float32_nats(features.flatten(0, -2), self.logits, targets.flatten()).view(targets.shape)
 
     def float32_logits(self, features: Tensor) -> Tensor:
         """Logits (..., V) in float32 of features (..., D): half precision rounds factors and gradients, no logits."""
-        weight, bias, device = self.logits.weight, self.logits.bias, features.device.type
-        is_autocast = torch.is_autocast_enabled(device)
-        if features.dtype == weight.dtype and features.dtype.itemsize >= 4 and not is_autocast:
-            exact: Tensor = self.logits(features)
-            return exact.float()
-        dtype = torch.get_autocast_dtype(device) if is_autocast else weight.dtype
-        with torch.autocast(device, enabled=False):
-            product: Callable[..., Tensor] = _Float32Product.apply
-            return product(features.flatten(0, -2), weight, bias, dtype).view(*features.shape[:-1], -1)
+        return float32_product(features, self.logits)
 
     def log_prob(self, features: Tensor, targets: Tensor, generator: KeyedGenerator | None = None) -> Tensor:
         """Exact, see :meth:`CellDistribution.log_prob`."""
@@ -91,31 +79,6 @@ class Categorical(CellDistribution):
         if sampling.preset != "default":
             raise ValueError(f"preset: {sampling.preset} given, but this model samples codes, which need no solver")
         return sampling
-
-
-class _Float32Product(torch.autograd.Function):
-    """x Wᵀ + b in float32, of x (M, D) and W (V, D), with gradients computed in a lower precision.
-
-    A GPU multiplies numbers of the lower precision and adds up in float32; a CPU, which has no such product, multiplies
-    in float32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-        """(M, V) float32."""
-        low = x.to(dtype), weight.to(dtype)
-        ctx.save_for_backward(*low)
-        ctx.dtypes = x.dtype, weight.dtype, bias.dtype
-        if x.device.type == "cuda" and dtype.itemsize < 4:
-            return torch.mm(low[0], low[1].T, out_dtype=torch.float32) + bias.float()
-        return F.linear(x.float(), weight.float(), bias.float())
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Gradients of x, W and b, as autocast computes them."""
-        x, weight = ctx.saved_tensors
-        low, (of_x, of_weight, of_bias) = grad.to(x.dtype), ctx.dtypes
-        return (low @ weight).to(of_x), (low.T @ x).to(of_weight), grad.sum(0).to(of_bias), None
 
 
 def _filtered(logits: Tensor, sampling: CellSampling) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heptapod.nn.fused import gated_silu, rms_norm
 from heptapod.nn.kv_cache import LayerCache
 from heptapod.nn.rotary import Rotary, rotate
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalization over the last dimension (1910.07467), computed in the input's dtype."""
+    """Root-mean-square normalization over the last dimension (1910.07467)."""
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -24,9 +25,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalizes (..., D)."""
-        # The cast keeps bf16 activations on the fused kernel, which wants one dtype.
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        """Normalizes (..., D); the dtype is kept."""
+        return rms_norm(x, self.weight, self.eps)
 
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -85,8 +85,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., D) to (..., D)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        out: Tensor = self.down(F.silu(gate) * up)
+        out: Tensor = self.down(gated_silu(self.gate_up(x)))
         return out
 
 
@@ -103,20 +102,30 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> queries, keys and values, (B, K, T, E) each; the first two normalized and rotated."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, K, E)
-        qk = self._normed(qkv[:, :, :2], self.qk_scale)
+        qk, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).split([2, 1], dim=2)  # (B, T, 2 or 1, K, E)
+        qk = self.norm(qk, self.qk_scale)
         query, key = rotate(qk, Rotary(rotary.cos.unsqueeze(2), rotary.sin.unsqueeze(2))).unbind(2)
-        return query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.squeeze(2).transpose(1, 2)
 
-    def queries(self, x: Tensor, rotary: Rotary) -> Tensor:
-        """(B, T, D) -> (B, K, T, E), normalized and rotated."""
-        query = linear(x, self.qkv.weight[: self.width]).unflatten(-1, (self.num_heads, -1))
-        return rotate(self._normed(query, self.qk_scale[0]), rotary).transpose(1, 2)
+    def queries(self, x: Tensor, rotary: Rotary, weight: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, K, T, E), normalized and rotated; ``weight`` is the part that :meth:`weights` gives."""
+        weight = self.weights()[0] if weight is None else weight
+        query = linear(x, weight).unflatten(-1, (self.num_heads, -1))
+        return rotate(self.norm(query, self.qk_scale[0]), rotary).transpose(1, 2)
 
-    def keys_values(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor, rotary: Rotary, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, T, D) -> keys and values, (B, K, T, E) each; the keys are normalized and rotated."""
-        key, value = linear(x, self.qkv.weight[self.width :]).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
-        return rotate(self._normed(key, self.qk_scale[1]), rotary).transpose(1, 2), value.transpose(1, 2)
+        weight = self.weights()[1] if weight is None else weight
+        key, value = linear(x, weight).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        return rotate(self.norm(key, self.qk_scale[1]), rotary).transpose(1, 2), value.transpose(1, 2)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """The weights of queries (D, D), and of keys and values (2·D, D); split once, their gradients join once."""
+        queries, keys_values = self.qkv.weight.split([self.width, 2 * self.width])
+        return queries, keys_values
+
+    norm = staticmethod(rms_norm)
+    """Normalizes queries and keys (…, E)."""
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
@@ -136,10 +145,6 @@ class Attention(nn.Module):
             x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         out: Tensor = self.out(x.transpose(1, 2).flatten(2))
         return out
-
-    @staticmethod
-    def _normed(x: Tensor, scale: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), eps=1e-6) * scale.to(x.dtype)
 
 
 class Block(nn.Module):
@@ -188,8 +193,9 @@ class SelfBlock(Block):
             query, key, value = self.attention.project(h, rotary)
         else:
             index = only[0].unsqueeze(-1).expand(-1, -1, x.shape[-1])
-            query, x = self.attention.queries(h.gather(1, index), only[1]), x.gather(1, index)
-            key, value = self.attention.keys_values(h, rotary)
+            of_queries, of_states = self.attention.weights()
+            query, x = self.attention.queries(h.gather(1, index), only[1], of_queries), x.gather(1, index)
+            key, value = self.attention.keys_values(h, rotary, of_states)
         if cache is not None:
             key, value = cache.append(key, value)
         return self.attend_and_map(x, query, key, value, mask, causal)
@@ -208,11 +214,12 @@ class CrossBlock(Block):
         cache: LayerCache | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), attending to states (B, Tk, D); with a cache also to those it holds."""
-        query = self.attention.queries(self.attention_norm(x), rotary)
+        of_queries, of_memory = self.attention.weights()
+        query = self.attention.queries(self.attention_norm(x), rotary, of_queries)
         if cache is not None and memory.shape[1] == 0:
             key, value = cache.contents()
         else:
-            key, value = self.attention.keys_values(memory, memory_rotary)
+            key, value = self.attention.keys_values(memory, memory_rotary, of_memory)
             if cache is not None:
                 key, value = cache.append(key, value)
         return self.attend_and_map(x, query, key, value, mask)

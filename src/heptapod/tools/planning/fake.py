@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.nn.layers import Attention, Block
+from heptapod.nn.fused import kernel_rms_norm
+from heptapod.nn.layers import Attention, Block, RMSNorm
 from heptapod.nn.rotary import forget_tables
 from heptapod.objective import Supervision, supervision_from
 from heptapod.tools.planning.training_setup import TrainingSetup
@@ -121,12 +122,19 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 
 def use_gpu_kernels(model: nn.Module) -> None:
-    """Makes attention of a fake model save the tensors that the fused kernels of a GPU save."""
+    """Makes attention and norms of a fake model save the tensors that the fused kernels of a GPU save."""
     for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.forward = partial(_norm_on_gpu, module)  # type: ignore[method-assign]
         if isinstance(module, Attention):
+            module.norm = kernel_rms_norm
             module.attend = partial(_attend_on_gpu, module)  # type: ignore[method-assign]
         if isinstance(module, Block) and module.dropout:
             module._drop = partial(_drop_on_gpu, module.dropout)  # type: ignore[method-assign]
+
+
+def _norm_on_gpu(norm: RMSNorm, x: Tensor) -> Tensor:
+    return kernel_rms_norm(x, norm.weight, norm.eps)
 
 
 def _drop_on_gpu(probability: float, branch: Tensor) -> Tensor:
