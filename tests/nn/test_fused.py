@@ -1,4 +1,4 @@
-"""Oracles of the operations with a backward pass of their own: their formulas, differentiated by torch."""
+"""Oracles of the operations with a custom backward pass: their formulas, differentiated by torch."""
 
 from __future__ import annotations
 

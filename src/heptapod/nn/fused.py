@@ -1,4 +1,4 @@
-"""RMS normalization and SwiGLU's gate with a backward pass of their own.
+"""RMS normalization and SwiGLU's gate, each with a custom backward pass.
 
 Autograd saves every intermediate tensor of these and, on a CPU, makes slow passes over them: reductions over leading
 dimensions, halves joined again. Written out, the backward pass saves the input only.
