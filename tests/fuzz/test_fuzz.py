@@ -25,7 +25,7 @@ def hangs(rng, folder):
     time.sleep(60)
 
 def grows(rng, folder):
-    kept = b"x" * (800 << 20)
+    kept = b"x" * (400 << 20)
     return ["info", "missing"]
 
 def exits(rng, folder):
@@ -34,7 +34,7 @@ def exits(rng, folder):
 def fine(rng, folder):
     return ["info", "missing"]
 
-harness.SECONDS, harness.PEAK_MIB = 3.0, 700
+harness.SECONDS, harness.PEAK_MIB = 3.0, 500
 inputs = [raises, hangs, grows, exits, fine]
 for number, prepare in enumerate(inputs):
     harness.INPUTS[f"kind{number}"] = (prepare, 0.0)
