@@ -83,6 +83,26 @@ def test_vectors_are_those_of_the_tokenizer(image_folder: Path, tmp_path: Path, 
     assert (got - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max()))
 
 
+def test_a_cache_in_bfloat16_has_the_codes_that_autocast_gives(image_folder: Path, tmp_path: Path) -> None:
+    for precision in ("bfloat16", "float32"):
+        write(tmp_path / precision, image_folder, shard_size=24, batch_size=24, precision=precision)
+    cache = open_cache(tmp_path / "bfloat16")
+    assert cache.description.settings.precision == "bfloat16"
+    images = torch.stack(
+        [
+            torch.from_numpy(np.asarray(Image.open(f)).transpose(2, 0, 1).copy())
+            for f in sorted(image_folder.rglob("*.png"))
+        ]
+    )
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        expected = vq().encode(to_float(images))
+    got, exact = cache.tokens.head(24), open_cache(tmp_path / "float32").tokens.head(24)
+    assert torch.equal(got, expected)
+    assert (got == exact).float().mean() > 0.9, "nearly as near"
+    with pytest.raises(ValueError, match="holds a cache with precision = bfloat16, now float32 is given"):
+        write(tmp_path / "bfloat16", image_folder, shard_size=24, batch_size=24)
+
+
 def test_two_caches_are_equal_byte_for_byte(image_folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, image_folder, flip=True)
@@ -334,6 +354,7 @@ def test_latents_that_are_not_finite_are_refused(image_folder: Path, tmp_path: P
         ({"crops": 5}, "needs an image_size"),
         ({"shard_size": 0}, "shard_size: 0"),
         ({"crop_scale": 0.5}, "crop_scale: 0.5"),
+        ({"precision": "float16"}, "precision: 'float16'"),
     ],
 )
 def test_settings_refused(settings: dict[str, Any], message: str) -> None:

@@ -52,6 +52,7 @@ def write_cache(
     crops: Annotated[int, Field(ge=1, le=5)] = 1,
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.1,
     dtype: Literal["float16", "float32"] = "float16",
+    precision: Literal["float32", "bfloat16"] = "float32",
     batch_size: BatchSize = 64,
     shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096,
     device: str = "auto",
@@ -74,6 +75,8 @@ def write_cache(
         crops: 1: the center. 5: also the corners of a larger copy.
         crop_scale: Short side of that larger copy, as a multiple of the image size.
         dtype: How continuous tokens are stored; codes are stored as small integers.
+        precision: Precision of the encoder's matrix products. bfloat16 is faster on processors and GPUs that have it;
+            a few codes then become others that are nearly as near.
         batch_size: Images encoded at a time.
         shard_size: Images per shard.
         device: auto, cpu, cuda, ...; each of several processes uses a separate GPU.
@@ -96,6 +99,7 @@ def write_cache(
         "crops": crops,
         "crop_scale": crop_scale,
         "dtype": dtype,
+        "precision": precision,
         "batch_size": batch_size,
         "shard_size": shard_size,
     }

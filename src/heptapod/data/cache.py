@@ -58,6 +58,8 @@ class CacheConfig:
     """Images encoded at a time. A part of the settings since it may show in the last bits of the tokens."""
     dtype: Literal["float16", "float32"] = "float16"
     """How continuous tokens are stored; codes are stored as the smallest integers that hold them."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the encoder's matrix products."""
 
     def __post_init__(self) -> None:
         if self.crops not in CROPS:

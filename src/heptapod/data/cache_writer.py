@@ -195,8 +195,9 @@ class CacheWriter:
         images = torch.from_numpy(np.stack(batch))  # (m, crops, 3, h, w)
         self.tokenizer.grid(*images.shape[-2:])  # raises if the size does not fit
         views, flips = [], (False, True) if self.config.flip else (False,)
-        for crop in range(self.config.crops):
-            views += [encode_pixels(self.tokenizer, images[:, crop], flip=flip) for flip in flips]
+        with torch.autocast(self.tokenizer.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            for crop in range(self.config.crops):
+                views += [encode_pixels(self.tokenizer, images[:, crop], flip=flip) for flip in flips]
         dtype = stored_dtype(self.tokenizer.vocabulary_size, self.config.dtype)
         tokens = torch.stack(views, 1).to("cpu", dtype)
         if dtype.is_floating_point and not bool(tokens.isfinite().all()):

@@ -20,7 +20,7 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
 
     Args:
         x: (..., D), any dtype.
-        scale: (D,) or dimensions up to the whole shape of x, of size 1 where it is shared.
+        scale: (..., D), which broadcasts against x.
         eps: added to the mean square.
 
     Returns:
@@ -34,10 +34,14 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
 
 def kernel_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """:func:`rms_norm` by torch's own operator, which has a kernel on a GPU and is fused by the compiler."""
-    weight = scale.to(x.dtype)  # one dtype keeps half precision on the kernel
-    if scale.dim() == 1:
-        return F.rms_norm(x, (x.shape[-1],), weight, eps)
-    return F.rms_norm(x, (x.shape[-1],), eps=eps) * weight
+    if scale.dim() > 1 and len(scale) == 1:
+        return kernel_rms_norm(x, scale[0], eps)
+    if scale.dim() > 1:
+        dim = -scale.dim()
+        parts = zip(x.unbind(dim), scale, strict=True)
+        return torch.stack([kernel_rms_norm(part, part_scale, eps) for part, part_scale in parts], dim)
+    # One dtype keeps half precision on the kernel.
+    return F.rms_norm(x, (x.shape[-1],), scale.to(x.dtype), eps)
 
 
 def gated_silu(gate_up: Tensor) -> Tensor:

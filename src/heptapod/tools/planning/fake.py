@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.nn.fused import kernel_rms_norm
+from heptapod.nn.fused import rms_norm
 from heptapod.nn.layers import Attention, Block, RMSNorm
 from heptapod.nn.rotary import forget_tables
 from heptapod.objective import Supervision, supervision_from
@@ -125,16 +125,17 @@ def use_gpu_kernels(model: nn.Module) -> None:
     """Makes attention and norms of a fake model save the tensors that the fused kernels of a GPU save."""
     for module in model.modules():
         if isinstance(module, RMSNorm):
-            module.forward = partial(_norm_on_gpu, module)  # type: ignore[method-assign]
+            module.forward = partial(_norm_on_gpu, scale=module.weight, eps=module.eps)  # type: ignore[method-assign]
         if isinstance(module, Attention):
-            module.norm = kernel_rms_norm
+            module.norm = _norm_on_gpu
             module.attend = partial(_attend_on_gpu, module)  # type: ignore[method-assign]
         if isinstance(module, Block) and module.dropout:
             module._drop = partial(_drop_on_gpu, module.dropout)  # type: ignore[method-assign]
 
 
-def _norm_on_gpu(norm: RMSNorm, x: Tensor) -> Tensor:
-    return kernel_rms_norm(x, norm.weight, norm.eps)
+def _norm_on_gpu(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """The kernel of a GPU saves what :func:`rms_norm` does, its input; under autocast it computes in float32."""
+    return rms_norm(x.float() if torch.is_autocast_enabled("cpu") else x, scale, eps)
 
 
 def _drop_on_gpu(probability: float, branch: Tensor) -> Tensor:
@@ -183,7 +184,7 @@ class GPUAutocast(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (torch.rms_norm, torch.layer_norm) and torch.is_autocast_enabled("cpu"):
+        if func is torch.layer_norm and torch.is_autocast_enabled("cpu"):
             args = tuple(x.float() if isinstance(x, Tensor) else x for x in args)
             kwargs = {name: x.float() if isinstance(x, Tensor) else x for name, x in (kwargs or {}).items()}
         return func(*args, **(kwargs or {}))
