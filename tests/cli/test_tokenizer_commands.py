@@ -74,6 +74,9 @@ def test_evaluate_tokenizer(place: Path, tmp_path: Path, kind: str, capsys: pyte
     assert "lpips" not in figures
     with Image.open(tmp_path / "a" / "reconstructions.png") as picture:
         assert picture.width > 8 * 128
+    same = [argument if argument != str(tmp_path / "a") else str(tmp_path / "same") for argument in arguments]
+    assert main(same) == 0
+    assert json.loads((tmp_path / "same" / "evaluation.json").read_text()) | {"seconds": 0} == figures | {"seconds": 0}
     repeated = [argument if argument != str(tmp_path / "a") else str(tmp_path / "b") for argument in arguments]
     assert main([*repeated, "--batch_size", "5"]) == 0
     again = json.loads((tmp_path / "b" / "evaluation.json").read_text())

@@ -47,7 +47,7 @@ def float32_nats(features: Tensor, linear: Linear, targets: Tensor) -> Tensor:
         return F.cross_entropy(float32_product(features, linear), targets, reduction="none")
     dtype = _low_precision(features, linear) or features.dtype
     with torch.autocast(features.device.type, enabled=False):
-        chunked: Callable[..., Tensor] = _ChunkedNats.apply
+        chunked: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
         return chunked(features, linear.weight, linear.bias, targets, dtype)
 
 
@@ -60,16 +60,18 @@ def _low_precision(features: Tensor, linear: Linear) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if is_autocast else weight.dtype
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """The product x Wᵀ + b, (M, V), in float32 or float64.
-
-    A GPU multiplies numbers of a lower precision and adds up in float32; a CPU, which has no such product, multiplies
-    in float32.
-    """
-    if x.device.type == "cuda" and dtype.itemsize < 4:
-        return torch.mm(x.to(dtype), weight.to(dtype).T, out_dtype=torch.float32) + bias.float()
+def _factors(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The operands of :func:`_product`: of a lower precision on a GPU only, because a CPU cannot add up in float32."""
     wide = torch.promote_types(dtype, torch.float32)
-    return F.linear(x.to(wide), weight.to(wide), bias.to(wide))
+    kind = dtype if x.device.type == "cuda" else wide
+    return x.to(kind), weight.to(kind), bias.to(wide)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The product x Wᵀ + b, (M, V), in float32 or float64, of operands that :func:`_factors` gives."""
+    if x.dtype.itemsize < 4:
+        return torch.mm(x, weight.T, out_dtype=torch.float32) + bias
+    return F.linear(x, weight, bias)
 
 
 class _Float32Product(torch.autograd.Function):
@@ -78,20 +80,21 @@ class _Float32Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
         """(M, V) float32."""
-        ctx.save_for_backward(x.to(dtype), weight.to(dtype))
+        factors = _factors(x, weight, bias, dtype)
+        ctx.save_for_backward(factors[0].to(dtype), factors[1].to(dtype))
         ctx.dtypes = x.dtype, weight.dtype, bias.dtype
-        return _product(x, weight, bias, dtype)
+        return _product(*factors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Gradients of x, W and b, as autocast computes them."""
         x, weight = ctx.saved_tensors
-        low, (of_x, of_weight, of_bias) = grad.to(x.dtype), ctx.dtypes
-        return (low @ weight).to(of_x), (low.T @ x).to(of_weight), grad.sum(0).to(of_bias), None
+        low, (x_dtype, weight_dtype, bias_dtype) = grad.to(x.dtype), ctx.dtypes
+        return (low @ weight).to(x_dtype), (low.T @ x).to(weight_dtype), grad.sum(0).to(bias_dtype), None
 
 
-class _ChunkedNats(torch.autograd.Function):
+class _ChunkedCrossEntropy(torch.autograd.Function):
     """-log softmax(x Wᵀ + b) at the targets. Of the logits it keeps only log Σ exp of each row."""
 
     @staticmethod
@@ -99,8 +102,9 @@ class _ChunkedNats(torch.autograd.Function):
         """(M,) float32."""
         log_sum = x.new_empty(len(x), dtype=torch.promote_types(dtype, torch.float32))
         nats = torch.empty_like(log_sum)
-        for part in _parts(len(x), len(weight)):
-            logits = _product(x[part], weight, bias, dtype)
+        rows, columns, offsets = _factors(x, weight, bias, dtype)
+        for part in _chunks(len(x), len(weight)):
+            logits = _product(rows[part], columns, offsets)
             log_sum[part] = logits.logsumexp(-1)
             nats[part] = log_sum[part] - logits.gather(1, targets[part].unsqueeze(1)).squeeze(1)
         ctx.save_for_backward(x, weight, bias, targets, log_sum)
@@ -112,20 +116,21 @@ class _ChunkedNats(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """Gradients of x, W and b: softmax minus one-hot, in the precision of the factors for the products."""
         x, weight, bias, targets, log_sum = ctx.saved_tensors
-        low = weight.to(ctx.dtype)
-        of_x, of_weight, of_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
-        for part in _parts(len(x), len(weight)):
-            slope = _product(x[part], weight, bias, ctx.dtype).sub_(log_sum[part].unsqueeze(1)).exp_()
-            slope.scatter_add_(1, targets[part].unsqueeze(1), slope.new_full((len(slope), 1), -1.0))
-            slope *= grad[part].unsqueeze(1)
-            of_bias += slope.sum(0)
-            factor = slope.to(ctx.dtype)
-            of_x[part] = factor @ low
-            of_weight += factor.T @ x[part].to(ctx.dtype)
-        return of_x, of_weight, of_bias, None, None
+        rows, columns, offsets = _factors(x, weight, bias, ctx.dtype)
+        low_x, low_weight = rows.to(ctx.dtype), columns.to(ctx.dtype)
+        grad_x, grad_weight, grad_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+        for part in _chunks(len(x), len(weight)):
+            grad_logits = _product(rows[part], columns, offsets).sub_(log_sum[part].unsqueeze(1)).exp_()
+            grad_logits.scatter_add_(1, targets[part].unsqueeze(1), grad_logits.new_full((len(grad_logits), 1), -1.0))
+            grad_logits *= grad[part].unsqueeze(1)
+            grad_bias += grad_logits.sum(0)
+            factor = grad_logits.to(ctx.dtype)
+            grad_x[part] = factor @ low_weight
+            grad_weight += factor.T @ low_x[part]
+        return grad_x, grad_weight, grad_bias, None, None
 
 
-def _parts(rows: int, codes: int) -> Iterator[slice]:
+def _chunks(rows: int, codes: int) -> Iterator[slice]:
     """Slices of rows with at most ``LOGITS_AT_ONCE`` logits each, or single rows."""
     size = max(1, LOGITS_AT_ONCE // codes)
     return (slice(start, start + size) for start in range(0, rows, size))

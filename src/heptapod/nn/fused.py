@@ -58,22 +58,22 @@ class _RMSNorm(torch.autograd.Function):
         """(..., D)."""
         wide = _wide(x)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = (norm.square() / x.shape[-1] + eps).rsqrt()
-        ctx.save_for_backward(x, scale, inverse)
-        out: Tensor = (wide * inverse).mul_(_wide(scale)).to(x.dtype)
+        rstd = (norm.square() / x.shape[-1] + eps).rsqrt()
+        ctx.save_for_backward(x, scale, rstd)
+        out: Tensor = (wide * rstd).mul_(_wide(scale)).to(x.dtype)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """With n = x / r: ∂x = (s·g − n · mean(s·g·n)) / r and ∂s = Σ g·n."""
-        x, scale, inverse = ctx.saved_tensors
-        grad, normed, wide_scale = _wide(grad), _wide(x) * inverse, _wide(scale)
-        of_normed = grad * normed
-        of_scale = _sum_to(of_normed, scale.shape).to(scale.dtype)
-        projection = (of_normed * wide_scale).mean(-1, keepdim=True)
-        of_x = (grad * wide_scale).addcmul_(normed, projection, value=-1).mul_(inverse)
-        return of_x.to(x.dtype), of_scale, None
+        x, scale, rstd = ctx.saved_tensors
+        grad, normed, wide_scale = _wide(grad), _wide(x) * rstd, _wide(scale)
+        product = grad * normed
+        grad_scale = _sum_to(product, scale.shape).to(scale.dtype)
+        projection = (product * wide_scale).mean(-1, keepdim=True)
+        grad_x = (grad * wide_scale).addcmul_(normed, projection, value=-1).mul_(rstd)
+        return grad_x.to(x.dtype), grad_scale, None
 
 
 class _GatedSiLU(torch.autograd.Function):
@@ -94,9 +94,9 @@ class _GatedSiLU(torch.autograd.Function):
         (gate_up,) = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         out = torch.empty_like(gate_up)
-        of_gate, of_up = out.chunk(2, dim=-1)
-        torch.mul(grad, F.silu(gate), out=of_up)
-        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=of_gate)
+        grad_gate, grad_up = out.chunk(2, dim=-1)
+        torch.mul(grad, F.silu(gate), out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return out
 
 

@@ -107,15 +107,13 @@ class Attention(nn.Module):
         query, key = rotate(qk, Rotary(rotary.cos.unsqueeze(2), rotary.sin.unsqueeze(2))).unbind(2)
         return query.transpose(1, 2), key.transpose(1, 2), value.squeeze(2).transpose(1, 2)
 
-    def queries(self, x: Tensor, rotary: Rotary, weight: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, K, T, E), normalized and rotated; ``weight`` is the part that :meth:`weights` gives."""
-        weight = self.weights()[0] if weight is None else weight
+    def queries(self, x: Tensor, rotary: Rotary, weight: Tensor) -> Tensor:
+        """(B, T, D) -> (B, K, T, E), normalized and rotated; ``weight`` is the first of :meth:`weights`."""
         query = linear(x, weight).unflatten(-1, (self.num_heads, -1))
         return rotate(self.norm(query, self.qk_scale[0]), rotary).transpose(1, 2)
 
-    def keys_values(self, x: Tensor, rotary: Rotary, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> keys and values, (B, K, T, E) each; the keys are normalized and rotated."""
-        weight = self.weights()[1] if weight is None else weight
+    def keys_values(self, x: Tensor, rotary: Rotary, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D) -> keys and values, (B, K, T, E) each, by the second of :meth:`weights`; keys as queries."""
         key, value = linear(x, weight).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
         return rotate(self.norm(key, self.qk_scale[1]), rotary).transpose(1, 2), value.transpose(1, 2)
 
@@ -243,7 +241,7 @@ class GroupBlock(Block):
         """
         query, key, value = self.attention.project(self.attention_norm(x), rotary)
         if memory.shape[1]:
-            memory_key, memory_value = self.attention.keys_values(memory, memory_rotary)
+            memory_key, memory_value = self.attention.keys_values(memory, memory_rotary, self.attention.weights()[1])
             key, value = torch.cat([memory_key, key], dim=2), torch.cat([memory_value, value], dim=2)
         if cache is not None:
             key, value = cache.append(key, value)
