@@ -49,6 +49,11 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def pixels_of(folder: Path) -> torch.Tensor:
+    files = sorted(folder.rglob("*.png"))
+    return torch.stack([torch.from_numpy(np.asarray(Image.open(f)).transpose(2, 0, 1).copy()) for f in files])
+
+
 def test_codes_are_those_of_the_tokenizer(image_folder: Path, tmp_path: Path) -> None:
     index = write(tmp_path / "c", image_folder)
     cache = open_cache(tmp_path / "c")
@@ -71,12 +76,7 @@ def test_codes_are_those_of_the_tokenizer(image_folder: Path, tmp_path: Path) ->
 def test_vectors_are_those_of_the_tokenizer(image_folder: Path, tmp_path: Path, dtype: str, tolerance: float) -> None:
     index = write(tmp_path / "c", image_folder, vae(), dtype=dtype, batch_size=24, shard_size=24)
     assert index["grid"] == {"height": 2, "width": 2, "vocabulary_size": 0, "channels": 12}
-    images = torch.stack(
-        [
-            torch.from_numpy(np.asarray(Image.open(f)).transpose(2, 0, 1).copy())
-            for f in sorted(image_folder.rglob("*.png"))
-        ]
-    )
+    images = pixels_of(image_folder)
     expected = vae().encode(to_float(images))
     got = open_cache(tmp_path / "c").tokens.head(24)
     assert got.dtype == torch.float32
@@ -88,12 +88,7 @@ def test_a_cache_in_bfloat16_has_the_codes_that_autocast_gives(image_folder: Pat
         write(tmp_path / precision, image_folder, shard_size=24, batch_size=24, precision=precision)
     cache = open_cache(tmp_path / "bfloat16")
     assert cache.description.settings.precision == "bfloat16"
-    images = torch.stack(
-        [
-            torch.from_numpy(np.asarray(Image.open(f)).transpose(2, 0, 1).copy())
-            for f in sorted(image_folder.rglob("*.png"))
-        ]
-    )
+    images = pixels_of(image_folder)
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         expected = vq().encode(to_float(images))
     got, exact = cache.tokens.head(24), open_cache(tmp_path / "float32").tokens.head(24)
