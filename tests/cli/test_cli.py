@@ -154,6 +154,15 @@ def test_sample(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "again.png").read_bytes() == (out / "samples.png").read_bytes()
 
 
+def test_a_record_holds_the_precision(run_folder: Path, tmp_path: Path) -> None:
+    halves, again = tmp_path / "half", tmp_path / "again"
+    assert main(["sample", str(run_folder), "--count", "1", "--precision", "bfloat16", "--out", str(halves)]) == 0
+    record = json.loads((halves / "samples.json").read_text())
+    assert record["precision"] == "bfloat16"
+    assert main(["sample", "--from", str(halves / "samples.json"), "--out", str(again)]) == 0
+    assert (again / "samples.png").read_bytes() == (halves / "samples.png").read_bytes()
+
+
 def test_sample_another_size_with_a_trace(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "wide.png"
     arguments = ["sample", str(run_folder), "--count", "2", "--size", "8x24", "--schedule", "1,2,3,6"]

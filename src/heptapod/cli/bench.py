@@ -41,7 +41,7 @@ def bench(arguments: list[str]) -> None:
 def sampling(bench: tyro.conf.OmitArgPrefixes[SamplingBench], out: str = "sampling-bench") -> None:
     """Measures the speed of sampling on this machine, next to the usual methods, in one run.
 
-    Images per second, milliseconds per step and peak memory, with random float32 weights (their values change no
+    Images per second, milliseconds per step and peak memory, with random weights (their values change no
     time). The models are Heptapod's heads (cross, global, global_approximate) and two baselines: next_token, which
     samples one cell per step with a KV cache and has as many parameters as cross (as in LlamaGen), and masked, a
     bidirectional Transformer with the same number of blocks that runs in full at every step (as in MAR; all its steps

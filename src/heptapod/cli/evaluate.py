@@ -13,7 +13,7 @@ from heptapod import __version__
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions
 from heptapod.configs.data import SplitName
 from heptapod.configs.evaluation import SUFFIX, LabelPolicy, Metric
-from heptapod.configs.sampling import DEFAULT_BATCH
+from heptapod.configs.sampling import DEFAULT_BATCH, Precision
 from heptapod.utils.checks import BatchSize, Count, Seed, Side, check_at_least
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def evaluate_generation(
     seed: Seed = 0,
     batch_size: BatchSize = DEFAULT_BATCH,
     device: str = "auto",
+    precision: Precision = "auto",
     out: str = "evaluation",
 ) -> None:
     """Measures how good generated images are, against real ones.
@@ -76,6 +77,8 @@ def evaluate_generation(
         seed: Image i has the seed SEED + i. It also keys the blocks of the kernel distance and the splits of the score.
         batch_size: Images at a time; batches are padded to it, so that an image does not depend on their number.
         device: auto, cpu, cuda, ...
+        precision: Precision of the model: float32, bfloat16, float16, or auto: bfloat16 on a GPU, and on a CPU
+            where it is measured to be faster.
         out: Folder to write.
     """
     import torch
@@ -108,7 +111,7 @@ def evaluate_generation(
     place = resolve_device(device)
     evaluated: ModelSamples | ImageStream
     if model is not None:
-        heptapod = Heptapod.from_pretrained(model, place)
+        heptapod = Heptapod.from_pretrained(model, place, precision)
         total = SAMPLES if count is None else count
         evaluated = ModelSamples(heptapod, Path(model), total, label_policy, labels, seed, batch_size, options)
     else:

@@ -14,6 +14,7 @@ from pydantic import Field
 from heptapod.cli.sampling_options import ModelFolder
 from heptapod.configs.data import Split
 from heptapod.configs.grid import TokenOrder
+from heptapod.configs.sampling import Precision
 from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 
 
@@ -39,6 +40,7 @@ def measure(
     memory_gib: Gibibytes = 8.0,
     seed: Seed = 0,
     device: str = "auto",
+    precision: Precision = "float32",
     out: str = "likelihood",
 ) -> None:
     """Measures how likely images are under a trained model, and whether it recognizes their classes.
@@ -67,6 +69,7 @@ def measure(
         memory_gib: Largest size of the decoded images, in GiB.
         seed: Keys the choice of images and the random orders.
         device: auto, cpu, cuda, ...
+        precision: Precision of the model: float32, bfloat16, float16, or auto (the fastest).
         out: Folder to write.
     """
     from heptapod.cli.distributed_command import warn_if_ranks_idle
@@ -91,7 +94,7 @@ def measure(
     check_at_least(1, count=count)
     image_seeds(seed, 1)
     check_folder(Path(out))
-    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    heptapod = Heptapod.from_pretrained(model, resolve_device(device), precision)
     config = LikelihoodConfig(trained_order(token_order, heptapod.token_order), orders, batch_size, seed)
     check_likelihood(heptapod.model, config.token_order, orders, batch_size)
     candidates = selected_classes(heptapod, classes, zero_shot)

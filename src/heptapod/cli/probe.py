@@ -11,6 +11,7 @@ import tyro
 
 from heptapod.cli.sampling_options import ModelFolder
 from heptapod.configs.data import SplitName
+from heptapod.configs.sampling import Precision
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize, Count, Gibibytes, Seed, Side, check_at_least
 from heptapod.utils.config import from_dict
@@ -43,6 +44,7 @@ def probe_model(
     memory_gib: Gibibytes = 8.0,
     seed: Seed = 0,
     device: str = "auto",
+    precision: Precision = "float32",
     out: str = "probe",
 ) -> None:
     """Measures what a model has learned about images: how well its hidden states predict classes.
@@ -69,6 +71,7 @@ def probe_model(
         memory_gib: Largest size of the images, or of the features, in GiB.
         seed: Keys the choice of images, of those held out to choose the regularization, and the random weights.
         device: auto, cpu, cuda, ...
+        precision: Precision of the model: float32, bfloat16, float16, or auto (the fastest).
         out: Folder to write.
     """
     from heptapod.data import DataConfig
@@ -88,7 +91,7 @@ def probe_model(
     check_at_least(0, seed=seed)
     check_folder(Path(out))
     folder = find_pretrained(Path(model))
-    heptapod = Heptapod.from_pretrained(folder, resolve_device(device))
+    heptapod = Heptapod.from_pretrained(folder, resolve_device(device), precision)
     check_unlabeled(heptapod.model.num_classes, heptapod.label_dropout)
     selected = selected_layers(layer_names(heptapod.model), layers)
     config = from_dict(

@@ -32,7 +32,7 @@ def reproduce_file(source: str, model: str | None, device: str, files: OutputFil
     process_group.require_single_process("sample --from")
     record = read_record(Path(source))
     folder = model or record.model
-    heptapod = Heptapod.from_pretrained(folder, resolve_device(device))
+    heptapod = Heptapod.from_pretrained(folder, resolve_device(device), record.precision)
     check_weights(Path(folder), record)
     started = time.perf_counter()
     images = reproduce(heptapod, record, progress=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from heptapod.cli.sampling_options import OptionalModelFolder, SamplingOptions, number_pair
-from heptapod.configs.sampling import DEFAULT_BATCH
+from heptapod.configs.sampling import DEFAULT_BATCH, Precision
 from heptapod.utils.checks import BatchSize, Count, Seed, check_at_least
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def generate(
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None,
     batch_size: BatchSize | None = None,
     device: str = "auto",
+    precision: Precision = "auto",
     compile: bool = False,
     out: str = "samples.png",
     belief: str | None = None,
@@ -66,6 +67,8 @@ def generate(
             determines the images: only model, device and out may be given too.
         batch_size: Images at a time; if given, batches are padded to it and images equal bit for bit.
         device: auto, cpu, cuda, ...
+        precision: Precision of the model: float32, bfloat16, float16, or auto: bfloat16 on a GPU, and on a CPU
+            where it is measured to be faster.
         compile: Compile the model first (a CPU needs a C++ compiler), which happens while the first images are sampled.
         out: A .png file for one picture, or a folder for the picture and one file per image.
         belief: Also write to this .png file the predictions of the whole grid while the first image is sampled.
@@ -85,7 +88,7 @@ def generate(
 
     if from_ is not None:
         fixed = {"labels": labels, "size": size, "batch_size": batch_size, "belief": belief, "trace": trace}
-        fixed |= {"count": count != COUNT, "seed": seed, "compile": compile}
+        fixed |= {"count": count != COUNT, "seed": seed, "compile": compile, "precision": precision != "auto"}
         if given := [*(name for name, value in fixed.items() if value), *sampling.given()]:
             raise ValueError(f"{given[0]}: given together with --from {from_}, which decides it")
         reproduce_file(from_, model, device, output_files(out, "samples.png"))
@@ -93,7 +96,7 @@ def generate(
     if model is None:
         raise ValueError("model: none given; name the folder of a model, or --from a .json file")
     files = output_files(out, "samples.png")
-    heptapod = Heptapod.from_pretrained(model, resolve_device(device))
+    heptapod = Heptapod.from_pretrained(model, resolve_device(device), precision)
     if size is not None:
         heptapod = heptapod.at_size(*number_pair("size", size, "x", "HEIGHTxWIDTH"))
     if belief is not None and not heptapod.model.head.reaches_grid:

@@ -16,6 +16,7 @@ import tyro
 from pydantic import Field
 
 from heptapod.configs.grid import MAX_CELLS
+from heptapod.configs.sampling import Precision
 from heptapod.utils.arguments import parse_function
 from heptapod.utils.checks import BatchSize
 from heptapod.utils.messages import shown
@@ -39,6 +40,7 @@ def serve(
     token: str | None = None,
     allow_host: tuple[str, ...] = (),
     device: tuple[str, ...] = ("auto",),
+    precision: Precision = "auto",
     evaluations: tuple[str, ...] = (),
     max_count: BatchSize = 16,
     max_steps: Annotated[int, Field(ge=1, le=MAX_CELLS)] = 1024,
@@ -64,6 +66,8 @@ def serve(
         allow_host: Host names under which a proxy reaches the server on 127.0.0.1. The proxy must forward the Host
             header. A token is then required.
         device: auto, cpu, cuda, ... Several devices (cuda:0 cuda:1) work in parallel, each with all models.
+        precision: Precision of the models: float32, bfloat16, float16, or auto: bfloat16 on a GPU, and on a CPU where
+            it is measured to be faster.
         evaluations: More folders with results of heptapod evaluate.
         max_count: Images per request.
         max_steps: Sampling steps per request.
@@ -99,7 +103,7 @@ def serve(
     if token is None and (allow_host or not is_local(host)):
         token = secrets.token_urlsafe(16)
     with _listen(host, port) as listening:
-        collection = load_models(models, [resolve_device(name) for name in device], evaluations)
+        collection = load_models(models, [resolve_device(name) for name in device], evaluations, precision)
         allowed = Limits(
             count=max_count, steps=max_steps, cell_steps=max_cell_steps, side=max_side, cells=max_cells,
             waiting=max_waiting,

@@ -18,6 +18,8 @@ TRAINED_FOR: dict[str, tuple[SamplingOrder, ...]] = {
     "mixed": ("raster", "random", "spread", "spiral", "confidence"),
 }
 """The orders that a model has been trained for by the order of its training."""
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""The precision of a model in use; auto is the fastest of float32 and bfloat16 on the device."""
 DEFAULT_BATCH = 64
 """Images at a time where no batch size is given."""
 CellCounts = Annotated[list[Annotated[int, Field(ge=1, le=MAX_CELLS)]], Field(max_length=MAX_CELLS, fail_fast=True)]

@@ -18,6 +18,8 @@ from heptapod.nn.layers import Linear
 LOGITS_AT_ONCE = 2**24
 """With more logits than these (64 MiB), the cross-entropy computes them in chunks of rows, and again in its backward
 pass, in place of keeping them."""
+WEIGHTS_AT_ONCE = 2**20
+"""The most half-precision weights that a CPU converts to float32 at once: 4 MiB, which stay in its cache."""
 
 
 def float32_product(features: Tensor, linear: Linear) -> Tensor:
@@ -61,17 +63,25 @@ def _low_precision(features: Tensor, linear: Linear) -> torch.dtype | None:
 
 
 def _factors(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The operands of :func:`_product`: of a lower precision on a GPU only, because a CPU cannot add up in float32."""
+    """The operands of :func:`_product`: x in half precision on a GPU only, because a CPU cannot add up in float32."""
     wide = torch.promote_types(dtype, torch.float32)
-    kind = dtype if x.device.type == "cuda" else wide
-    return x.to(kind), weight.to(kind), bias.to(wide)
+    if x.device.type == "cuda":
+        return x.to(dtype), weight.to(dtype), bias.to(wide)
+    return x.to(wide), weight, bias.to(wide)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The product x Wᵀ + b, (M, V), in float32 or float64, of operands that :func:`_factors` gives."""
     if x.dtype.itemsize < 4:
         return torch.mm(x, weight.T, out_dtype=torch.float32) + bias
-    return F.linear(x, weight, bias)
+    if x.dtype == weight.dtype:
+        return F.linear(x, weight, bias)
+    product = x.new_empty(len(x), len(weight))
+    size = max(1, WEIGHTS_AT_ONCE // weight.shape[1])
+    for start in range(0, len(weight), size):
+        part = slice(start, start + size)
+        torch.mm(x, weight[part].to(x.dtype).T, out=product[:, part])
+    return product.add_(bias)
 
 
 class _Float32Product(torch.autograd.Function):
@@ -81,7 +91,7 @@ class _Float32Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
         """(M, V) float32."""
         factors = _factors(x, weight, bias, dtype)
-        ctx.save_for_backward(factors[0].to(dtype), factors[1].to(dtype))
+        ctx.save_for_backward(factors[0].to(dtype), weight.to(dtype))
         ctx.dtypes = x.dtype, weight.dtype, bias.dtype
         return _product(*factors)
 
@@ -117,7 +127,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         """Gradients of x, W and b: softmax minus one-hot, in the precision of the factors for the products."""
         x, weight, bias, targets, log_sum = ctx.saved_tensors
         rows, columns, offsets = _factors(x, weight, bias, ctx.dtype)
-        low_x, low_weight = rows.to(ctx.dtype), columns.to(ctx.dtype)
+        low_x, low_weight = rows.to(ctx.dtype), weight.to(ctx.dtype)
         grad_x, grad_weight, grad_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
         for part in _chunks(len(x), len(weight)):
             grad_logits = _product(rows[part], columns, offsets).sub_(log_sum[part].unsqueeze(1)).exp_()

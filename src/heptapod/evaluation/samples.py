@@ -16,6 +16,7 @@ from heptapod.distributed.collectives import blocks_of_rank
 from heptapod.evaluation.labels import counts_by_class, policy_labels
 from heptapod.evaluation.streams import Batches
 from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.precision import dtype_name
 from heptapod.inference.record import model_fields
 from heptapod.inference.request import GenerationRequest, named_classes
 from heptapod.tokenizers import tokenizer_hash
@@ -124,4 +125,5 @@ class ModelSamples:
             "sampling": to_dict(self.request.plan.config),
             "guidance": None,
             "batch_size": self.batch_size,
+            "precision": dtype_name(self.heptapod.model.dtype),
         }

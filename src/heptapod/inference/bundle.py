@@ -54,7 +54,7 @@ class ModelBundle:
     def decode(self, tokens: Tensor, batch_size: int | None = None) -> Tensor:
         """Tokens (M, N) or (M, N, C) to pixels (M, 3, h, w) uint8 on the CPU; ``batch_size`` as in :meth:`generate`."""
         parts = [
-            decode_pixels(self.tokenizer, tokens[rows], self.model.grid)[:kept]
+            decode_pixels(self.tokenizer, tokens[rows], self.model.grid, self.model.dtype)[:kept]
             for rows, kept in padded_batches(len(tokens), batch_size)
         ]
         return torch.cat(parts)

@@ -11,7 +11,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from heptapod.grid import GridSpec
 from heptapod.inference.images_in import WHITE
 from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.precision import dtype_name
 from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.inference.request import named_classes
 from heptapod.sampling import Known, SamplingConfig
@@ -72,6 +73,8 @@ class Record:
     """Whether the model was compiled."""
     model_sha256: str | None = None
     """Hash of the model's weights file."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model."""
     known: KnownCells | None = None
     """Kept cells."""
     composite: Composite | None = None
@@ -154,7 +157,8 @@ def record_fields(
         "image_size": list(heptapod.image_size),
         "guidance": None,
         "batch_size": batch_size,
-        "device": str(heptapod.model.token_embedding.weight.device),
+        "device": str(heptapod.model.device),
+        "precision": dtype_name(heptapod.model.dtype),
     }
 
 

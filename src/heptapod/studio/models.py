@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from heptapod import __version__
+from heptapod.configs.sampling import Precision
 from heptapod.inference.pipeline import Heptapod
 from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.sampling import TRAINED_FOR
@@ -69,7 +70,12 @@ class Collection:
         return Served(version=__version__, devices=self.device_names, models=infos, limits=limits)
 
 
-def load_models(paths: Sequence[str], devices: Sequence[torch.device], evaluations: Sequence[str] = ()) -> Collection:
+def load_models(
+    paths: Sequence[str],
+    devices: Sequence[torch.device],
+    evaluations: Sequence[str] = (),
+    precision: Precision = "float32",
+) -> Collection:
     """Loads models, named by their folders, onto every device.
 
     Raises:
@@ -82,7 +88,7 @@ def load_models(paths: Sequence[str], devices: Sequence[torch.device], evaluatio
     models, copies = {}, [dict[str, Heptapod]() for _ in devices]
     for path, name in zip(paths, _names([Path(path) for path in paths]), strict=True):
         for copy, device in zip(copies, devices, strict=True):
-            copy[name] = Heptapod.from_pretrained(path, device)
+            copy[name] = Heptapod.from_pretrained(path, device, precision)
         facts = {"model": str(find_pretrained(Path(path))), "model_sha256": model_sha256(Path(path))}
         models[name] = ServedModel(copies[0][name], facts, find_run(find_pretrained(Path(path))))
     return Collection(models, copies, [str(device) for device in devices], [Path(folder) for folder in evaluations])

@@ -53,13 +53,20 @@ def encode_pixels(
 
 
 @torch.no_grad()
-def decode_pixels(tokenizer: Tokenizer, tokens: Tensor, grid: GridSpec) -> Tensor:
+def decode_pixels(tokenizer: Tokenizer, tokens: Tensor, grid: GridSpec, dtype: torch.dtype = torch.float32) -> Tensor:
     """Images (M, 3, h, w) uint8 on the CPU of tokens (M, N) int64 or (M, N, C) float32.
+
+    Args:
+        tokenizer: in evaluation mode.
+        tokens: tokens by cell.
+        grid: the grid they lie on.
+        dtype: bfloat16 or float16 compute in it by autocast.
 
     Raises:
         NonFiniteError: if a decoded pixel is not a number.
     """
-    images = tokenizer.decode(tokens.to(tokenizer.device), grid)
+    with torch.autocast(tokenizer.device.type, dtype, enabled=dtype != torch.float32):
+        images = tokenizer.decode(tokens.to(tokenizer.device), grid).float()
     pixels, is_broken = to_uint8(images).cpu(), bool(images.isnan().any())
     if is_broken:
         raise non_finite_error("tokenizer: its decoded pixels are", tokenizer, tokenizer.dtype)

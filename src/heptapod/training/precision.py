@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import torch
 
 from heptapod.distributed import process_group
+from heptapod.distributed.device import has_bfloat16
 from heptapod.training.config import TrainConfig
 from heptapod.training.recipe import Recipe
 from heptapod.utils.yaml_text import read_yaml
@@ -18,15 +19,6 @@ from heptapod.utils.yaml_text import read_yaml
 logger = logging.getLogger(__name__)
 
 Arithmetic = Literal["float32", "bfloat16"]
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16. A processor without them is many times slower in it."""
-    if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if device.type == "cuda" and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return True
 
 
 def arithmetic(config: TrainConfig, device: torch.device) -> Arithmetic:

@@ -20,7 +20,7 @@ from heptapod.tools.bench.sampling import Row, measure, plan
 
 CPU = torch.device("cpu")
 CODES = 12
-ROW = Row("B", "cross", 256, 8, 16, 1000, 2, 16, 4.0, 0.5, 2.0, 250.0, 1 << 20, 1 << 19)
+ROW = Row("B", "cross", 256, 8, 16, "float32", 1000, 2, 16, 4.0, 0.5, 2.0, 250.0, 1 << 20, 1 << 19)
 
 
 def row(model: str, cells: int, steps: int, seconds: float, batch: int = 8, peak: int | None = None) -> Row:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Case:
     """Cells per side of the grid."""
     batch: int
     steps: int
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def cells(self) -> int:
@@ -73,7 +74,7 @@ def model_config(size: str, kind: str) -> ModelConfig:
 
 
 @torch.no_grad()
-def build(size: str, kind: str, vocabulary: int, device: torch.device) -> Model:
+def build(size: str, kind: str, vocabulary: int, device: torch.device, precision: str = "float32") -> Model:
     """A model with random weights, quickly initialized: their values do not change the time."""
     config, grid = model_config(size, kind), GridSpec(8, 8, vocabulary)
     with torch.device("meta"):
@@ -85,7 +86,7 @@ def build(size: str, kind: str, vocabulary: int, device: torch.device) -> Model:
             parameter.uniform_(-0.035, 0.035, generator=generator)  # standard deviation 0.02, as in training
         else:  # as at the start of training: norm scales are ones, biases and the mask token zeros
             parameter.fill_(0.0 if name.endswith(("bias", "mask_token")) else 1.0)
-    return model.eval()
+    return model.to(getattr(torch, precision)).eval()
 
 
 def run(model: Model, case: Case) -> Tensor:

@@ -86,6 +86,8 @@ class SamplingBench:
     """Images at a time."""
     steps: tuple[str, ...] = ("16", "64", ALL)
     """Numbers of sampling steps; all is one cell per step. next_token always has one cell per step."""
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    """Precisions of the weights; bfloat16 after float32 is compared with it."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 2
     """Runs of each row, fewer if they would take longer than max_seconds; the fastest counts."""
     max_seconds: Annotated[float, Field(gt=0, le=1e7)] = 40.0
@@ -110,7 +112,7 @@ class SamplingBench:
         for value in self.steps:
             if value != ALL and not (value.isascii() and value.isdigit() and int(value) > 0):
                 raise ValueError(f"steps: {value} given, must be numbers of at least 1, or {ALL}")
-        for name in ("sizes", "models", "grids", "batches", "steps"):
+        for name in ("sizes", "models", "grids", "batches", "steps", "precisions"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: none given, must be at least one")
 

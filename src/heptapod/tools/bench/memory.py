@@ -87,13 +87,13 @@ def serve(peaks: Callable[[dict[str, Any]], Iterator[int | None]]) -> None:
 
 def sampling_peaks(request: dict[str, Any]) -> Iterator[int | None]:
     """The peak of every case of a request; a model is built once for consecutive cases."""
-    built: tuple[str, str] | None = None
+    built: tuple[str, str, str] | None = None
     model: Model | None = None
     for case in (Case(**values) for values in request["cases"]):
-        if built != (case.size, case.model) or model is None:
+        if built != (case.size, case.model, case.precision) or model is None:
             model = None  # freed before the next one is built
-            model = build(case.size, case.model, request["vocabulary"], torch.device("cpu"))
-            built = (case.size, case.model)
+            model = build(case.size, case.model, request["vocabulary"], torch.device("cpu"), case.precision)
+            built = (case.size, case.model, case.precision)
             warm_up(model, case)
         yield peak_of(partial(run, model, case))
 

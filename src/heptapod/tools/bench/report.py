@@ -31,6 +31,7 @@ class Exponent:
     exponent: float
     aim: str | None = None
     """The target of this project, if it has one."""
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Ratio:
     value: float
     aim: str | None = None
     """The target of this project, if it has one."""
+    precision: str = "float32"
 
 
 def growth_exponent(cells: Sequence[float], values: Sequence[float]) -> float:
@@ -56,14 +58,14 @@ def exponents(rows: Iterable[Row]) -> list[Exponent]:
 
     A fit uses the rows of one size, model and batch with the same number of steps, or with one cell per step.
     """
-    groups: dict[tuple[str, str, int, int | str], list[Row]] = {}
+    groups: dict[tuple[str, str, int, int | str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.size, row.model, row.batch, row.steps), []).append(row)
+        groups.setdefault((row.size, row.model, row.batch, row.steps, row.precision), []).append(row)
         if row.steps == row.cells:
-            groups.setdefault((row.size, row.model, row.batch, ALL), []).append(row)
+            groups.setdefault((row.size, row.model, row.batch, ALL, row.precision), []).append(row)
     found = []
     for quantity in ("seconds_per_image", "peak_bytes"):
-        for (size, model, batch, steps), group in groups.items():
+        for (size, model, batch, steps, precision), group in groups.items():
             points = sorted({row.cells: getattr(row, quantity) for row in group if getattr(row, quantity)}.items())
             if len(points) < 2:
                 continue
@@ -71,7 +73,9 @@ def exponents(rows: Iterable[Row]) -> list[Exponent]:
             aimed = quantity == "seconds_per_image" and (size, model) == ("B", "cross") and steps != ALL
             slope = growth_exponent(cells, values)
             found.append(
-                Exponent(quantity, size, model, batch, steps, list(cells), slope, "at most 1.2" if aimed else None)
+                Exponent(
+                    quantity, size, model, batch, steps, list(cells), slope, "at most 1.2" if aimed else None, precision
+                )
             )
     return found
 
@@ -79,27 +83,33 @@ def exponents(rows: Iterable[Row]) -> list[Exponent]:
 def ratios(rows: Iterable[Row]) -> list[Ratio]:
     """Heptapod's heads relative to the baselines of the same size, grid and batch.
 
-    Images per second over those of next-token decoding and, at equal steps, of the masked model. At one cell per step:
-    the time over that of next-token decoding.
+    Images per second over those of next-token decoding and, at equal steps, of the masked model, in the same precision.
+    At one cell per step: the time over that of next-token decoding. In bfloat16 also images per second over those in
+    float32, of every model.
     """
+    keyed = {(row.size, row.cells, row.batch, row.precision, row.model, row.steps): row for row in rows}
     found = []
-    keyed = {(row.size, row.cells, row.batch, row.model, row.steps): row for row in rows}
-    for (size, cells, batch, model, steps), row in keyed.items():
+    for (size, cells, batch, precision, model, steps), row in keyed.items():
+        pairs: list[tuple[str, float, str | None]] = []
+        name = f"{model}, {'one cell per step' if steps == cells else f'{steps} steps'}"
+        full = keyed.get((size, cells, batch, "float32", model, steps))
+        if precision != "float32" and full is not None:
+            pairs.append((f"images/s of {name} / in float32", full.seconds / row.seconds, _aim(row, "float32")))
+        next_token = keyed.get((size, cells, batch, precision, "next_token", cells))
+        masked = keyed.get((size, cells, batch, precision, "masked", steps))
         if model in BASELINES:
-            continue
-        next_token = keyed.get((size, cells, batch, "next_token", cells))
-        masked = keyed.get((size, cells, batch, "masked", steps))
-        one_each = steps == cells
-        name = f"{model}, {'one cell per step' if one_each else f'{steps} steps'}"
-        if next_token is not None and one_each:
-            what, value = f"time of {name} / next_token", row.seconds / next_token.seconds
-            found.append(Ratio(what, size, cells, batch, value, _aim(row, "time")))
+            next_token = masked = None
+        if next_token is not None and steps == cells:
+            pairs.append((f"time of {name} / next_token", row.seconds / next_token.seconds, _aim(row, "time")))
         elif next_token is not None:
-            what, value = f"images/s of {name} / next_token", next_token.seconds / row.seconds
-            found.append(Ratio(what, size, cells, batch, value, _aim(row, "next_token")))
+            pairs.append(
+                (f"images/s of {name} / next_token", next_token.seconds / row.seconds, _aim(row, "next_token"))
+            )
         if masked is not None:
-            what, value = f"images/s of {name} / masked at equal steps", masked.seconds / row.seconds
-            found.append(Ratio(what, size, cells, batch, value, _aim(row, "masked")))
+            pairs.append(
+                (f"images/s of {name} / masked at equal steps", masked.seconds / row.seconds, _aim(row, "masked"))
+            )
+        found += [Ratio(what, size, cells, batch, value, aim, precision) for what, value, aim in pairs]
     return found
 
 
@@ -110,6 +120,7 @@ def _aim(row: Row, against: str) -> str | None:
     if against == "time":
         return "at most 1.3"
     aims = {
+        ("float32", 16, 8): "at least 1.5",
         ("next_token", 16, 1): "at least 6",
         ("next_token", 16, 8): "at least 1.8",
         ("masked", 64, 8): "at least 20",
@@ -145,7 +156,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     settings = report["settings"]
     parts = [
         "# Sampling: time and memory",
-        f"{describe_hardware(report['hardware'])}. Random weights, {settings['dtype']}, {settings['vocabulary']:,} "
+        f"{describe_hardware(report['hardware'])}. Random weights, {settings['vocabulary']:,} "
         f"codes, {settings['schedule']} schedule; the fastest of up to {settings['repeats']} runs. Peak: MiB above the "
         "weights. Cache: MiB of the buffers that stay allocated between steps.",
         markdown_table(ROWS, report["rows"]),
@@ -177,6 +188,7 @@ ROWS: dict[str, Column] = {
     "N": "cells",
     "batch": "batch",
     "steps": _steps,
+    "precision": "precision",
     "images/s": lambda row: short_number(row["images_per_second"]),
     "ms per step": lambda row: short_number(row["milliseconds_per_step"]),
     "peak": lambda row: mib(row["peak_bytes"]),
@@ -187,6 +199,7 @@ EXPONENTS: dict[str, Column] = {
     "model": "model",
     "batch": "batch",
     "steps": "steps",
+    "precision": "precision",
     "N": lambda exponent: ", ".join(f"{n:,}" for n in exponent["cells"]),
     "of": lambda exponent: exponent["quantity"].replace("_", " ").replace("peak bytes", "peak memory"),
     "exponent": lambda exponent: f"{exponent['exponent']:.2f}",
@@ -196,6 +209,7 @@ RATIOS: dict[str, Column] = {
     "size": "size",
     "N": "cells",
     "batch": "batch",
+    "precision": "precision",
     "ratio": lambda ratio: f"{ratio['value']:.2f}",
     "what": "what",
     "aim": "aim",

@@ -30,6 +30,13 @@ from heptapod.tools.bench.timing import in_turns, num_threads, wall_seconds
 
 logger = logging.getLogger(__name__)
 
+Models = dict[tuple[str, str], Model]
+"""By kind and precision."""
+
+
+def _key(case: Case) -> tuple[str, str]:
+    return case.model, case.precision
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -51,6 +58,7 @@ class Row:
     """N."""
     batch: int
     steps: int
+    precision: str
     parameters: int
     runs: int
     """Timed runs; the fastest counts."""
@@ -79,7 +87,10 @@ def measure(bench: SamplingBench) -> tuple[list[Row], list[Skipped]]:
     skipped: list[Skipped] = []
     with num_threads(bench.threads):
         for size in dict.fromkeys(bench.sizes):
-            models = {kind: build(size, kind, bench.vocabulary, device) for kind in dict.fromkeys(bench.models)}
+            models = {
+                (kind, precision): build(size, kind, bench.vocabulary, device, precision)
+                for kind, precision in itertools.product(dict.fromkeys(bench.models), dict.fromkeys(bench.precisions))
+            }
             planned, too_long = plan(bench, size, measure_speed(next(iter(models.values())), device))
             skipped += too_long
             total = sum(seconds * (1 + _runs(bench, seconds)) for seconds in planned.values())
@@ -92,8 +103,9 @@ def plan(bench: SamplingBench, size: str, speed: Speed) -> tuple[dict[Case, floa
     """The rows of a size with the predicted seconds of one run, and the skipped rows."""
     planned: dict[Case, float] = {}
     skipped: dict[Case, Skipped] = {}
-    for side, batch, steps, kind in itertools.product(bench.grids, bench.batches, bench.steps, bench.models):
-        case = with_valid_steps(Case(size, kind, side, batch, side**2 if steps == ALL else int(steps)))
+    combinations = itertools.product(bench.grids, bench.batches, bench.steps, bench.models, bench.precisions)
+    for side, batch, steps, kind, precision in combinations:
+        case = with_valid_steps(Case(size, kind, side, batch, side**2 if steps == ALL else int(steps), precision))
         if case.steps > case.cells:
             skipped[case] = Skipped(case, f"more steps than its {case.cells} cells")
             continue
@@ -109,18 +121,16 @@ def _runs(bench: SamplingBench, predicted: float) -> int:
     return max(1, min(bench.repeats, int(bench.max_seconds / max(predicted, 1e-9))))
 
 
-def _measure_size(
-    bench: SamplingBench, models: dict[str, Model], planned: dict[Case, float], device: torch.device
-) -> list[Row]:
+def _measure_size(bench: SamplingBench, models: Models, planned: dict[Case, float], device: torch.device) -> list[Row]:
     """All rows of a size; the rows of one grid and batch run in turns, because a machine's speed drifts."""
     peaks = _peaks(bench, models, list(planned), device)
-    for case in {case.model: case for case in planned}.values():
-        warm_up(models[case.model], case)
+    for key, case in {_key(case): case for case in planned}.items():
+        warm_up(models[key], case)
     rows: list[Row] = []
     for _, group in itertools.groupby(planned, key=lambda case: (case.side, case.batch)):
-        runs = {case: partial(_time, models[case.model], case, device) for case in group}
+        runs = {case: partial(_time, models[_key(case)], case, device) for case in group}
         for case, seconds in in_turns(runs, {case: _runs(bench, planned[case]) for case in runs}).items():
-            rows.append(_row(models[case.model], case, seconds, peaks[case]))
+            rows.append(_row(models[_key(case)], case, seconds, peaks[case]))
             logger.info(f"[{len(rows)}/{len(planned)}] {describe(rows[-1])}")
     return rows
 
@@ -130,15 +140,13 @@ def _time(model: Model, case: Case, device: torch.device) -> float:
     return wall_seconds(partial(run, model, case), device) * case.steps / len(case.steps_run)
 
 
-def _peaks(
-    bench: SamplingBench, models: dict[str, Model], cases: Sequence[Case], device: torch.device
-) -> dict[Case, int | None]:
+def _peaks(bench: SamplingBench, models: Models, cases: Sequence[Case], device: torch.device) -> dict[Case, int | None]:
     if device.type == "cuda":
-        return {case: cuda_peak(partial(run, models[case.model], case), device) for case in cases}
+        return {case: cuda_peak(partial(run, models[_key(case)], case), device) for case in cases}
     if device.type != "cpu":
         return dict.fromkeys(cases)
     logger.info(f"  peak memory of {len(cases)} rows, each run once in a separate process")
-    by_model = sorted(cases, key=lambda case: case.model)  # each model is built once
+    by_model = sorted(cases, key=_key)  # each model is built once
     return dict(zip(by_model, cpu_peaks(by_model, bench.vocabulary, torch.get_num_threads()), strict=True))
 
 
@@ -150,6 +158,7 @@ def _row(model: Model, case: Case, seconds: Sequence[float], peak: int | None) -
         cells=case.cells,
         batch=case.batch,
         steps=case.steps,
+        precision=case.precision,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         runs=len(seconds),
         timed_steps=len(case.steps_run),
@@ -165,11 +174,11 @@ def _row(model: Model, case: Case, seconds: Sequence[float], peak: int | None) -
 def describe(row: Row) -> str:
     """A row in one line."""
     return (
-        f"{row.size} {row.model}, N = {row.cells:,}, batch {row.batch}, {row.steps} steps: "
+        f"{row.size} {row.model}, N = {row.cells:,}, batch {row.batch}, {row.steps} steps, {row.precision}: "
         f"{row.images_per_second:.3g} images/s, {row.milliseconds_per_step:.3g} ms per step"
     )
 
 
 def settings_of(bench: SamplingBench) -> dict[str, object]:
     """The settings for the report, with the fixed ones."""
-    return {**dataclasses.asdict(bench), "dtype": "float32", "weights": "random", "schedule": "cosine"}
+    return {**dataclasses.asdict(bench), "weights": "random", "schedule": "cosine"}
