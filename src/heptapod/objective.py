@@ -43,9 +43,15 @@ class Supervision:
     """(B or 1, S, L) float32: weight of each target in the loss of its image."""
 
     def to(self, device: torch.device) -> Supervision:
-        """The same on a device."""
-        tensors = (self.token_order, self.prefix_lengths, self.targets, self.weights)
-        return Supervision(*(tensor.to(device) for tensor in tensors))
+        """The same on a device; the copy of pinned memory is asynchronous."""
+        return Supervision(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    def pin_memory(self) -> Supervision:
+        """The same in pinned memory."""
+        return Supervision(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.token_order, self.prefix_lengths, self.targets, self.weights
 
 
 def draw_supervision(

@@ -71,7 +71,7 @@ def read(items: Holder, plan: list[tuple[int, int]], ahead: bool = False) -> Rea
     for processes, steps in plan:
         streams = [BatchStream(items, BATCH, 3, (rank, processes), ahead) for rank in range(processes)]
         for _ in range(steps):
-            parts = [stream.at(step) for stream in streams]
+            parts = [micro for stream in streams for micro in stream.at(step)]
             assert {len(part.keys) for part in parts} == {BATCH // processes}, "all have the same to do"
             batches += parts
             step += 1

@@ -108,14 +108,14 @@ def test_batches_prepared_ahead_are_the_plain_ones(ahead: bool) -> None:
     stream = BatchStream(items, 4, seed=3, ahead=ahead)
     for step in (0, 1, 2, 7, 8, 3):  # in order, and jumping as a resumed run does
         expected = batch_at(items, step * 4, 4, 3)
-        got = stream.at(step)
+        (got,) = stream.at(step)
         assert torch.equal(got.items, expected.items)
         assert got.keys == expected.keys
 
 
 def test_processes_share_a_batch() -> None:
     items = Numbers()
-    shares = [BatchStream(items, 6, seed=0, share=(rank, 3)).at(2).items for rank in range(3)]
+    shares = [BatchStream(items, 6, seed=0, share=(rank, 3)).at(2)[0].items for rank in range(3)]
     assert torch.equal(torch.cat(shares), batch_at(items, 12, 6, 0).items)
 
 
@@ -123,6 +123,6 @@ def test_an_error_comes_with_its_own_batch() -> None:
     items = Numbers()
     last = int(batch_at(items, 4, 4, 0).items[-1])
     stream = BatchStream(Numbers(poison=last), 4, seed=0, ahead=True)
-    assert len(stream.at(0).items) == 4
+    assert len(stream.at(0)[0].items) == 4
     with pytest.raises(ValueError, match="poison"):
         stream.at(1)

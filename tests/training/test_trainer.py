@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -27,6 +28,7 @@ from heptapod.training.checkpoint import (
 )
 from heptapod.training.config import TrainConfig
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.training.outcomes import StepOutcomes
 from heptapod.training.task import LossOutput
 from heptapod.training.trainer import Trainer
 from heptapod.utils.files import read_tensors
@@ -73,6 +75,9 @@ class Line:
     @property
     def parts(self) -> list[nn.Module]:
         return [self.module]
+
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        return batch
 
     def losses(self, batch: Batch, step: int) -> LossOutput:
         self.seen += batch.names
@@ -212,6 +217,63 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match="step 6: weights .* not saved, the checkpoint of step 3 is intact"):
         run(tmp_path, task=Spoiled())
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-00000003"]
+
+
+def delay(patch: pytest.MonkeyPatch) -> None:
+    """Checks the outcome of a step when the next one is queued, as on a GPU."""
+    patch.setattr("heptapod.training.trainer.StepOutcomes", lambda delayed: StepOutcomes(True))
+
+
+def test_a_delayed_outcome_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "plain")
+    with monkeypatch.context() as patch:
+        delay(patch)
+        run(tmp_path / "delayed")
+    assert final_bytes(tmp_path / "delayed") == final_bytes(tmp_path / "plain")
+    plain, delayed = ((tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("plain", "delayed"))
+    for one, other in zip(map(json.loads, plain), map(json.loads, delayed), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_delayed_non_finite_loss_changes_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delay(monkeypatch)
+    seen = Line()
+    run(tmp_path / "clean", task=seen)
+    victim = next(name for name in seen.seen[16:32] if name not in seen.seen[:16])  # of the fifth step or a later one
+    bad = seen.seen.index(victim) // 4
+    rare = dataclasses.replace(CONFIG, log_every=99, save_every=99, eval_every=99, preview_every=99)
+    before: list[dict[str, Tensor]] = []
+    task, original = Line(poison=victim), Trainer._train_step
+
+    def observed(self: Trainer, asked_to_stop: bool) -> tuple[dict[str, float], bool]:
+        before.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
+        return original(self, asked_to_stop)
+
+    monkeypatch.setattr(Trainer, "_train_step", observed)
+    with pytest.raises(NonFiniteLossError, match=f"step {bad + 1}: loss nan") as error:
+        run(tmp_path / "bad", rare, task)
+    assert victim in str(error.value)
+    assert len(before) == bad + 2, "noticed when the next step was queued"
+    after = task.module.state_dict()
+    assert not any(torch.equal(before[bad - 1][name], after[name]) for name in after), "good steps change the weights"
+    assert all(torch.equal(before[bad][name], after[name]) for name in after)
+
+
+def test_a_delayed_request_to_stop_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delay(monkeypatch)
+    original = Trainer._train_step
+
+    def signalling(self: Trainer, asked_to_stop: bool) -> tuple[dict[str, float], bool]:
+        if self.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, asked_to_stop)
+
+    monkeypatch.setattr(Trainer, "_train_step", signalling)
+    rare = dataclasses.replace(CONFIG, log_every=99, save_every=99, eval_every=99, preview_every=99)
+    with pytest.raises(TerminatedError):
+        run(tmp_path, rare)
+    (last,) = checkpoints(tmp_path / "checkpoints")
+    assert last.name in ("step-00000006", "step-00000007", "step-00000008")
 
 
 def test_a_held_out_loss_that_is_not_finite_stops(tmp_path: Path) -> None:

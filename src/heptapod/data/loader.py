@@ -7,11 +7,11 @@ resumes a run exactly, also within an epoch, and no item is lost or read twice i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -50,6 +50,18 @@ def names_sha256(items: ItemSet) -> str:
     return digest.hexdigest()
 
 
+class Drawn(Protocol):
+    """Tensors that a task draws for a batch."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        ...
+
+    def pin_memory(self) -> Self:
+        """The same in pinned memory."""
+        ...
+
+
 @dataclass
 class Batch:
     """A part of the training stream."""
@@ -62,10 +74,18 @@ class Batch:
     """(seed, epoch, index) of each item, the key of all randomness of training."""
     names: list[str]
     """Names of the items."""
+    drawn: Drawn | None = None
+    """What the task drew for these items, see :meth:`heptapod.training.task.TrainTask.prepare`."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on a device."""
-        return Batch(self.items.to(device), self.labels.to(device), self.keys, self.names)
+        """The batch with its tensors on a device; the copy of pinned memory is asynchronous."""
+        items, labels = (tensor.to(device, non_blocking=True) for tensor in (self.items, self.labels))
+        return Batch(items, labels, self.keys, self.names, self.drawn and self.drawn.to(device))
+
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory."""
+        items, labels = self.items.pin_memory(), self.labels.pin_memory()
+        return Batch(items, labels, self.keys, self.names, self.drawn and self.drawn.pin_memory())
 
     def split(self, parts: int) -> list[Batch]:
         """Micro-batches of (nearly) equal size, in order."""
@@ -89,7 +109,7 @@ def batch_at(items: ItemSet, position: int, batch_size: int, seed: int) -> Batch
 
 
 class BatchStream:
-    """The batches of a run.
+    """The batches of a run, as micro-batches.
 
     With ``ahead`` the next batch is prepared in the background. That helps if reading is slow or a GPU would wait; on a
     CPU it takes cores from training (an eighth of its speed on two cores).
@@ -100,30 +120,46 @@ class BatchStream:
         seed: seed of the order.
         share: rank and number of processes: the part of every batch that this process reads.
         ahead: prepare the next batch in the background.
+        accumulation: micro-batches per step.
+        prepare: adds to a micro-batch of a step (counted from 0) what its loss needs besides the items.
+        pin: return pinned memory, from which a GPU copies asynchronously.
     """
 
     def __init__(
-        self, items: ItemSet, batch_size: int, seed: int, share: tuple[int, int] = (0, 1), ahead: bool = False
+        self,
+        items: ItemSet,
+        batch_size: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+        ahead: bool = False,
+        accumulation: int = 1,
+        prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch,
+        pin: bool = False,
     ) -> None:
         self._items = items
         self._batch_size = batch_size
         self._seed = seed
         self._share = share
+        self._accumulation = accumulation
+        self._prepare = prepare
+        self._pin = pin
         self._pool = ThreadPoolExecutor(1) if ahead else None
-        self._ahead: dict[int, Future[Batch]] = {}
+        self._ahead: dict[int, Future[list[Batch]]] = {}
 
-    def at(self, step: int) -> Batch:
-        """This process's part of the batch of a step (counted from 0)."""
+    def at(self, step: int) -> list[Batch]:
+        """The micro-batches of this process's part of the batch of a step (counted from 0), on the CPU."""
         if self._pool is None:
             return self._read(step)
         future = self._ahead.pop(step, None) or self._pool.submit(self._read, step)
         self._ahead = {step + 1: self._pool.submit(self._read, step + 1)}
         return future.result()
 
-    def _read(self, step: int) -> Batch:
+    def _read(self, step: int) -> list[Batch]:
         rank, processes = self._share
         size = self._batch_size // processes
-        return batch_at(self._items, step * self._batch_size + rank * size, size, self._seed)
+        batch = batch_at(self._items, step * self._batch_size + rank * size, size, self._seed)
+        micros = [self._prepare(micro, step) for micro in batch.split(self._accumulation)]
+        return [micro.pin_memory() for micro in micros] if self._pin else micros
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from heptapod.data.tokens import TokenSet
 from heptapod.distributed import process_group
 from heptapod.likelihood import next_cell_loss
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.objective import draw_supervision, drop_labels, objective_loss
+from heptapod.objective import Supervision, draw_supervision, drop_labels, objective_loss
 from heptapod.training.task import LossOutput
 from heptapod.utils.random import KeyedGenerator, Stream
 
@@ -69,18 +70,19 @@ class ModelTask:
         """The whole model."""
         return [self.module]
 
-    def losses(self, batch: Batch, step: int) -> LossOutput:
-        """The objective's loss of a micro-batch."""
-        device = batch.items.device
-        grid = self.module.grid
-        far_scale = self.objective.far_scale(step / self.steps)
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """Draws the supervision and drops labels."""
+        grid, far_scale = self.module.grid, self.objective.far_scale(step / self.steps)
         window = self.module.head.window
-        supervision = draw_supervision(self.objective, grid.height, grid.width, batch.keys, window, far_scale).to(
-            device
-        )
+        drawn = draw_supervision(self.objective, grid.height, grid.width, batch.keys, window, far_scale)
         labels = drop_labels(batch.labels, self.objective.label_dropout, batch.keys)
+        return dataclasses.replace(batch, labels=labels, drawn=drawn)
+
+    def losses(self, batch: Batch, step: int) -> LossOutput:
+        """The objective's loss of a prepared micro-batch."""
+        assert isinstance(batch.drawn, Supervision)
         generator = KeyedGenerator(Stream.LOSS, batch.keys)
-        return LossOutput(objective_loss(self.module, batch.items, labels, supervision, generator))
+        return LossOutput(objective_loss(self.module, batch.items, batch.labels, batch.drawn, generator))
 
     def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:
         """Does nothing."""

@@ -55,8 +55,15 @@ class TrainTask(Protocol):
         """The training set."""
         ...
 
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """Adds to a micro-batch what :meth:`losses` needs besides its items, drawn on the CPU.
+
+        It runs in the thread that reads ahead, where there is one; ``step`` counts the optimizer steps before.
+        """
+        ...
+
     def losses(self, batch: Batch, step: int) -> LossOutput:
-        """Loss of a micro-batch, through ``module``; ``step`` counts the optimizer steps before."""
+        """Loss of a prepared micro-batch, through ``module``; ``step`` counts the optimizer steps before."""
         ...
 
     def after_step(self, statistics: Any, step: int) -> dict[str, Tensor]:

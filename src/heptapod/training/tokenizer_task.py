@@ -96,6 +96,10 @@ class TokenizerTask:
         """Whether the best weights are selected by validation loss; with an adversarial loss the newest are used."""
         return not self.config.adversarial_weight
 
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """Nothing to draw."""
+        return batch
+
     def losses(self, batch: Batch, step: int) -> LossOutput:
         """Reconstruction loss of a micro-batch and, from ``adversarial_start``, generator and discriminator loss."""
         tokenizer, config = self.module.tokenizer, self.config

@@ -26,6 +26,7 @@ from heptapod.training.checkpoint import CheckpointWriter, checkpoints, find_che
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
 from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.training.outcomes import StepOutcomes
 from heptapod.training.parallelize import Parallel, shards
 from heptapod.training.precision import with_arithmetic
 from heptapod.training.state import TrainState
@@ -78,11 +79,16 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.device = device
-        share, ahead = (
-            (process_group.rank(), process_group.world_size()),
-            task.train_items.is_slow or device.type != "cpu",
+        self.stream = BatchStream(
+            task.train_items,
+            config.batch_size,
+            seed,
+            share=(process_group.rank(), process_group.world_size()),
+            ahead=task.train_items.is_slow or device.type != "cpu",
+            accumulation=config.accumulation,
+            prepare=task.prepare,
+            pin=device.type == "cuda",
         )
-        self.stream = BatchStream(task.train_items, config.batch_size, seed, share, ahead)
         self.module = task.module.to(device)
         self.ema = EMA(task.averaged, config.ema_decay, shards(config))
         self.parallel = Parallel(task, config, device)
@@ -94,6 +100,7 @@ class Trainer:
         if checkpoint and self.state.restore(checkpoint, config.resume) and process_group.is_main_process():
             (folder / "training.json").unlink(missing_ok=True)
             set_newer_aside(checkpoint)
+        self.outcomes = StepOutcomes(delayed=device.type == "cuda" and not shards(config))
         self.writer = CheckpointWriter(folder / "checkpoints", config.keep_last, config.timeout)
 
     @property
@@ -142,13 +149,16 @@ class Trainer:
             self.state.step += 1
             self.state.seconds = time.monotonic() - started
             final = self.step == config.steps
-            progress.advance(1, f"loss {values['loss']:.4g} {self._held_out()}", config.batch_size)
-            if log is not None and (self.step % config.log_every == 0 or final):
+            logs, evaluates, previews, saves = (
+                final or self.step % every == 0
+                for every in (config.log_every, config.eval_every, config.preview_every, config.save_every)
+            )
+            if logs or evaluates or previews or saves or stops:
+                stops |= self._settle()
+            progress.advance(1, f"{self.outcomes} {self._held_out()}", config.batch_size)
+            if log is not None and logs:
                 numbers = {name: float(value) for name, value in values.items()}
                 log.write(self.step, {**numbers, "seconds": self.state.seconds})
-            evaluates, previews = (
-                final or self.step % every == 0 for every in (config.eval_every, config.preview_every)
-            )
             if evaluates or previews:
                 with self.ema.whole() as module, torch.inference_mode():
                     if evaluates:
@@ -156,50 +166,66 @@ class Trainer:
                     if previews and process_group.is_main_process():
                         picture = self.task.preview(module.eval())
                         save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
-            if stops or final or self.step % config.save_every == 0:
+            if stops or saves:
                 self._save()
             if stops:
                 return
 
     def _train_step(self, stop_requested: bool = False) -> tuple[dict[str, Any], bool]:
-        """One optimizer step on the next batch of the stream; figures, and whether a stop is requested on any rank."""
+        """One optimizer step on the next batch of the stream; figures, and whether a stop is requested on any rank.
+
+        A GPU is not waited for: the outcome of a step is checked when the next one is queued, or by :meth:`_settle`.
+        Until then the optimizer itself leaves the weights as they are where the loss is not finite.
+        """
         config = self.config
         self.module.train()
-        batch = self.stream.at(self.step)
+        micros = self.stream.at(self.step)
         lr = learning_rate(config, self.step)
         for group in self.state.optimizer.param_groups:
             group["lr"] = lr
         self.state.optimizer.zero_grad(set_to_none=True)
-        loss, metrics, statistics = self._accumulate(batch)
+        loss, metrics, statistics = self._accumulate(micros)
         stop, failed = torch.full_like(loss, stop_requested), torch.full_like(loss, self.writer.has_failed)
         process_group.all_reduce_sum([loss, stop, failed, *metrics.values()])
         limit = config.grad_clip or float("inf")
         trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
         norms = [torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]
         norm = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
-        loss_value, norm_value, stops, failures = torch.stack([loss, norm, stop, failed]).tolist()  # the one wait
-        if failures:
-            self.writer.wait()
-            raise OtherProcessFailedError("another rank could not write its share of a checkpoint")
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            raise NonFiniteLossError(
-                f"step {self.step + 1}: loss {loss_value}, gradient norm {norm_value}; stopped before the update, "
-                f"{self._last_checkpoint()}. Images of the batch: {', '.join(batch.names)}"
-            )
+        stops = self._settle()
+        self.outcomes.put(self.step, [name for micro in micros for name in micro.names], loss, norm, stop, failed)
+        if self.outcomes.delayed:
+            # The fused optimizer skips its update where this is 1, as in mixed precision with scaled gradients.
+            self.state.optimizer.found_inf = 1 - torch.stack([loss, norm]).isfinite().all().float()  # type: ignore[attr-defined]
+        else:
+            stops |= self._settle()
         self.state.optimizer.step()
         extra = self.task.after_step(statistics, self.step)
         self.ema.update(self.task.averaged, self.step)
-        return {"loss": loss_value, **metrics, "grad_norm": norm_value, "lr": lr, **extra}, stops > 0
+        return {"loss": loss, **metrics, "grad_norm": norm, "lr": lr, **extra}, stops
 
-    def _accumulate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:
+    def _settle(self) -> bool:
+        """Waits for the last step and checks its outcome; whether it requested a stop on any rank."""
+        outcome = self.outcomes.take()
+        if outcome is None:
+            return False
+        if outcome.failures:
+            self.writer.wait()
+            raise OtherProcessFailedError("another rank could not write its share of a checkpoint")
+        if not (math.isfinite(outcome.loss) and math.isfinite(outcome.norm)):
+            raise NonFiniteLossError(
+                f"step {outcome.step + 1}: loss {outcome.loss}, gradient norm {outcome.norm}; stopped before the "
+                f"update, {self._last_checkpoint()}. Images of the batch: {', '.join(outcome.names)}"
+            )
+        return outcome.stops > 0
+
+    def _accumulate(self, micros: list[Batch]) -> tuple[Tensor, dict[str, Tensor], Any]:
         """Gradients of the batch's mean loss, micro-batch by micro-batch; this process's share of the figures."""
         size = self.config.batch_size  # of all processes together
         place = process_group.rank() * self.config.accumulation
         loss = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
         statistics: Any = None
-        micros = batch.to(self.device).split(self.config.accumulation)
-        for number, micro in enumerate(micros, 1):
+        for number, micro in enumerate((micro.to(self.device) for micro in micros), 1):
             with self.parallel.gradients(last=number == len(micros)):
                 with self._autocast(), seeded_dropout(self.device, self.seed, self.step, place + number):
                     output = self.parallel.losses(micro, self.step)

@@ -62,7 +62,7 @@ class TrainingRow:
     utilization: float
     """Model FLOPs per second over the peak."""
     phases: dict[str, float]
-    """Seconds of a step: data, forward (with sampling the supervision), backward, optimizer (with clipping), EMA."""
+    """Seconds of a step: data (with drawing the supervision), forward, backward, optimizer (with clipping), EMA."""
     peak_bytes: int | None
     """With weights, gradients, optimizer and EMA; None where it cannot be measured."""
     planned_bytes: int

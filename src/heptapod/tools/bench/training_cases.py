@@ -93,17 +93,25 @@ class TrainingSteps:
         self.average = EMA(model, recipe.train.ema_decay)
         self.parallel = Parallel(task, self.config, device)
         self.optimizer = build_optimizer(model, recipe.train)
-        self.stream = BatchStream(tokens, recipe.train.batch_size, recipe.seed, ahead=device.type != "cpu")
+        self.stream = BatchStream(
+            tokens,
+            recipe.train.batch_size,
+            recipe.seed,
+            ahead=device.type != "cpu",
+            accumulation=self.config.accumulation,
+            prepare=task.prepare,
+            pin=device.type == "cuda",
+        )
         self.steps = 0
 
     def step(self, by_phase: bool) -> tuple[float, dict[str, float]]:
         """Runs a step; returns its seconds and, if requested, those of its phases."""
         config, started = self.config, clock(self.device)
         watch = Stopwatch(self.device, by_phase)
-        micros = self.stream.at(self.steps).to(self.device).split(config.accumulation)
-        watch.mark("data")
+        micros = self.stream.at(self.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in micros:
+        for micro in (micro.to(self.device) for micro in micros):
+            watch.mark("data")
             is_bfloat16 = config.precision == "bfloat16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16), seeded_dropout(self.device):
                 losses = self.parallel.losses(micro, self.steps).loss
@@ -112,8 +120,7 @@ class TrainingSteps:
             watch.mark("forward")
             loss.backward()
             watch.mark("backward")
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip or float("inf"))
-        norm.item()  # the trainer reads it before it updates the weights
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip or float("inf"))
         self.optimizer.step()
         watch.mark("optimizer")
         self.average.update(self.model, self.steps)
