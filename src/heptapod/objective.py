@@ -201,9 +201,10 @@ def draw_far_cells(
         near = near_read(rank, prefixes, grid_height, grid_width) & allowed
         chosen = (generator.uniform(count) < config.near_share).unsqueeze(-1) & near.any(-1, keepdim=True)
         allowed = torch.where(chosen, near, allowed)
-    number = allowed.cumsum(-1)  # the pick-th allowed cell, counted from 1
-    pick = (generator.uniform(count).unsqueeze(-1) * number[..., -1:]).long() + 1
-    cells = (number < torch.minimum(pick, number[..., -1:])).sum(-1)
+    number = allowed.cumsum(-1, dtype=torch.int32)  # the pick-th allowed cell, counted from 1
+    available = number[..., -1:]
+    pick = (generator.uniform(count).unsqueeze(-1) * available).int() + 1
+    cells = (number < torch.minimum(pick, available)).sum(-1)
     return prefixes, cells
 
 
@@ -222,6 +223,9 @@ def _draw_unread(
         return torch.where(mask, positions, prefixes.unsqueeze(-1)), mask
     others = min(count, N) - 1
     B, S = len(generator), prefixes.shape[1]
+    if not others:
+        positions = prefixes.expand(B, S).unsqueeze(-1)
+        return positions, torch.ones_like(positions, dtype=torch.bool)
     uniform = generator.uniform(S * others).view(B, S, others)
     available = (N - 1 - prefixes).expand(B, S)  # n
     chosen: list[Tensor] = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,3 +63,20 @@ def test_a_key_of_more_than_three_numbers_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"key: \(1, 2, 3, 4\) given, must have at most three numbers"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("stream", "key"), [(Stream.LOSS, (1, 2, 3)), (Stream.SAMPLE, (2**63 - 1,)), (Stream.SHUFFLE, (0, 7))]
+)
+def test_generators_are_those_of_numpy_with_key_and_counter(stream: Stream, key: tuple[int, ...]) -> None:
+    first, second, third = (*key, 0, 0, 0)[:3]
+    words = np.array([first, second], np.uint64), np.array([0, 0, third, stream], np.uint64)
+    expected, found = (
+        np.random.Generator(np.random.Philox(key=words[0], counter=words[1])),
+        numpy_generator(stream, *key),
+    )
+    for _ in range(3):
+        assert np.array_equal(expected.random(5, np.float32), found.random(5, np.float32))
+        assert np.array_equal(expected.permutation(9), found.permutation(9))
+        assert np.array_equal(expected.standard_normal(3), found.standard_normal(3))
+        assert expected.integers(2**63 - 1) == found.integers(2**63 - 1)

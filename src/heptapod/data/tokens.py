@@ -93,13 +93,17 @@ class TokenSet:
     def _read(self, indices: Tensor, views: Tensor) -> Tensor:
         rows = indices if self.rows is None else self.rows[indices]
         dtype = torch.int64 if self.grid.is_discrete else torch.float32
-        tokens = torch.empty(len(rows), *self.grid.token_shape, dtype=dtype)
-        owner = torch.searchsorted(self._ends, rows, right=True)
-        for shard in owner.unique().tolist():
-            here = owner == shard
-            first = int(self._ends[shard]) - len(self.shards[shard])
-            tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
-        if self.grid.is_discrete and bool(((tokens < 0) | (tokens >= self.grid.vocabulary_size)).any()):
+        if len(self.shards) == 1:
+            tokens = self.shards[0][rows, views].to(dtype)
+        else:
+            tokens = torch.empty(len(rows), *self.grid.token_shape, dtype=dtype)
+            owner = torch.searchsorted(self._ends, rows, right=True)
+            for shard in owner.unique().tolist():
+                here = owner == shard
+                first = int(self._ends[shard]) - len(self.shards[shard])
+                tokens[here] = self.shards[shard][rows[here] - first, views[here]].to(dtype)
+        low, high = torch.aminmax(tokens) if self.grid.is_discrete and tokens.numel() else (0, 0)
+        if low < 0 or high >= self.grid.vocabulary_size > 0:
             row = int(((tokens < 0) | (tokens >= self.grid.vocabulary_size)).any(1).nonzero()[0])
             raise ValueError(
                 f"{self.names[int(indices[row])]}: its tokens are no codes of 0 to {self.grid.vocabulary_size - 1:,}; "

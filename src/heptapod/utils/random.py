@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,16 @@ class Stream(IntEnum):
     DROPOUT = 13
 
 
+class _Unseeded(np.random.bit_generator.ISeedSequence):
+    """A seed sequence of zeros, for generators whose state is set."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        return np.zeros(n_words, dtype)
+
+
+_UNSEEDED = _Unseeded()
+
+
 def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:
     """A counter-based (Philox) generator for a purpose and a key of up to three non-negative integers.
 
@@ -49,8 +60,21 @@ def numpy_generator(stream: Stream, *key: int) -> np.random.Generator:
     if len(key) > 3:
         raise ValueError(f"key: {key} given, must have at most three numbers")
     first, second, third = (*key, 0, 0, 0)[:3]
-    counter = np.array([0, 0, third, int(stream)], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=np.array([first, second], dtype=np.uint64), counter=counter))
+    # The same as Philox(key=[first, second], counter=[0, 0, third, stream]), which also reads the system's entropy and
+    # takes twice as long; training makes a generator per image.
+    philox = np.random.Philox(_UNSEEDED)  # type: ignore[arg-type]
+    philox.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.array([0, 0, third, int(stream)], dtype=np.uint64),
+            "key": np.array([first, second], dtype=np.uint64),
+        },
+        "buffer": np.zeros(4, dtype=np.uint64),
+        "buffer_pos": 4,  # empty
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return np.random.Generator(philox)
 
 
 def random_rows(generator: np.random.Generator, total: int, count: int | None) -> np.ndarray:
@@ -85,13 +109,17 @@ class KeyedGenerator:
 
     def uniform(self, num: int) -> Tensor:
         """The next ``num`` uniform numbers in [0, 1) of every stream: (B, num) float32 on the CPU."""
-        rows = [generator.random(num, dtype=np.float32) for generator in self._generators]
-        return torch.from_numpy(np.stack(rows))
+        drawn = np.empty((len(self), num), dtype=np.float32)
+        for generator, row in zip(self._generators, drawn, strict=True):
+            generator.random(dtype=np.float32, out=row)
+        return torch.from_numpy(drawn)
 
     def normal(self, num: int) -> Tensor:
         """The next ``num`` standard normal numbers of every stream: (B, num) float32 on the CPU."""
-        rows = [generator.standard_normal(num, dtype=np.float32) for generator in self._generators]
-        return torch.from_numpy(np.stack(rows))
+        drawn = np.empty((len(self), num), dtype=np.float32)
+        for generator, row in zip(self._generators, drawn, strict=True):
+            generator.standard_normal(dtype=np.float32, out=row)
+        return torch.from_numpy(drawn)
 
     def permutation(self, num: int) -> Tensor:
         """A random order of 0..num-1 from every stream: (B, num) int64 on the CPU."""

@@ -13,6 +13,7 @@ from heptapod.distributed.device import resolve_device
 from heptapod.tools.bench.config import TrainingBench, TrainingVariant
 from heptapod.tools.bench.timing import num_threads, uses_process_time
 from heptapod.tools.bench.training_cases import (
+    COMPUTING,
     TrainingSteps,
     matmul_flops,
     random_tokens,
@@ -63,6 +64,8 @@ class TrainingRow:
     """Model FLOPs per second over the peak."""
     phases: dict[str, float]
     """Seconds of a step: data (with drawing the supervision), forward, backward, optimizer (with clipping), EMA."""
+    share_outside: float
+    """Of a step: outside of forward, backward and optimizer."""
     peak_bytes: int | None
     """With weights, gradients, optimizer and EMA; None where it cannot be measured."""
     planned_bytes: int
@@ -141,6 +144,7 @@ def _row(
         flops_per_image=flops,
         utilization=flops * per_second / peak.flops_per_second,
         phases=timing.phases,
+        share_outside=1 - sum(timing.phases[name] for name in COMPUTING) / sum(timing.phases.values()),
         peak_bytes=peak_bytes,
         planned_bytes=budget.memory(budget.configured_option).training,
     )

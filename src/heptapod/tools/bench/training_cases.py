@@ -25,6 +25,7 @@ from heptapod.training.recipe import Recipe
 from heptapod.utils.random import seeded_dropout
 
 PHASES = ("data", "forward", "backward", "optimizer", "EMA")
+COMPUTING = ("forward", "backward", "optimizer")
 IMAGES = 4096
 """Images of random tokens in place of data."""
 
@@ -109,7 +110,9 @@ class TrainingSteps:
         config, started = self.config, clock(self.device)
         watch = Stopwatch(self.device, by_phase)
         micros = self.stream.at(self.steps)
+        watch.mark("data")
         self.optimizer.zero_grad(set_to_none=True)
+        watch.mark("optimizer")
         for micro in (micro.to(self.device) for micro in micros):
             watch.mark("data")
             is_bfloat16 = config.precision == "bfloat16"

@@ -75,7 +75,11 @@ ROWS: dict[str, Column] = {
     "peak MiB": lambda row: mib(row["peak_bytes"]),
     "planned MiB": lambda row: mib(row["planned_bytes"]),
 }
-PHASE_COLUMNS: dict[str, Column] = {"model": "model", **{phase: _milliseconds(phase) for phase in PHASES}}
+PHASE_COLUMNS: dict[str, Column] = {
+    "model": "model",
+    **{phase: _milliseconds(phase) for phase in PHASES},
+    "outside of forward, backward, optimizer": lambda row: f"{row['share_outside']:.1%}",
+}
 SKIPPED: dict[str, Column] = {
     "model": "model",
     "s per step, at least": lambda model: short_number(model["least_seconds"]),
