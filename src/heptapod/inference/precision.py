@@ -6,7 +6,6 @@ import logging
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from heptapod.configs.sampling import Precision
 from heptapod.distributed.device import has_bfloat16
@@ -73,6 +72,8 @@ def _linears(block: nn.Module) -> list[nn.Linear]:
 
 
 def _seconds(x: torch.Tensor, weight: torch.Tensor) -> float:
+    from torch.utils.benchmark import Timer  # slow to import
+
     timer = Timer("linear(x, weight)", globals={"linear": nn.functional.linear, "x": x, "weight": weight},
                   num_threads=torch.get_num_threads())  # fmt: skip
     timer.timeit(2)  # warm-up
