@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -
 # Whose turn it is among the nightly tests: the number of commits, or of days where this is no clone.
 TURN ?= $(shell git rev-list --count HEAD 2> /dev/null || expr $$(date +%s) / 86400)
 
-.PHONY: demo test test-rest test-nightly test-all lint bench web docs clean
+.PHONY: demo test test-rest test-nightly test-all lint bench gate web docs clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo
@@ -44,6 +44,10 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cached_sampling.py
+
+# Speed as ratios to baselines of the same run, compared with benchmarks/results/gate.json.
+gate: $(VENV)/.dev
+	$(BIN)/python benchmarks/gate.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

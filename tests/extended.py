@@ -26,6 +26,8 @@ EXTENDED = frozenset(
         "tests/training/test_resume.py::test_a_cosine_that_becomes_longer_is_said",
         "tests/training/test_resume.py::test_a_tokenizer_trains_on_until_a_model_is_trained_on_its_tokens",
         "tests/training/test_resume.py::test_another_tokenizer_by_another_path_is_refused",
+        # The report of a GPU. Quick: its parts, and what a failing one leaves.
+        "tests/test_gpu_report.py::test_a_dry_run",
         # Plans. Quick: the docs against the file of plans.
         "tests/test_figures.py::test_plans_are_those_of_the_planner",
         # Several processes. Quick: DDP and FSDP2 against one process, evaluation on two ranks.
