@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from gate import ELSEWHERE, FILE, TOLERANCE, limits, lowest  # type: ignore[import-not-found]  # noqa: E402
+from gate import ELSEWHERE, FILE, TOLERANCE, limits, lowest  # type: ignore[import-not-found]
 
-from heptapod.utils.files import read_json  # noqa: E402
+from heptapod.utils.files import read_json
 
 
 def test_a_stored_processor_has_the_narrow_limit_and_another_the_wide_one() -> None:
