@@ -6,7 +6,12 @@ from typing import Any
 
 from tests.figures import results, row
 
-SETTINGS = [r"0\.6, no guidance", r"at temperature 0\.3", r"above 0 it must be at least 0\.0001"]
+SETTINGS = [
+    r"0\.6, no guidance",
+    r"at temperature 0\.3",
+    r"above 0 it must be at least 0\.0001",
+    r"at least 1\.2 times faster",
+]
 ORDERS = ("raster", "random", "spiral", "confidence")
 MIB = 1 << 20
 

@@ -77,7 +77,7 @@ class SamplingTime:
     flops: SamplingFlops
     images: int
     gpu_hours: float
-    """In float32, as in ``heptapod sample``."""
+    """In bfloat16, as ``heptapod sample`` on a GPU."""
     dollars: float | None
 
 
@@ -183,7 +183,7 @@ def _time(setup: TrainingSetup, hardware: Hardware, flops: TrainingFlops) -> Tim
 
 
 def _sampling_time(hardware: Hardware, flops: SamplingFlops) -> SamplingTime:
-    per_second = hardware.gpu.peak("float32") * hardware.utilization
+    per_second = hardware.gpu.peak("bfloat16") * hardware.utilization
     hours = SAMPLED_IMAGES * flops.total / per_second / 3600
     return SamplingTime(flops, SAMPLED_IMAGES, hours, _dollars(hardware, hours))
 

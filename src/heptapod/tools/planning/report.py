@@ -140,7 +140,7 @@ def _sampling(plan: Plan) -> list[Row]:
     )
     return [
         ("sampling", f"{short(flops.total)}FLOPs per image in {flops.steps} steps ({shares})"),
-        ("", f"{sampling.images:,} images: {sampling.gpu_hours:,.3g} GPU-hours in float32" + _cost(sampling.dollars)),
+        ("", f"{sampling.images:,} images: {sampling.gpu_hours:,.3g} GPU-hours in bfloat16" + _cost(sampling.dollars)),
     ]
 
 
