@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from heptapod.configs.sampling import Precision
+from heptapod.distributed import process_group
 from heptapod.distributed.device import has_bfloat16
 from heptapod.models import HeptapodModel
 from heptapod.nn.layers import Block
@@ -25,8 +26,9 @@ GAIN = 1.2
 def inference_dtype(precision: Precision | torch.dtype, model: HeptapodModel, device: torch.device) -> torch.dtype:
     """The dtype of a model in use.
 
-    ``auto`` is bfloat16 on a GPU that has it. On a CPU it is bfloat16 if the largest product of the model's blocks is
-    measured to be at least 1.2 times faster in it (this takes a few hundredths of a second), and float32 otherwise.
+    ``auto`` is bfloat16 on a CUDA GPU that has it, and on a CPU if the largest product of the model's blocks is measured
+    to be at least 1.2 times faster in it, which takes a few hundredths of a second. Elsewhere it is float32. Rank 0
+    decides for all ranks, which must all ask.
 
     Args:
         precision: auto, float32, bfloat16, float16, or a dtype.
@@ -39,8 +41,8 @@ def inference_dtype(precision: Precision | torch.dtype, model: HeptapodModel, de
     if isinstance(precision, torch.dtype):
         return precision
     if precision == "auto":
-        faster = has_bfloat16(device) and (device.type != "cpu" or _gains(model))
-        return torch.bfloat16 if faster else torch.float32
+        is_faster = process_group.broadcast_result(lambda: _prefers_bfloat16(model, device))
+        return torch.bfloat16 if is_faster else torch.float32
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if precision not in named:
         raise ValueError(f"precision: {precision!r} given, must be auto, {', '.join(named)}")
@@ -52,6 +54,12 @@ def inference_dtype(precision: Precision | torch.dtype, model: HeptapodModel, de
 def dtype_name(dtype: torch.dtype) -> str:
     """The name of a dtype as a setting: float32, bfloat16, float16."""
     return str(dtype).removeprefix("torch.")
+
+
+def _prefers_bfloat16(model: HeptapodModel, device: torch.device) -> bool:
+    if device.type not in ("cpu", "cuda") or not has_bfloat16(device):
+        return False
+    return device.type == "cuda" or _gains(model)
 
 
 @torch.inference_mode()
