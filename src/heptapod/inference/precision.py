@@ -26,9 +26,9 @@ GAIN = 1.2
 def inference_dtype(precision: Precision | torch.dtype, model: HeptapodModel, device: torch.device) -> torch.dtype:
     """The dtype of a model in use.
 
-    ``auto`` is bfloat16 on a CUDA GPU that has it, and on a CPU if the largest product of the model's blocks is measured
-    to be at least 1.2 times faster in it, which takes a few hundredths of a second. Elsewhere it is float32. Rank 0
-    decides for all ranks, which must all ask.
+    ``auto`` is bfloat16 on a CUDA GPU that has it, and on a CPU if the largest product of the model's blocks is
+    measured to be at least 1.2 times faster in it, which takes a few hundredths of a second. Elsewhere it is float32.
+    Rank 0 decides for all ranks, which must all ask.
 
     Args:
         precision: auto, float32, bfloat16, float16, or a dtype.
