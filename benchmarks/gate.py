@@ -5,13 +5,14 @@
 
 A ratio is the time of something of ours over that of a baseline: a bare float32 matrix product with the same number of
 FLOPs, or next-token decoding or training of the same size. The actions run in turns on one thread, the CPU time of the
-process counts, and the fastest of several rounds; what differs by more than the tolerance is measured again, twice.
+process counts, and the fastest of several rounds. Where a ratio is above its limit, more rounds follow, twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +43,12 @@ CPU = torch.device("cpu")
 SIDE = 512
 """Of the bare matrix product."""
 
+COMPARED = (
+    ("training cross", "training next_token"),
+    ("sampling cross, 8 steps", "sampling next_token"),
+    ("sampling cross, 64 steps", "sampling next_token"),
+)
+
 Ratios = dict[str, float]
 
 
@@ -63,6 +70,7 @@ class Gate:
         models = {kind: build("tiny", kind, 256, CPU) for kind in ("cross", "next_token")}
         images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         tokenizer = build_trainable(VQConfig(), 0).eval()
+        self.fastest: dict[str, float] = {}
         self.factor = torch.ones(SIDE, SIDE)
         self.actions: dict[str, Callable[[], object]] = {
             "matrix product": lambda: self.factor @ self.factor,
@@ -77,19 +85,19 @@ class Gate:
         setup = TrainingSetup(cross, grid, 10, len(tokens), views=1, float_bytes=2)
         self.flops = {"training cross": 16 * training_flops(setup).total, "encoding": float(counter.get_total_flops())}
 
-    def measure(self) -> Ratios:
-        """All ratios, from the fastest run of every action."""
-        with torch.inference_mode():
-            self.actions["encoding"]()
+    def measure(self) -> None:
+        """Runs every action in turns, and keeps the fastest run of each so far."""
         runs = {name: _timed(action, "encoding" in name) for name, action in self.actions.items()}
-        fastest = {name: min(seconds) for name, seconds in in_turns(runs, ROUNDS).items()}
+        for name, seconds in in_turns(runs, ROUNDS).items():
+            self.fastest[name] = min(*seconds, self.fastest.get(name, float("inf")))
+
+    def ratios(self) -> Ratios:
+        """All ratios, of the fastest runs: noise only ever adds time to one."""
+        fastest = self.fastest
         product = fastest["matrix product"] / (2 * SIDE**3)
         return {
             **{f"{name} / matrix product": fastest[name] / (count * product) for name, count in self.flops.items()},
-            "training cross / next_token": fastest["training cross"] / fastest["training next_token"],
-            "sampling cross, 8 steps / next_token": fastest["sampling cross, 8 steps"] / fastest["sampling next_token"],
-            "sampling cross, 64 steps / next_token": fastest["sampling cross, 64 steps"]
-            / fastest["sampling next_token"],
+            **{f"{name} / {baseline}": fastest[name] / fastest[baseline] for name, baseline in COMPARED},
         }
 
 
@@ -111,30 +119,40 @@ def limits(stored: dict[str, Ratios], processor: str) -> Ratios:
     return {name: ELSEWHERE * max(ratios[name] for ratios in stored.values() if name in ratios) for name in names}
 
 
-def lowest(runs: list[Ratios]) -> Ratios:
-    """The lowest value of every ratio over several runs: noise only ever adds time to the numerator or baseline."""
-    return {name: min(run[name] for run in runs) for name in runs[0]}
+def slower(gate: Gate, allowed: Ratios) -> list[str]:
+    """The ratios above their limits; all of them before anything is measured."""
+    found = gate.ratios() if gate.fastest else dict.fromkeys(allowed, float("inf"))
+    return [name for name, limit in allowed.items() if found.get(name, float("inf")) > limit]
+
+
+def processor_name() -> str:
+    """The processor with its family and model, which its name alone may not tell."""
+    name = str(hardware(CPU)["processor"])
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    facts = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    return f"{name}, family {facts.get('cpu family', '?')}, model {facts.get('model', '?')}"
 
 
 def main() -> int:
     """Measures, and compares or stores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", action="store_true", help="store the median of three runs for this processor")
+    parser.add_argument("--store", action="store_true", help="store the ratios of three runs for this processor")
     options = parser.parse_args()
     stored = read_json(FILE) if FILE.is_file() else {"processors": {}}
     with num_threads(1):
-        gate, processor = Gate(), hardware(CPU)["processor"]
-        gate.measure()  # warm-up
-        runs = [gate.measure()]
-        allowed = limits(stored["processors"], processor)
-        while len(runs) < RUNS and (options.store or any(lowest(runs)[name] > allowed[name] for name in allowed)):
-            runs.append(gate.measure())
+        gate, processor = Gate(), processor_name()
+        gate.measure()
+        gate.fastest.clear()  # that was the warm-up
+        runs, allowed = 0, limits(stored["processors"], processor)
+        while runs < (RUNS if options.store or slower(gate, allowed) else 1):
+            gate.measure()
+            runs += 1
+    found = gate.ratios()
     if options.store:
-        medians = {name: sorted(run[name] for run in runs)[RUNS // 2] for name in runs[0]}
-        values = {**stored["processors"], processor: medians}
+        values = {**stored["processors"], processor: found}
         write_json(FILE, {"provenance": provenance("python benchmarks/gate.py --store"), "processors": values})
         allowed = limits(values, processor)
-    found = lowest(runs)
     rows = [
         {
             "ratio": name,
@@ -150,7 +168,7 @@ def main() -> int:
         "at most": lambda row: "not stored" if row["allowed"] is None else f"{row['allowed']:.3f}",
         "": lambda row: "SLOWER" if row["slower"] else "",
     }
-    print(f"{processor}, {len(runs)} run(s)\n\n{markdown_table(columns, rows)}")
+    print(f"{processor}, {runs} run(s)\n\n{markdown_table(columns, rows)}")
     return 1 if any(row["slower"] for row in rows) else 0
 
 

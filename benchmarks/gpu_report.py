@@ -10,9 +10,12 @@ with the end of its output, and the others still run. The exit code is 1 if any 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +30,8 @@ from heptapod.tools.bench.results import describe_hardware, hardware
 from heptapod.utils.files import read_json, write_atomically, write_json
 
 ROOT = Path(__file__).parents[1]
+GRACE = 15.0
+"""Seconds that a part has to end after its time limit."""
 TAIL = 2000
 """Characters of the output of a failed part that the report shows."""
 
@@ -36,7 +41,8 @@ class Part:
     """A command of the report."""
 
     name: str
-    command: str
+    command: list[str]
+    """Module and arguments."""
     seconds: float
     """Time limit."""
     result: Path | None = None
@@ -60,64 +66,71 @@ def parts(out: Path, data: str | None, dry: bool) -> list[Part]:
     recipe, source = ("demo", data or "mnist5k") if dry or not data else ("cifar10", data)
     steps = "--train.steps 4 --tokenizer.train.steps 4" if dry else ""
     count = 20 if dry else 2000
-    sampling, real, evaluation = out / "sampling", out / "reference.safetensors", out / "evaluation"
+
+    def part(name: str, text: str, *paths: Path | str, seconds: float, **files: Any) -> Part:
+        """``text`` with its {} replaced by paths, which may contain spaces."""
+        rest = iter(map(str, paths))
+        command = [next(rest) if word == "{}" else word for word in f"{text} {device}".split()]
+        return Part(name, command, seconds, **files)
+
+    def benchmark(name: str, kind: str, text: str, seconds: float) -> Part:
+        folder = out / name.replace(" ", "_")
+        files = {"result": folder / f"{kind}.json", "page": folder / f"{kind}.md"}
+        return part(name, f"heptapod bench {kind} {text} --out {{}}", folder, seconds=seconds, **files)
+
+    models = "--models cross next_token --precisions float32 bfloat16 --repeats 2"
+    real, run, evaluation = out / "reference.safetensors", out / "run", out / "evaluation"
     return [
-        Part("tests", f"pytest -q --no-cov -p no:cacheprovider {TESTS}", 70),
-        Part(
-            "sampling",
-            f"heptapod bench sampling {speed} --models cross next_token --precisions float32 bfloat16 --repeats 2 "
-            f"{device} --out {sampling}",
-            100,
-            sampling / "sampling.json",
-            sampling / "sampling.md",
-        ),
+        Part("tests", f"pytest -q --no-cov -p no:cacheprovider {TESTS}".split(), 70),
+        benchmark("sampling", "sampling", f"{speed} {models}", 100),
         *(
-            Part(
-                f"training {name}",
-                f"heptapod bench training {name} --models own next_token {batch} --max-seconds 8 {device} "
-                f"--out {out / name}",
-                20,
-                out / name / "training.json",
-                out / name / "training.md",
-            )
+            benchmark(f"training {name}", "training", f"{name} --models own next_token {batch} --max-seconds 8", 20)
             for name in (["demo"] if dry else sizes)
         ),
-        Part(
-            f"train {recipe}",
-            f"heptapod train {recipe} --data {source} {steps} {device} --out {out / 'run'}",
-            180,
-            out / "run" / "training.json",
-            may_stop=True,
+        part(
+            f"train {recipe}", f"heptapod train {recipe} --data {{}} {steps} --out {{}}", source, run,
+            seconds=165, result=run / "training.json", may_stop=True,
         ),
-        Part("reference", f"heptapod reference {source} --count {count} {device} --out {real}", 40),
-        Part(
+        part("reference", f"heptapod reference {{}} --count {count} --out {{}}", source, real, seconds=40),
+        part(
             "evaluate",
-            f"heptapod evaluate {out / 'run'} --reference {real} --metrics kernel --count {count} {device} "
-            f"--out {evaluation}",
-            40,
-            evaluation / "evaluation.json",
+            f"heptapod evaluate {{}} --reference {{}} --metrics kernel --count {count} --out {{}}",
+            run, real, evaluation, seconds=40, result=evaluation / "evaluation.json",
         ),
-    ]
+    ]  # fmt: skip
+
+
+def _stop(process: subprocess.Popen[str]) -> str:
+    """Stops a part: SIGTERM, on which a training saves, and SIGKILL after ``GRACE`` seconds; returns its output."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        try:
+            return process.communicate(timeout=GRACE)[0]
+        except subprocess.TimeoutExpired:
+            continue
+    return "(its output cannot be read)"
 
 
 def run_part(part: Part) -> dict[str, Any]:
     """Runs a part and returns what came of it; ``error`` is None where it succeeded."""
-    print(f"{part.name}: {part.command}", file=sys.stderr, flush=True)
+    print(f"{part.name}: {shlex.join(part.command)}", file=sys.stderr, flush=True)
     started, error = time.perf_counter(), None
+    # A session of its own, so that a part ends with all processes that it started.
     process = subprocess.Popen(
-        [sys.executable, "-m", *shlex.split(part.command)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", *part.command],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=part.seconds)
         error = f"exit code {process.returncode}" if process.returncode else None
     except subprocess.TimeoutExpired:
-        process.terminate()
-        output, _ = process.communicate()
-        error = None if part.may_stop else f"longer than {part.seconds:.0f} s"
+        output = _stop(process)
+        stopped = part.may_stop and process.returncode in (0, 143, -signal.SIGTERM)
+        error = None if stopped else f"longer than {part.seconds:.0f} s, then exit code {process.returncode}"
     result = part.result if part.result is not None and error is None and part.result.is_file() else None
     return {
-        "command": part.command,
+        "command": shlex.join(part.command),
         "seconds": time.perf_counter() - started,
         "error": error,
         "output": output[-TAIL:],
@@ -146,7 +159,7 @@ def page(report: dict[str, Any], planned: list[Part]) -> str:
             text.append(f"## Tests\n\n```\n{found['output'].strip().splitlines()[-1]}\n```")
         elif part.name == "evaluate":
             figures = found["result"]["metrics"]
-            text.append(f"## Quality\n\n{part.command}:\n\n```\n{json.dumps(figures, indent=2)}\n```")
+            text.append(f"## Quality\n\n{found['command']}:\n\n```\n{json.dumps(figures, indent=2)}\n```")
         elif part.may_stop:
             figures = found["result"]
             done = f"{figures['step']:,} steps, held-out loss {figures['best_val_loss']:.4f}" if figures else "stopped"
@@ -165,8 +178,11 @@ def main() -> int:
         parser.error("no GPU is visible to torch; --dry tries the script without one")
     if importlib.util.find_spec("pytest") is None:
         parser.error("pytest is not installed: pip install 'heptapod[dev]', or make .venv")
+    if options.out.exists() and any(options.out.iterdir()):
+        parser.error(f"--out {options.out} is not empty; choose another folder, or remove it")
     options.out.mkdir(parents=True, exist_ok=True)
-    planned = parts(options.out.resolve(), options.data, options.dry)
+    data = options.data and (str(Path(options.data).resolve()) if Path(options.data).exists() else options.data)
+    planned = parts(options.out.resolve(), data, options.dry)
     device = torch.device("cpu" if options.dry else "cuda")
     report: dict[str, Any] = {
         "provenance": provenance("scripts/gpu_report.sh" + " --dry" * options.dry),

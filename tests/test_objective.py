@@ -234,3 +234,26 @@ def test_unset_values_follow_the_head(kind: str, prefixes: Any, targets: Any, fa
 def test_refuses_settings_without_effect(settings: dict[str, Any], kind: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ObjectiveConfig(**settings).for_head(kind)
+
+
+@pytest.mark.parametrize("token_order", ["raster", "random", "mixed"])
+@pytest.mark.parametrize("group_size", [None, "random"])
+def test_what_is_pinned_has_no_repeated_memory(
+    token_order: str, group_size: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinning an expanded tensor fails on a GPU; here pinning only looks at what it gets."""
+    seen: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    config = ObjectiveConfig(token_order=token_order, group_size=group_size)  # type: ignore[arg-type]
+    head = "group" if group_size else "cross"
+    drawn = draw_supervision(config.for_head(head), 3, 4, [(0, 0, i) for i in range(5)])
+    pinned = drawn.pin_memory()
+    assert len(seen) == 4
+    assert all(torch._debug_has_internal_overlap(tensor) == 0 for tensor in seen)
+    for name in ("token_order", "prefix_lengths", "targets", "weights"):
+        assert torch.equal(getattr(pinned, name), getattr(drawn, name))

@@ -25,7 +25,7 @@ from heptapod.configs.objective import ObjectiveConfig
 from heptapod.models.heads.groups import draw_groups, draw_pairs, near_read, pairs_fit, ranks
 from heptapod.models.heads.local import window_cells
 from heptapod.models.heptapod import HeptapodModel
-from heptapod.utils.random import KeyedGenerator, Stream
+from heptapod.utils.random import KeyedGenerator, Stream, pinned
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Supervision:
 
     def pin_memory(self) -> Supervision:
         """The same in pinned memory."""
-        return Supervision(*(tensor.pin_memory() for tensor in self._tensors()))
+        return Supervision(*(pinned(tensor) for tensor in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.token_order, self.prefix_lengths, self.targets, self.weights

@@ -26,8 +26,17 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 
 
-def trainer(folder: Path) -> Trainer:
-    config = ModelConfig(width=64, depth=2, num_heads=2, head=HeadConfig("cross", 2))
+OBJECTIVES = {
+    "raster": ObjectiveConfig(token_order="raster"),
+    "random": ObjectiveConfig(token_order="random", label_dropout=0.1),
+    "groups": ObjectiveConfig(token_order="random", group_size="random"),
+}
+
+
+def trainer(folder: Path, objective: str = "random") -> Trainer:
+    config = ModelConfig(
+        width=64, depth=2, num_heads=2, head=HeadConfig("group" if objective == "groups" else "cross", 2)
+    )
     tokens = random_tokens(CODES, 3, images=64)
     model = build_model(config, CODES, 3, 0)
 
@@ -37,12 +46,13 @@ def trainer(folder: Path) -> Trainer:
     def export(model: HeptapodModel, folder: Path, metadata: dict[str, str]) -> None:
         pass
 
-    task = ModelTask(model, tokens, tokens, ObjectiveConfig(token_order="random"), CONFIG.steps, preview, export)
+    task = ModelTask(model, tokens, tokens, OBJECTIVES[objective], CONFIG.steps, preview, export)
     return Trainer(task, CONFIG, folder, 0, torch.device("cuda"))
 
 
-def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:
-    running = trainer(tmp_path)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_no_step_waits_for_the_gpu(tmp_path: Path, objective: str) -> None:
+    running = trainer(tmp_path, objective)
     for _ in range(2):  # what is allocated and compiled at first
         running._train_step()
         running.state.step += 1

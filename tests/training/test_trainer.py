@@ -224,15 +224,22 @@ def delay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("heptapod.training.trainer.StepOutcomes", lambda delayed: StepOutcomes(True))
 
 
+RARE = dataclasses.replace(CONFIG, log_every=99, save_every=99, eval_every=99, preview_every=99)
+"""A step's outcome is checked when the next one is queued, and not to log, save or evaluate."""
+
+
 def test_a_delayed_outcome_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "plain")
-    with monkeypatch.context() as patch:
-        delay(patch)
-        run(tmp_path / "delayed")
-    assert final_bytes(tmp_path / "delayed") == final_bytes(tmp_path / "plain")
-    plain, delayed = ((tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("plain", "delayed"))
-    for one, other in zip(map(json.loads, plain), map(json.loads, delayed), strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    for config in (CONFIG, RARE):
+        run(tmp_path / "plain", config)
+        with monkeypatch.context() as patch:
+            delay(patch)
+            run(tmp_path / "delayed", config)
+        assert final_bytes(tmp_path / "delayed") == final_bytes(tmp_path / "plain")
+        plain, delayed = ((tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("plain", "delayed"))
+        for one, other in zip(map(json.loads, plain), map(json.loads, delayed), strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+        for name in ("plain", "delayed"):
+            shutil.rmtree(tmp_path / name)
 
 
 def test_a_delayed_non_finite_loss_changes_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +248,6 @@ def test_a_delayed_non_finite_loss_changes_no_weight(tmp_path: Path, monkeypatch
     run(tmp_path / "clean", task=seen)
     victim = next(name for name in seen.seen[16:32] if name not in seen.seen[:16])  # of the fifth step or a later one
     bad = seen.seen.index(victim) // 4
-    rare = dataclasses.replace(CONFIG, log_every=99, save_every=99, eval_every=99, preview_every=99)
     before: list[dict[str, Tensor]] = []
     task, original = Line(poison=victim), Trainer._train_step
 
@@ -251,7 +257,7 @@ def test_a_delayed_non_finite_loss_changes_no_weight(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Trainer, "_train_step", observed)
     with pytest.raises(NonFiniteLossError, match=f"step {bad + 1}: loss nan") as error:
-        run(tmp_path / "bad", rare, task)
+        run(tmp_path / "bad", RARE, task)
     assert victim in str(error.value)
     assert len(before) == bad + 2, "noticed when the next step was queued"
     after = task.module.state_dict()
@@ -269,9 +275,8 @@ def test_a_delayed_request_to_stop_is_obeyed(tmp_path: Path, monkeypatch: pytest
         return original(self, asked_to_stop)
 
     monkeypatch.setattr(Trainer, "_train_step", signalling)
-    rare = dataclasses.replace(CONFIG, log_every=99, save_every=99, eval_every=99, preview_every=99)
     with pytest.raises(TerminatedError):
-        run(tmp_path, rare)
+        run(tmp_path, RARE)
     (last,) = checkpoints(tmp_path / "checkpoints")
     assert last.name in ("step-00000006", "step-00000007", "step-00000008")
 

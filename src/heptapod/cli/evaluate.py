@@ -104,8 +104,8 @@ def evaluate_generation(
         raise ValueError(f"image_size: {image_size} given, but {reference} is made already")
     if split is not None and Path(reference).suffix == SUFFIX:
         raise ValueError(f"split: {split} given, but {reference} is made already")
-    if samples is not None and (options or labels or label_policy):
-        named = next(iter(options), "labels" if labels else "label_policy")
+    if samples is not None and (options or labels or label_policy or precision != "auto"):
+        named = next(iter(options), "labels" if labels else "label_policy" if label_policy else "precision")
         raise ValueError(f"{named}: given together with --samples, which are sampled already")
     started = time.perf_counter()
     place = resolve_device(device)

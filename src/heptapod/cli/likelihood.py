@@ -84,6 +84,7 @@ def measure(
         selected_classes,
     )
     from heptapod.inference.pipeline import Heptapod
+    from heptapod.inference.precision import dtype_name
     from heptapod.inference.pretrained import find_pretrained
     from heptapod.likelihood import check_likelihood, trained_order
     from heptapod.training.folder import chosen_on
@@ -119,6 +120,7 @@ def measure(
             "path": data, "split": split, "sha256": images.sha256(), "count": len(images),
             "unreadable": images.unreadable,
         },
+        "precision": dtype_name(heptapod.model.dtype),
         "token_order": config.token_order,
         "orders": orders,
         "seed": seed,

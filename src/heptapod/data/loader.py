@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, pinned
 
 
 class ItemSet(Protocol):
@@ -84,8 +84,9 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The batch in pinned memory."""
-        items, labels = self.items.pin_memory(), self.labels.pin_memory()
-        return Batch(items, labels, self.keys, self.names, self.drawn and self.drawn.pin_memory())
+        return Batch(
+            pinned(self.items), pinned(self.labels), self.keys, self.names, self.drawn and self.drawn.pin_memory()
+        )
 
     def split(self, parts: int) -> list[Batch]:
         """Micro-batches of (nearly) equal size, in order."""

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from heptapod.configs.distributions import DISTRIBUTIONS, CellSampling, DistributionConfig
@@ -125,8 +124,3 @@ def register_distribution(kind: str, config: type[DistributionConfig] | None = N
         return distribution
 
     return register
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Moves a CPU tensor to a device, without synchronizing with a GPU."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

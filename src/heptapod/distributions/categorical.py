@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling
-from heptapod.distributions.base import CellDistribution, S, register_distribution, to_device
+from heptapod.distributions.base import CellDistribution, S, register_distribution
 from heptapod.distributions.cross_entropy import float32_nats, float32_product
 from heptapod.nn.layers import Linear
-from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator, to_device
 
 
 @register_distribution("categorical")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling, DistributionConfig, Solver
-from heptapod.distributions.base import CellDistribution, S, to_device
+from heptapod.distributions.base import CellDistribution, S
 from heptapod.distributions.cell_mlp import CellMLP
-from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator, to_device
 from heptapod.utils.registry import further_settings
 
 BELIEF_DRAWS = 16

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling
-from heptapod.distributions.base import register_distribution, to_device
+from heptapod.distributions.base import register_distribution
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.distributions.multistep import multistep_angles, sample_multistep
+from heptapod.utils.random import to_device
 
 NUM_LEVELS = 1000
 MIN_SIGNAL = 1e-4

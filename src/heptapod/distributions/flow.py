@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from heptapod.configs.distributions import CellSampling
-from heptapod.distributions.base import register_distribution, to_device
+from heptapod.distributions.base import register_distribution
 from heptapod.distributions.continuous import ContinuousDistribution
 from heptapod.distributions.multistep import multistep_angles, sample_multistep
-from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator, to_device
 
 EXACT_CHANNELS = 32
 """Up to this number of channels the trace of the Jacobian is exact; above, it is estimated."""

@@ -13,6 +13,7 @@ from heptapod.evaluation.layer_features import layer_features, reading_order
 from heptapod.evaluation.probe import Accuracy, best_layer, probe_layers
 from heptapod.evaluation.probe_data import ProbeData
 from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.precision import dtype_name
 from heptapod.models import HeptapodModel
 from heptapod.models.heptapod import build_model
 from heptapod.tokenizers import tokenizer_hash
@@ -103,6 +104,7 @@ def model_facts(heptapod: Heptapod) -> dict[str, Any]:
         "read_in": reading_order(heptapod.token_order),
         "cells": heptapod.model.grid.num_cells,
         "step": heptapod.metadata.get("step"),
+        "precision": dtype_name(heptapod.model.dtype),
     }
 
 

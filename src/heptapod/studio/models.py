@@ -13,6 +13,7 @@ import torch
 from heptapod import __version__
 from heptapod.configs.sampling import Precision
 from heptapod.inference.pipeline import Heptapod
+from heptapod.inference.precision import dtype_name
 from heptapod.inference.pretrained import find_pretrained, model_sha256
 from heptapod.sampling import TRAINED_FOR
 from heptapod.studio.runs import find_run
@@ -87,8 +88,11 @@ def load_models(
             raise FileNotFoundError(f"evaluations: {folder} is no folder")
     models, copies = {}, [dict[str, Heptapod]() for _ in devices]
     for path, name in zip(paths, _names([Path(path) for path in paths]), strict=True):
+        decided = precision  # once for all devices of a kind, so that a seed gives the same image on each
         for copy, device in zip(copies, devices, strict=True):
-            copy[name] = Heptapod.from_pretrained(path, device, precision)
+            copy[name] = Heptapod.from_pretrained(path, device, decided)
+            if device.type == devices[0].type:
+                decided = dtype_name(copies[0][name].model.dtype)
         facts = {"model": str(find_pretrained(Path(path))), "model_sha256": model_sha256(Path(path))}
         models[name] = ServedModel(copies[0][name], facts, find_run(find_pretrained(Path(path))))
     return Collection(models, copies, [str(device) for device in devices], [Path(folder) for folder in evaluations])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from heptapod.distributed import process_group
-from heptapod.utils.random import Stream, numpy_generator
+from heptapod.utils.random import Stream, numpy_generator, to_device
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Codebook(nn.Module):
         """A vector of the batch for every code, all different where there are enough."""
         size = len(self.counts)
         index = numpy_generator(Stream.CODEBOOK, seed, step).choice(len(vectors), size, replace=size > len(vectors))
-        return vectors[torch.from_numpy(index).to(vectors.device)]
+        return vectors[to_device(torch.from_numpy(index), vectors.device)]
 
     def perplexity(self) -> Tensor:
         """exp(entropy) of the codes' running frequencies: how many are used evenly, up to V."""

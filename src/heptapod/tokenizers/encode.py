@@ -67,7 +67,8 @@ def decode_pixels(tokenizer: Tokenizer, tokens: Tensor, grid: GridSpec, dtype: t
     """
     with torch.autocast(tokenizer.device.type, dtype, enabled=dtype != torch.float32):
         images = tokenizer.decode(tokens.to(tokenizer.device), grid).float()
-    pixels, is_broken = to_uint8(images).cpu(), bool(images.isnan().any())
+    pixels, is_broken = to_uint8(images).cpu(), bool((~images.isfinite()).any())
     if is_broken:
-        raise non_finite_error("tokenizer: its decoded pixels are", tokenizer, tokenizer.dtype)
+        computed = dtype if dtype != torch.float32 else tokenizer.dtype
+        raise non_finite_error("tokenizer: its decoded pixels are", tokenizer, computed)
     return pixels

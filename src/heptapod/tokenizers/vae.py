@@ -12,7 +12,7 @@ from heptapod.tokenizers.base import register_tokenizer
 from heptapod.tokenizers.continuous import ContinuousTokenizer
 from heptapod.tokenizers.networks import build_decoder, build_encoder
 from heptapod.tokenizers.trainable import Reconstruction, TrainableTokenizer, at_least_float32
-from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator, to_device
 
 LOG_VARIANCE = (-30.0, 20.0)
 
@@ -31,7 +31,7 @@ class VAETokenizer(ContinuousTokenizer, TrainableTokenizer):
         """See :meth:`TrainableTokenizer.reconstruct`; decodes a sample of the posterior."""
         mean, log_variance = at_least_float32(self.encoder(images)).chunk(2, 1)
         log_variance = log_variance.clamp(*LOG_VARIANCE)
-        noise = generator.normal(mean[0].numel()).view_as(mean).to(mean)
+        noise = to_device(generator.normal(mean[0].numel()).view_as(mean), mean.device).to(mean)
         sample = mean + (log_variance / 2).exp() * noise
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).mean(1) / 2
         decoded = at_least_float32(self.decoder(sample))

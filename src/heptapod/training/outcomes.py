@@ -55,7 +55,7 @@ class StepOutcomes:
             return
         copied, done = torch.empty(values.shape, pin_memory=True), torch.Event(values.device)
         copied.copy_(values, non_blocking=True)
-        done.record()
+        done.record(torch.cuda.current_stream(values.device))
         self._held = step, names, copied, done
 
     def take(self) -> Outcome | None:

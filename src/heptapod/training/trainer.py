@@ -174,8 +174,9 @@ class Trainer:
     def _train_step(self, stop_requested: bool = False) -> tuple[dict[str, Any], bool]:
         """One optimizer step on the next batch of the stream; figures, and whether a stop is requested on any rank.
 
-        A GPU is not waited for: the outcome of a step is checked when the next one is queued, or by :meth:`_settle`.
-        Until then the optimizer itself leaves the weights as they are where the loss is not finite.
+        A GPU is not waited for: the outcome of a step is checked when the next one is queued, or by :meth:`_settle`,
+        and always before anything is saved. The optimizer itself leaves the weights that it trains as they are where
+        the loss is not finite.
         """
         config = self.config
         self.module.train()

@@ -127,6 +127,16 @@ class KeyedGenerator:
         return torch.from_numpy(np.stack(rows).astype(np.int64, copy=False))
 
 
+def pinned(tensor: Tensor) -> Tensor:
+    """The tensor in pinned memory, from which a GPU copies asynchronously; an expanded one is copied first."""
+    return tensor.contiguous().pin_memory()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Moves a CPU tensor to a device, without synchronizing with a GPU."""
+    return pinned(tensor).to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def image_seeds(seed: SeedsInput, count: int) -> list[int]:
     """One seed per image: image i takes ``seed`` + i, or the i-th of several.
 

@@ -162,7 +162,7 @@ def test_ratios_compare_equal_grids_and_batches() -> None:
 def test_what_is_left_out_is_listed() -> None:
     bench = SamplingBench(("tiny",), grids=(2, 8), batches=(1,), steps=("16", "all"), max_seconds=0.5, threads=1)
     speed = Speed(1e-3, 1e-4, 1e-3, 1e-4)
-    planned, skipped = plan(bench, "tiny", speed)
+    planned, skipped = plan(bench, "tiny", {"float32": speed})
     assert {(s.case.cells, s.case.model) for s in skipped if "more steps" in s.reason} == {
         (4, model) for model in MODELS if model != "next_token"
     }

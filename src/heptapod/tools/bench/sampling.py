@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -91,7 +91,8 @@ def measure(bench: SamplingBench) -> tuple[list[Row], list[Skipped]]:
                 (kind, precision): build(size, kind, bench.vocabulary, device, precision)
                 for kind, precision in itertools.product(dict.fromkeys(bench.models), dict.fromkeys(bench.precisions))
             }
-            planned, too_long = plan(bench, size, measure_speed(next(iter(models.values())), device))
+            speeds = {precision: measure_speed(model, device) for (_, precision), model in models.items()}
+            planned, too_long = plan(bench, size, speeds)
             skipped += too_long
             total = sum(seconds * (1 + _runs(bench, seconds)) for seconds in planned.values())
             logger.info(f"{size}: {len(planned)} rows, {len(too_long)} skipped; about {total:.0f} s")
@@ -99,8 +100,8 @@ def measure(bench: SamplingBench) -> tuple[list[Row], list[Skipped]]:
     return rows, skipped
 
 
-def plan(bench: SamplingBench, size: str, speed: Speed) -> tuple[dict[Case, float], list[Skipped]]:
-    """The rows of a size with the predicted seconds of one run, and the skipped rows."""
+def plan(bench: SamplingBench, size: str, speeds: Mapping[str, Speed]) -> tuple[dict[Case, float], list[Skipped]]:
+    """The rows of a size with the predicted seconds of one run, and the skipped rows; ``speeds`` are by precision."""
     planned: dict[Case, float] = {}
     skipped: dict[Case, Skipped] = {}
     combinations = itertools.product(bench.grids, bench.batches, bench.steps, bench.models, bench.precisions)
@@ -109,7 +110,7 @@ def plan(bench: SamplingBench, size: str, speed: Speed) -> tuple[dict[Case, floa
         if case.steps > case.cells:
             skipped[case] = Skipped(case, f"more steps than its {case.cells} cells")
             continue
-        seconds = predict_seconds(case, speed)
+        seconds = predict_seconds(case, speeds[case.precision])
         if seconds > bench.max_seconds:
             skipped[case] = Skipped(case, f"one run would take longer than {bench.max_seconds:g} s", seconds)
         else:

@@ -63,7 +63,8 @@ class TrainingRow:
     utilization: float
     """Model FLOPs per second over the peak."""
     phases: dict[str, float]
-    """Seconds of a step: data (with drawing the supervision), forward, backward, optimizer (with clipping), EMA."""
+    """Seconds of a step: data, supervision (drawing it; on a GPU the copy only), forward, backward, optimizer (with
+    clipping), EMA."""
     share_outside: float
     """Of a step: outside of forward, backward and optimizer."""
     peak_bytes: int | None

@@ -24,7 +24,7 @@ from heptapod.training.precision import with_arithmetic
 from heptapod.training.recipe import Recipe
 from heptapod.utils.random import seeded_dropout
 
-PHASES = ("data", "forward", "backward", "optimizer", "EMA")
+PHASES = ("data", "supervision", "forward", "backward", "optimizer", "EMA")
 COMPUTING = ("forward", "backward", "optimizer")
 IMAGES = 4096
 """Images of random tokens in place of data."""
@@ -100,9 +100,10 @@ class TrainingSteps:
             recipe.seed,
             ahead=device.type != "cpu",
             accumulation=self.config.accumulation,
-            prepare=task.prepare,
+            prepare=task.prepare if device.type != "cpu" else lambda batch, _: batch,
             pin=device.type == "cuda",
         )
+        self.task = task
         self.steps = 0
 
     def step(self, by_phase: bool) -> tuple[float, dict[str, float]]:
@@ -113,8 +114,10 @@ class TrainingSteps:
         watch.mark("data")
         self.optimizer.zero_grad(set_to_none=True)
         watch.mark("optimizer")
-        for micro in (micro.to(self.device) for micro in micros):
-            watch.mark("data")
+        for read in micros:
+            # A GPU's batches come prepared from the thread that reads ahead; on a CPU nothing runs beside the training.
+            micro = read.to(self.device) if self.device.type != "cpu" else self.task.prepare(read, self.steps)
+            watch.mark("supervision")
             is_bfloat16 = config.precision == "bfloat16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16), seeded_dropout(self.device):
                 losses = self.parallel.losses(micro, self.steps).loss

@@ -15,7 +15,7 @@ from heptapod.tools.bench.training_cases import PHASES
 from heptapod.tools.planning.training_setup import TrainingSetup, describe_grid
 
 BASELINE = "next_token"
-COLORS = ("0.6", "C0", "C1", "C2", "C4")
+COLORS = ("0.6", "C3", "C0", "C1", "C2", "C4")
 
 
 def training_json(bench: TrainingBench, setup: TrainingSetup, result: TrainingResult) -> dict[str, Any]:
