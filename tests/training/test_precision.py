@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def test_what_a_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert has_bfloat16(CPU) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert has_bfloat16(torch.device("mps"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     assert not has_bfloat16(GPU)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

@@ -115,7 +115,7 @@ class TrainingSteps:
         self.optimizer.zero_grad(set_to_none=True)
         watch.mark("optimizer")
         for read in micros:
-            # A GPU's batches come prepared from the thread that reads ahead; on a CPU nothing runs beside the training.
+            # The batches of a GPU are prepared by the thread that reads ahead; a CPU has no such thread.
             micro = read.to(self.device) if self.device.type != "cpu" else self.task.prepare(read, self.steps)
             watch.mark("supervision")
             is_bfloat16 = config.precision == "bfloat16"
