@@ -28,6 +28,7 @@ SETTINGS = [
     r"0\.004 in random order, 0\.008 in raster order",
     r"0\.125 far cells and weight 0\.1",
     r"at λ = 0\.2 and learning rate 0\.004",
+    r"learning rate 0\.004 for both",
     r"near_share: 0\.5",
     r"λ = 1\b",
     r"objective\.far_cells of 0\.125",
@@ -48,6 +49,7 @@ def figures() -> Iterator[str]:
     yield f"models of 0.3M to 0.45M parameters, trained for {training_minutes()} on one CPU core"
     yield from cifar10()
     yield from far_cells()
+    yield from an_hour()
     yield from plain_mean()
     yield from photos()
     yield from repeated()
@@ -92,6 +94,19 @@ def few_steps() -> Iterator[str]:
     more = statistics.fmean(few) / statistics.fmean(many) - 1
     yield f"a kernel distance of {distances[0]} in 8 steps and {distances[1]} in 64, {more:.1%} more"
     yield f"({found['settings']['images']} samples each"
+
+
+def an_hour() -> Iterator[str]:
+    """A larger model, trained for an hour."""
+    arms = {head: arm("long", "time-5600", f"{head}-all-1") for head in ("next_token", "cross")}
+    for head, rows in arms.items():
+        (row,) = rows
+        yield (
+            f"|{head}|{row['steps']:,}|{row['weights_step']:,}|{likelihood(rows)}|{distance(rows, 64)}|{distance(rows, 8)}|"
+            f"{probe(rows)}|"
+        )
+    yield f"{seconds(arms['next_token']):,.0f} s of one core for each head"
+    yield f"The likelihoods differ by {difference(arms['cross'])} nats"
 
 
 def repeated() -> Iterator[str]:
