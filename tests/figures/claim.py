@@ -101,10 +101,8 @@ def an_hour() -> Iterator[str]:
     arms = {head: arm("long", "time-5600", f"{head}-all-1") for head in ("next_token", "cross")}
     for head, rows in arms.items():
         (row,) = rows
-        yield (
-            f"|{head}|{row['steps']:,}|{row['weights_step']:,}|{likelihood(rows)}|{distance(rows, 64)}|{distance(rows, 8)}|"
-            f"{probe(rows)}|"
-        )
+        figures_of_arm = (likelihood(rows), distance(rows, 64), distance(rows, 8), probe(rows))
+        yield f"|{head}|{row['steps']:,}|{row['weights_step']:,}|{'|'.join(figures_of_arm)}|"
     yield f"{seconds(arms['next_token']):,.0f} s of one core for each head"
     yield f"The likelihoods differ by {difference(arms['cross'])} nats"
 
