@@ -23,7 +23,8 @@ def test_bench_sampling_writes_json_and_markdown(tmp_path: Path, capsys: pytest.
     report = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
     assert set(report) == {"benchmark", "hardware", "settings", "rows", "skipped", "exponents", "ratios"}
     assert report["hardware"]["threads"] == 1
-    assert report["settings"]["dtype"] == "float32"
+    assert report["settings"]["precisions"] == ["float32"]
+    assert {row["precision"] for row in report["rows"]} == {"float32"}
     assert len(report["rows"]) == 10
     assert report["skipped"] == []
     assert {exponent["steps"] for exponent in report["exponents"]} == {8, "all"}

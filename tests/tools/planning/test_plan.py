@@ -167,7 +167,7 @@ def test_the_arithmetic_of_a_plan() -> None:
     assert made.time.dollars == pytest.approx(3 * made.time.gpu_hours)
     assert made.time.epochs == 240
     assert made.time.model_flops_utilization == 0.25
-    assert made.sampling.gpu_hours == pytest.approx(50_000 * made.sampling.flops.total / (0.5e12 * 0.25) / 3600)
+    assert made.sampling.gpu_hours == pytest.approx(50_000 * made.sampling.flops.total / (1e12 * 0.25) / 3600)
     assert made.memory.micro_batch == 4
     assert made.memory.fits
     assert made.memory.activations == made.memory.activations_without_checkpointing
