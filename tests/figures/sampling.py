@@ -23,6 +23,7 @@ def figures() -> Iterator[str]:
     yield from pairs()
     yield from editing()
     yield from approximate()
+    yield from precision()
     yield from speed()
     yield from growth()
 
@@ -115,6 +116,17 @@ def approximate() -> Iterator[str]:
         f"{seconds['global', 16]:.1f} and {seconds['global', 64]:.0f} s, global with --approximate-head True "
         f"{seconds['global_approximate', 16]:.1f} and {seconds['global_approximate', 64]:.1f} s."
     )
+
+
+def precision() -> Iterator[str]:
+    found = results("precision")
+    distances = [
+        f"{one['kernel_distance']['mean']:.3f} ± {one['kernel_distance']['standard_error']:.3f} in {one['precision']}"
+        for one in found["rows"]
+    ]
+    yield f"{found['samples']} samples in {found['steps']} steps and {found['images']:,} test images"
+    yield f"kernel distance {' and '.join(distances)}"
+    yield f"the likelihood of the images differs by {found['nll_difference']:+.5f} nats per token"
 
 
 def speed() -> Iterator[str]:
