@@ -123,6 +123,7 @@ def test_an_error_comes_with_its_own_batch() -> None:
     items = Numbers()
     last = int(batch_at(items, 4, 4, 0).items[-1])
     stream = BatchStream(Numbers(poison=last), 4, seed=0, ahead=True)
-    assert len(stream.at(0)[0].items) == 4
+    (first,) = stream.at(0)
+    assert len(first.items) == 4
     with pytest.raises(ValueError, match="poison"):
         stream.at(1)

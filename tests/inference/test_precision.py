@@ -220,19 +220,20 @@ def test_devices_that_are_not_there() -> None:
 def test_auto_is_float32_for_narrow_models_and_what_is_measured_for_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     from heptapod.inference import precision
 
-    cpu, model = torch.device("cpu"), small_model(CODES).model
+    model = small_model(CODES).model
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(precision, "_seconds", lambda x, weight: 1.0 if x.dtype == torch.bfloat16 else 1.3)
-    assert precision.inference_dtype("auto", model, cpu) == torch.float32
+    assert precision.inference_dtype("auto", model) == torch.float32
     monkeypatch.setattr(precision, "NARROW", 1)
-    assert precision.inference_dtype("auto", model, cpu) == torch.bfloat16
+    assert precision.inference_dtype("auto", model) == torch.bfloat16
     monkeypatch.setattr(precision, "_seconds", lambda x, weight: 1.0 if x.dtype == torch.bfloat16 else 1.1)
-    assert precision.inference_dtype("auto", model, cpu) == torch.float32
+    assert precision.inference_dtype("auto", model) == torch.float32
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
-    assert precision.inference_dtype("auto", model, torch.device("cuda")) == torch.float32
-    assert precision.inference_dtype("float16", model, cpu) == torch.float16
+    monkeypatch.setattr(precision, "_seconds", lambda x, weight: 1.0 if x.dtype == torch.bfloat16 else 1.3)
+    assert precision.inference_dtype("auto", model) == torch.float32, "without instructions"
+    assert precision.inference_dtype("float16", model) == torch.float16
     with pytest.raises(ValueError, match="precision: 'int8' given, must be auto, float32, bfloat16, float16"):
-        precision.inference_dtype("int8", model, cpu)  # type: ignore[arg-type]
+        precision.inference_dtype("int8", model)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

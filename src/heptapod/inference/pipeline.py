@@ -61,8 +61,8 @@ class Heptapod(ModelBundle):
         model, tokenizer, config, metadata = read_pretrained(Path(path))
         names, order = config.class_names, config.token_order
         loaded = cls(model, tokenizer, names, order, config.sampling, metadata, config.label_dropout)
-        place = resolve_device(str(device))
-        return loaded.to(place, inference_dtype(dtype, model, place))
+        loaded.to(device)
+        return loaded.to(inference_dtype(dtype, model))
 
     def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Heptapod:
         """Moves it to a device, or its model to another precision, in place.

@@ -87,7 +87,7 @@ class SamplingBench:
     steps: tuple[str, ...] = ("16", "64", ALL)
     """Numbers of sampling steps; all is one cell per step. next_token always has one cell per step."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
-    """Precisions of the weights; bfloat16 after float32 is compared with it."""
+    """Precisions of the weights. Rows in bfloat16 are compared with those in float32, where both are given."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 2
     """Runs of each row, fewer if they would take longer than max_seconds; the fastest counts."""
     max_seconds: Annotated[float, Field(gt=0, le=1e7)] = 40.0
