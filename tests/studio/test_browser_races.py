@@ -154,3 +154,17 @@ def test_one_finger_paints(open_page: Open) -> None:
     mask.hover(position={"x": 0.9 * box["width"], "y": 0.1 * box["height"]})
     page.mouse.move(5, 5)
     assert shown(mask) == line
+
+
+def test_settings_written_to_the_address_do_not_undo_a_navigation(open_page: Open) -> None:
+    page = open_page("edit")
+    expect(page.get_by_label("Count", exact=True)).to_be_visible()
+    page.evaluate("""() => {  // in one task: the hashchange event comes after it
+        location.hash = "#/generate";
+        const count = document.querySelector("input[type=number]");
+        count.value = "2";
+        count.dispatchEvent(new Event("input", {bubbles: true}));
+        count.dispatchEvent(new Event("change", {bubbles: true}));
+    }""")
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
+    assert "#/generate" in page.url

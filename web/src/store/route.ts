@@ -24,7 +24,8 @@ export const go = (page: Page) => (location.hash = `#/${page}`);
 
 /** Writes the settings of the page shown into the address, so that a reload or a shared link keeps them. */
 export function remember(page: Page, entries: [string, string][]): void {
-  if (route.peek().page !== page) return;
+  // The address and not the route: the user may have left the page, and the hashchange event is still to come.
+  if (parse(location.hash).page !== page) return;
   const query = new URLSearchParams(entries).toString();
   history.replaceState(null, "", `#/${page}${query ? `?${query}` : ""}`);
 }
