@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -281,7 +282,7 @@ def check_size(
 def decode_each(
     source: Source, rows: np.ndarray, transform: Callable[[Image.Image], np.ndarray]
 ) -> Generator[tuple[int, np.ndarray | str], None, None]:
-    """Decodes images of a source in order, on all cores, at most 256 in advance.
+    """Decodes images of a source in order, on all cores, the next 256 while the caller works on one.
 
     Args:
         source: the images.
@@ -302,9 +303,11 @@ def decode_each(
         warnings.catch_warnings(),  # here and not in the threads: it affects the whole process
     ):
         warnings.simplefilter("ignore")  # about unusual metadata, which does not affect the pixels
-        while window := list(islice(openers, 256)):
-            for result in pool.map(lambda opener: decode_one(opener, transform), window):
-                yield next(numbers), result
+        pending = deque(pool.submit(decode_one, opener, transform) for opener in islice(openers, 256))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(decode_one, opener, transform) for opener in islice(openers, 1))
+            yield next(numbers), result
 
 
 def _split_setting(setting: str, name: str) -> str:

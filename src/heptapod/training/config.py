@@ -53,8 +53,9 @@ class TrainConfig:
     activation_checkpointing: bool = False
     """Keep only the input of every block for the backward pass and compute the block again there: less memory for
     about a third more computing."""
-    compile: bool = False
-    """torch.compile every block (a C++ compiler is needed on CPU; the first step then takes a minute)."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile every block, which takes a minute at the first step (a CPU needs a C++ compiler). auto: the blocks
+    of a model on a GPU, where Triton and a C compiler are installed."""
     timeout: Annotated[float, Field(gt=0, le=1e7)] = 600.0
     """Seconds a process waits for the others before it gives up."""
     log_every: Steps = 20

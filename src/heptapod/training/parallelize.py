@@ -25,7 +25,7 @@ from heptapod.distributions.cell_mlp import CellMLP
 from heptapod.nn.layers import Block
 from heptapod.training.config import TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
-from heptapod.utils.machine import check_compiler
+from heptapod.utils.machine import check_compiler, compiles_by_default
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +66,10 @@ class Parallel:
         if config.activation_checkpointing:
             for block in _blocks(module, "activation_checkpointing"):
                 _recompute(block)
-        if config.compile:
+        if parts := parts_to_compile(module, config, device):
             check_compiler("compile", device.type)
             logger.info("compiling: the first steps and the first evaluation take a minute or more each")
-            compiled: list[nn.Module] = [part for part in module.modules() if isinstance(part, Block | CellMLP)]
-            for part in compiled or [module]:
+            for part in parts:
                 part.compile()
         self.losses: Callable[[Batch, int], LossOutput] = Losses(task)
         if shards(config):
@@ -88,6 +87,14 @@ class Parallel:
         if isinstance(self.losses, DistributedDataParallel) and not last:
             return self.losses.no_sync()
         return nullcontext()
+
+
+def parts_to_compile(module: nn.Module, config: TrainConfig, device: torch.device) -> list[nn.Module]:
+    """The parts that are compiled: the blocks of a model; a tokenizer whole, if the setting is true and not auto."""
+    if not (compiles_by_default(device.type) if config.compile == "auto" else config.compile):
+        return []
+    blocks: list[nn.Module] = [part for part in module.modules() if isinstance(part, Block | CellMLP)]
+    return blocks or ([] if config.compile == "auto" else [module])
 
 
 def _blocks(module: nn.Module, setting: str) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -38,6 +39,13 @@ def check_fits(needed: int, given: str) -> None:
             f"{given} given, which needs at least {needed / GIB:,.1f} GiB of memory; this machine has "
             f"{available / GIB:,.1f} GiB"
         )
+
+
+def compiles_by_default(device_type: str) -> bool:
+    """Whether torch.compile suits a device: a GPU, with Triton and a C compiler, which Triton calls."""
+    compilers = [os.environ.get("CC", "cc"), "gcc", "clang"]
+    has_triton = importlib.util.find_spec("triton") is not None
+    return device_type == "cuda" and has_triton and any(shutil.which(name) for name in compilers)
 
 
 def check_compiler(setting: str, device_type: str) -> None:
