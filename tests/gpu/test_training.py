@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ OBJECTIVES = {
 }
 
 
-def trainer(folder: Path, objective: str = "random") -> Trainer:
+def trainer(folder: Path, objective: str = "random", settings: TrainConfig = CONFIG) -> Trainer:
     config = ModelConfig(
         width=64, depth=2, num_heads=2, head=HeadConfig("group" if objective == "groups" else "cross", 2)
     )
@@ -46,8 +47,8 @@ def trainer(folder: Path, objective: str = "random") -> Trainer:
     def export(model: HeptapodModel, folder: Path, metadata: dict[str, str]) -> None:
         pass
 
-    task = ModelTask(model, tokens, tokens, OBJECTIVES[objective], CONFIG.steps, preview, export)
-    return Trainer(task, CONFIG, folder, 0, torch.device("cuda"))
+    task = ModelTask(model, tokens, tokens, OBJECTIVES[objective], settings.steps, preview, export)
+    return Trainer(task, settings, folder, 0, torch.device("cuda"))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -95,3 +96,15 @@ def test_a_loss_that_is_not_finite_is_found(tmp_path: Path) -> None:
         running.run()
     changed = [name for name, weight in running.module.state_dict().items() if not torch.equal(weight, before[name])]
     assert changed == ["condition_embedding.weight"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_flex_attention_trains_the_same_model(tmp_path: Path, objective: str) -> None:
+    plain, flex = (
+        trainer(tmp_path / str(on), objective, dataclasses.replace(CONFIG, precision="float32", flex_attention=on))
+        for on in (False, True)
+    )
+    assert flex.module.head.flex_attention
+    for _ in range(3):
+        losses = [float(running._train_step()[0]["loss"]) for running in (plain, flex)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from heptapod.nn.layers import Block
 from heptapod.tokenizers import VQConfig, VQTokenizer
 from heptapod.training import parallelize
 from heptapod.training.config import TrainConfig
-from heptapod.training.parallelize import parts_to_compile
+from heptapod.training.parallelize import Parallel, parts_to_compile
 from heptapod.utils import machine
 from tests.small import CODES
 
@@ -42,3 +44,13 @@ def test_no_c_compiler_and_nothing_is_compiled_by_default(monkeypatch: pytest.Mo
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     assert not machine.compiles_by_default("cuda")
+
+
+@pytest.mark.parametrize(("head", "message"), [
+    ("cross", "needs a GPU and compile; the device is cpu, and the blocks are not compiled"),
+    ("next_token", "applies to models with a cross or group head only"),
+])  # fmt: skip
+def test_flex_attention_is_refused_where_it_does_not_apply(head: str, message: str) -> None:
+    model = build_model(ModelConfig(width=16, depth=1, num_heads=1, head=HeadConfig(head, 1)), CODES, 3, 0)
+    with pytest.raises(ValueError, match=f"flex_attention: true given, but it {message}"):
+        Parallel(SimpleNamespace(module=model), TrainConfig(flex_attention=True), CPU)  # type: ignore[arg-type]

@@ -10,10 +10,15 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
+from heptapod.nn.flex import attend_to_blocks
 from heptapod.nn.fused import gated_silu, rms_norm
 from heptapod.nn.kv_cache import LayerCache
 from heptapod.nn.rotary import Rotary, rotate
+
+Mask = Tensor | BlockMask
+"""True where attention is allowed, see :func:`heptapod.nn.flex.block_mask` for the second form."""
 
 
 class RMSNorm(nn.Module):
@@ -126,14 +131,16 @@ class Attention(nn.Module):
     """Normalizes queries and keys (…, E)."""
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Mask | None = None, causal: bool = False
     ) -> Tensor:
         """Attention of (B, K, Tq, E) to (B, K, Tk, E); ``mask`` is True where attention is allowed.
 
         Returns:
             (B, Tq, D).
         """
-        if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        if isinstance(mask, BlockMask):
+            x = attend_to_blocks(query, key, value, mask)
+        elif query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # The CPU kernel's backward pass in bf16 is several times slower than in float32.
             with torch.autocast("cpu", enabled=False):
                 x = F.scaled_dot_product_attention(
@@ -159,7 +166,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width)
 
     def attend_and_map(
-        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Mask | None = None, causal: bool = False
     ) -> Tensor:
         """Both residual branches of x (B, T, D): attention, see :meth:`Attention.attend`, then SwiGLU."""
         x = x + self._drop(self.attention.attend(query, key, value, mask, causal))
@@ -208,7 +215,7 @@ class CrossBlock(Block):
         rotary: Rotary,
         memory: Tensor,
         memory_rotary: Rotary,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), attending to states (B, Tk, D); with a cache also to those it holds."""
@@ -232,7 +239,7 @@ class GroupBlock(Block):
         rotary: Rotary,
         memory: Tensor,
         memory_rotary: Rotary,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), attending to states (B, Tk, D) and to themselves.

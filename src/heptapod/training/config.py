@@ -56,6 +56,9 @@ class TrainConfig:
     compile: bool | Literal["auto"] = "auto"
     """torch.compile every block, which takes a minute at the first step (a CPU needs a C++ compiler). auto: the blocks
     of a model on a GPU, where Triton and a C compiler are installed."""
+    flex_attention: bool = False
+    """Skip the empty blocks of the mask of a cross or group head (FlexAttention; needs a GPU and compile). Try it on
+    grids of 1,024 cells or more."""
     timeout: Annotated[float, Field(gt=0, le=1e7)] = 600.0
     """Seconds a process waits for the others before it gives up."""
     log_every: Steps = 20

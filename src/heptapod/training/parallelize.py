@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from heptapod.data.loader import Batch
 from heptapod.distributed import process_group
 from heptapod.distributions.cell_mlp import CellMLP
+from heptapod.models.heads.cross import CrossHead
 from heptapod.nn.layers import Block
 from heptapod.training.config import TrainConfig
 from heptapod.training.task import LossOutput, TrainTask
@@ -66,7 +67,10 @@ class Parallel:
         if config.activation_checkpointing:
             for block in _blocks(module, "activation_checkpointing"):
                 _recompute(block)
-        if parts := parts_to_compile(module, config, device):
+        parts = parts_to_compile(module, config, device)
+        if config.flex_attention:
+            _use_flex_attention(module, device, compiled=bool(parts))
+        if parts:
             check_compiler("compile", device.type)
             logger.info("compiling: the first steps and the first evaluation take a minute or more each")
             for part in parts:
@@ -95,6 +99,19 @@ def parts_to_compile(module: nn.Module, config: TrainConfig, device: torch.devic
         return []
     blocks: list[nn.Module] = [part for part in module.modules() if isinstance(part, Block | CellMLP)]
     return blocks or ([] if config.compile == "auto" else [module])
+
+
+def _use_flex_attention(module: nn.Module, device: torch.device, compiled: bool) -> None:
+    heads = [part for part in module.modules() if isinstance(part, CrossHead)]
+    if not heads:
+        raise ValueError("flex_attention: true given, but it applies to models with a cross or group head only")
+    if device.type != "cuda" or not compiled:
+        raise ValueError(
+            f"flex_attention: true given, but it needs a GPU and compile; the device is {device.type}, and the blocks "
+            f"are {'' if compiled else 'not '}compiled"
+        )
+    for head in heads:
+        head.flex_attention = True
 
 
 def _blocks(module: nn.Module, setting: str) -> list[Block]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from heptapod.configs.models import Density
 from heptapod.models.heads.base import Head, ReadStates, prefix_mask, register_head
+from heptapod.nn.flex import block_mask
 from heptapod.nn.kv_cache import KVCache
-from heptapod.nn.layers import CrossBlock, GroupBlock, RMSNorm
+from heptapod.nn.layers import CrossBlock, GroupBlock, Mask, RMSNorm
 
 
 @register_head("cross")
@@ -21,6 +22,8 @@ class CrossHead(Head):
     separate_targets = True
     block: type[CrossBlock | GroupBlock] = CrossBlock
     """The blocks it is made of."""
+    flex_attention = False
+    """Whether training skips the empty blocks of its mask, see :mod:`heptapod.nn.flex`."""
 
     def __init__(self, width: int, depth: int, num_heads: int, rotary_base: float) -> None:
         super().__init__(width, depth, num_heads, rotary_base)
@@ -36,7 +39,10 @@ class CrossHead(Head):
         query = states.at(prefix_lengths).unsqueeze(2).expand(-1, -1, L, -1).flatten(1, 2)  # (B, S·L, D)
         x = query + self.position(cells, states)
         memory, memory_rotary = self.memory(states, cache)
-        mask = None if cache is not None else self.mask(prefix_lengths, states.hidden.shape[1], targets)
+        mask: Mask | None = None
+        if cache is None:
+            mask = self.mask(prefix_lengths, states.hidden.shape[1], targets)
+            mask = block_mask(mask) if self.flex_attention else mask
         rotary = self.rotary(cells, states)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotary, memory, memory_rotary, mask, cache and cache.layer(layer))
