@@ -5,7 +5,7 @@
 Training: the cross head (recipe ``imagenet256_b_vq_cross``), ``next_token`` and a masked model with the architecture of
 MAR, steps in turns, bfloat16 autocast. Sampling: ``heptapod bench sampling`` with the same models, bfloat16, 64 steps.
 Size B. Writes ``benchmarks/results/growth.json`` after every grid and batch, of which it measures only the absent ones,
-and a figure, ``docs/images/growth.png``.
+and a figure, ``docs/images/growth.png``. Adds the plans of the recipe for 256 and 4,096 cells on eight H100s.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from masked_training import MaskedTraining, masking_ratio
+from plans import plan
 from record import ROOT, provenance
 
 from heptapod.grid import GridSpec
@@ -180,6 +181,10 @@ def main() -> None:
             results[phase]["exponents"] = exponents(rows)
             write_json(RESULTS, results)
             print(*rows[-3:], sep="\n", flush=True)
+    results["plans"] = {
+        str(side**2): plan(f"plan imagenet256_b_vq_cross --grid {side}x{side} --gpus 8 --gpu h100") for side in (16, 64)
+    }
+    write_json(RESULTS, results)
     picture(results)
 
 

@@ -41,6 +41,7 @@ PAGES = [
     "docs/likelihood.md",
     "docs/probes.md",
     "docs/planning.md",
+    "docs/growth.md",
     "docs/ablations.md",
     "docs/claim.md",
     "docs/scale.md",

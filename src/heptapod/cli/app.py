@@ -35,6 +35,7 @@ COMMANDS = {
     "reference": ("reference:reference", "measure real images once, for evaluate to compare samples with"),
     "evaluate": ("evaluate:evaluate", "measure generated images: Fréchet and kernel distance, precision, ..."),
     "bench": ("bench:bench", "measure speed on this machine, next to the usual methods"),
+    "doctor": ("doctor:doctor", "show what is installed, how fast this machine is and what it could train"),
     "info": ("info:info", "describe a model, tokenizer, cache, run or checkpoint"),
 }
 """Module and function of each command, and its description."""
