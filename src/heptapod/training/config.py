@@ -87,7 +87,7 @@ class TrainConfig:
 
 CHANGEABLE_ON_RESUME = {
     *("log_every", "preview_every", "save_every", "keep_last", "tensorboard"),
-    *("strategy", "accumulation", "activation_checkpointing", "timeout", "resume"),
+    *("strategy", "accumulation", "activation_checkpointing", "compile", "flex_attention", "timeout", "resume"),
 }
 """Settings that may change when a run is resumed: they do not change the weights (or their rounding only, and the
 masks of model.dropout)."""
