@@ -24,6 +24,7 @@ from masked_training import MaskedTraining, masking_ratio
 from plans import plan
 from record import ROOT, provenance
 
+from heptapod.configs.models import ModelConfig
 from heptapod.grid import GridSpec
 from heptapod.tools.bench.config import SamplingBench, parse_variant
 from heptapod.tools.bench.report import growth_exponent
@@ -53,10 +54,9 @@ def setup_of(side: int, batch: int) -> TrainingSetup:
     return resolve_setup(recipe, overrides)
 
 
-def masked_step(setup: TrainingSetup, batch: int) -> Callable[[], float]:
+def masked_step(config: ModelConfig, grid: GridSpec, batch: int) -> Callable[[], float]:
     """Seconds of a training step of the masked model."""
-    grid: GridSpec = setup.grid
-    model = MaskedTraining(setup.recipe.model, grid, CLASSES)
+    model = MaskedTraining(config, grid, CLASSES)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     generator = torch.Generator().manual_seed(0)
     ratios = [masking_ratio(generator) for _ in range(1000)]
@@ -65,7 +65,9 @@ def masked_step(setup: TrainingSetup, batch: int) -> Callable[[], float]:
 
     def step() -> float:
         started = time.perf_counter()
-        tokens = torch.randint(CODES, (batch, grid.num_cells), generator=generator)
+        shape = (batch, *grid.token_shape)
+        codes = torch.randint(max(grid.vocabulary_size, 1), shape, generator=generator)
+        tokens = codes if grid.is_discrete else torch.randn(shape, generator=generator)
         order = torch.stack([torch.randperm(grid.num_cells, generator=generator) for _ in range(batch)])
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
@@ -92,7 +94,7 @@ def training(side: int, batch: int) -> list[dict[str, Any]]:
         for name, one in setups.items()
     }
     steps = {name: partial(seconds_of, stepper) for name, stepper in steppers.items()}
-    steps["masked"] = partial(masked_step(setup, batch))
+    steps["masked"] = partial(masked_step(setup.recipe.model, setup.grid, batch))
     seconds = in_turns(steps, 3 if side * batch < 64 else 2)  # the first step warms up
     return [
         {
