@@ -10,7 +10,7 @@ SETTINGS = [
     r"within 0\.5% with a global head|within 3% at size B|within 1% of the count by autograd's",  # bounds of tests
     r"The default of 40%",
     r"may be 1\.4 times the stored one|or three times on a processor that is not stored",
-    r"one run of less than nine minutes|a training of nearly three minutes",  # time limits
+    r"one run of less than nine minutes|a training of two minutes",  # time limits
 ]
 MIB = 1 << 20
 EXAMPLES = {
@@ -47,9 +47,14 @@ def bench_training() -> Iterator[str]:
             f"|{name}|{row['images_per_second']:.0f}|{row['supervised_cells_per_second']:,.0f}|{row['utilization']:.1%}|"
             f"{relative}|{row['peak_bytes'] / MIB:.0f} MiB|{row['planned_bytes'] / MIB:.0f} MiB|"
         )
-        small = sum(row["phases"][name] for name in ("data", "optimizer", "EMA"))
-        assert small / sum(row["phases"].values()) < 0.03
+        small = sum(row["phases"][name] for name in ("data", "supervision", "optimizer", "EMA"))
+        assert small / sum(row["phases"].values()) < 0.04
     large = row_of(results("training_size_b")["rows"], model="cross:all/1")["time_of_next_token"]
     yield f"with its default objective takes {large:.2f} times that of next_token"
-    yield "data, optimizer and moving average are below 3% together"
+    yield "data, supervision, optimizer and moving average are below 4% together"
+    speed = results("training_speed")
+    codes, vectors = speed["imagenet256_b_vq_cross"], speed["imagenet256_b_vae_cross"]
+    yield f"is {codes['bfloat16']:.2f} times as fast as in float32 with codes"
+    yield f"{vectors['bfloat16']:.2f} times as fast with vectors"
+    yield f"it takes {1 / vectors['of masked']:.2f} times as long as a step of a masked model"
     yield f"The measured peak of this processor was {found['peak']['flops_per_second'] / 1e9:.0f} GFLOP/s."
