@@ -253,6 +253,9 @@ def test_a_recipe_with_every_section_trains_the_same(here: Path, recipe: str) ->
 def test_every_setting_keeps_its_value(here: Path, capsys: pytest.CaptureFixture[str], recipe: str) -> None:
     run("train", recipe, "--print-config")
     expected = yaml.safe_load(Path("all_settings.yaml").read_text(encoding="utf-8"))
+    if recipe == "every_section.yaml":  # leaves compile out: false at that time, auto today
+        for train in (expected["train"], expected["tokenizer"]["train"]):
+            train["compile"] = "auto"
     assert_same_numbers(yaml.safe_load(capsys.readouterr().out), expected, 0)
 
 

@@ -22,7 +22,10 @@ class TrainConfig:
     """The training loop: duration, optimizer, precision, and intervals of evaluation and checkpoints."""
 
     steps: Steps = 1000
-    """Optimizer steps."""
+    """Optimizer steps; without effect where minutes is set."""
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Train for this time in place of a number of steps, evaluations, previews and checkpoints included: the learning
+    rate follows the clock. The weights then depend on the speed of the machine."""
     batch_size: Batch = 64
     """Images per optimizer step."""
     accumulation: Batch = 1

@@ -70,7 +70,8 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
     config = folder / "config.yaml"
     if not config.is_file():
         return False
-    train, steps = (recipe.tokenizer.train, "tokenizer.train.steps") if tokenizer else (recipe.train, "train.steps")
+    train, group = (recipe.tokenizer.train, "tokenizer.train") if tokenizer else (recipe.train, "train")
+    lengths = {f"{group}.steps": train.steps, f"{group}.minutes": train.minutes}
     values = read_yaml(config)
     values["objective"] = _recorded_objective(values)
     if not tokenizer and isinstance(values.get("model"), dict):
@@ -82,15 +83,16 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
     for key in changed:
         was, given = before.get(key), now.get(key)
         is_path = key in PATHS and isinstance(was, str) and isinstance(given, str)
-        grows = key == steps and may_grow and isinstance(was, int) and train.steps > was
+        length = lengths.get(key)
+        grows = length is not None and may_grow and isinstance(was, int | float) and length > was
         if not is_path and not grows:
             raise ValueError(
                 f"out: {folder} holds a run with {key} = {shown(was)}, now {shown(given)} is given; choose another "
                 "--out, or remove the folder"
             )
-        if grows and isinstance(was, int):
-            logger.info(_longer(train, was))
-    if steps in changed or any(not _same_place(before[key], now[key]) for key in changed):
+        if grows and isinstance(was, int | float):
+            logger.info(_longer(train, int(was)) if key.endswith("steps") else _longer_by_clock(train, was))
+    if lengths.keys() & set(changed) or any(not _same_place(before[key], now[key]) for key in changed):
         return False
     return train.resume == "latest" and (folder / "training.json").is_file()
 
@@ -129,6 +131,16 @@ def _longer(train: TrainConfig, before: int) -> str:
     return (
         f"{longer}at step {before:,} the learning rate is now {new:.3g}, where it was {old:.3g}: the weights will be "
         "others than those of a run of that length from the start (train.final_lr_ratio 1 keeps the rate constant)"
+    )
+
+
+def _longer_by_clock(train: TrainConfig, before: float) -> str:
+    """What more minutes than before mean."""
+    assert train.minutes is not None
+    old, new = (learning_rate(train, train.warmup_steps, progress) for progress in (1.0, before / train.minutes))
+    return (
+        f"train.minutes: {train.minutes:g} in place of {before:g}; the learning rate, which ended at {old:.3g}, "
+        f"resumes at {new:.3g}"
     )
 
 

@@ -32,11 +32,18 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
     )
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step (counted from 0): linear warm-up, then a cosine to the final ratio."""
+def learning_rate(config: TrainConfig, step: int, progress: float | None = None) -> float:
+    """Learning rate of a step (counted from 0): linear warm-up, then a cosine to the final ratio.
+
+    Args:
+        config: the loop's settings.
+        step: the step.
+        progress: the place on the cosine, 0 to 1; by default by the steps after the warm-up.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    if progress is None:
+        progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
     return config.learning_rate * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
 

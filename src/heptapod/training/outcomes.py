@@ -23,6 +23,10 @@ class Outcome:
     """Ranks that are requested to stop."""
     failures: float
     """Ranks that could not write a checkpoint."""
+    seconds: float
+    """Of the training so far, on rank 0."""
+    needed: float
+    """The same with those of the last evaluation and checkpoint."""
 
 
 class StepOutcomes:
@@ -37,7 +41,7 @@ class StepOutcomes:
         self._loss: float | None = None
         self._held: tuple[int, list[str], Tensor, torch.Event | None] | None = None
 
-    def put(self, step: int, names: list[str], loss: Tensor, norm: Tensor, stop: Tensor, failed: Tensor) -> None:
+    def put(self, step: int, names: list[str], loss: Tensor, norm: Tensor, *others: Tensor) -> None:
         """Holds the outcome of a step; the last one must have been taken.
 
         Args:
@@ -45,11 +49,10 @@ class StepOutcomes:
             names: images of its batch.
             loss: scalar, the loss of all ranks.
             norm: scalar, the norm of the gradient.
-            stop: scalar, the number of ranks that are requested to stop.
-            failed: scalar, the number of ranks that could not write a checkpoint.
+            others: scalars, the other values of an outcome in their order.
         """
         assert self._held is None
-        values = torch.stack([loss, norm, stop, failed])
+        values = torch.stack([loss, norm, *others])
         if not values.is_cuda:
             self._held = step, names, values, None
             return
@@ -66,8 +69,8 @@ class StepOutcomes:
         self._held = None
         if done is not None:
             done.synchronize()
-        self._loss, norm, stops, failures = values.tolist()
-        return Outcome(step, names, self._loss, norm, stops, failures)
+        self._loss, *others = values.tolist()
+        return Outcome(step, names, self._loss, *others)
 
     def __str__(self) -> str:
         """The last loss that was taken, for the progress bar."""

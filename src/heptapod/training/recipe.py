@@ -76,6 +76,11 @@ class Recipe:
                 f"{self.model.head.kind} head predicts one cell per prefix: set it to 1"
             )
         self.objective.for_head(self.model.head.kind)  # refuses what does not fit
+        if self.train.minutes is not None and (self.objective.far_warmup or self.objective.far_decay):
+            raise ValueError(
+                f"train.minutes: {self.train.minutes:g} given, but objective.far_warmup and objective.far_decay follow "
+                "the steps; set train.steps, or both to 0"
+            )
         if self.sampling.token_order not in (None, *TRAINED_FOR[self.objective.token_order]):
             raise ValueError(
                 f"sampling.token_order: {self.sampling.token_order} given, but the model is trained on "

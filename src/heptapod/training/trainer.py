@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,11 @@ from heptapod.distributed.errors import (
 from heptapod.training.checkpoint import CheckpointWriter, checkpoints, find_checkpoint, set_newer_aside, step_of
 from heptapod.training.config import TrainConfig
 from heptapod.training.logging import MetricsLog
-from heptapod.training.optim import EMA, build_optimizer, learning_rate
+from heptapod.training.optim import EMA, build_optimizer
 from heptapod.training.outcomes import StepOutcomes
 from heptapod.training.parallelize import Parallel, shards
 from heptapod.training.precision import with_arithmetic
+from heptapod.training.schedule import Schedule
 from heptapod.training.state import TrainState
 from heptapod.training.task import TrainTask
 from heptapod.training.termination import SIGNALS, Termination
@@ -101,6 +101,7 @@ class Trainer:
             (folder / "training.json").unlink(missing_ok=True)
             set_newer_aside(checkpoint)
         self.outcomes = StepOutcomes(delayed=device.type == "cuda" and not shards(config))
+        self.schedule = Schedule(config, self.state.seconds)
         self.writer = CheckpointWriter(folder / "checkpoints", config.keep_last, config.timeout)
 
     @property
@@ -124,7 +125,8 @@ class Trainer:
         log = MetricsLog(self.folder, self.step, self.config.tensorboard) if process_group.is_main_process() else None
         title = f"training {self.task.name}"
         try:
-            with Progress(title, self.config.steps, "images", self.step) as progress, Termination() as termination:
+            expected = self.schedule.expected_steps(self.step)
+            with Progress(title, expected, "images", self.step) as progress, Termination() as termination:
                 if self.step:
                     logger.info(f"{title}: resuming from step {self.step:,}")
                 self._loop(log, progress, termination)
@@ -143,18 +145,23 @@ class Trainer:
         }
 
     def _loop(self, log: MetricsLog | None, progress: Progress, termination: Termination) -> None:
-        config, started = self.config, time.monotonic() - self.state.seconds
-        while self.step < config.steps:
-            values, stops = self._train_step(termination.requested is not None)
+        config, schedule = self.config, self.schedule
+        final = schedule.is_over(self.step)
+        while not final:
+            with schedule.timed("step"):
+                values, stops = self._train_step(termination.requested is not None)
             self.state.step += 1
-            self.state.seconds = time.monotonic() - started
-            final = self.step == config.steps
+            self.state.seconds = schedule.seconds
+            final = schedule.is_over(self.step)
             logs, evaluates, previews, saves = (
                 final or self.step % every == 0
                 for every in (config.log_every, config.eval_every, config.preview_every, config.save_every)
             )
             if logs or evaluates or previews or saves or stops:
                 stops |= self._settle()
+            if not (final or schedule.has_time):
+                evaluates = previews = False
+            progress.expect(schedule.expected_steps(self.step))
             progress.advance(1, f"{self.outcomes} {self._held_out()}", config.batch_size)
             if log is not None and logs:
                 numbers = {name: float(value) for name, value in values.items()}
@@ -162,12 +169,15 @@ class Trainer:
             if evaluates or previews:
                 with self.ema.whole() as module, torch.inference_mode():
                     if evaluates:
-                        self._evaluate(module.eval(), log, progress)
+                        with schedule.timed("evaluation"):
+                            self._evaluate(module.eval(), log, progress, final)
                     if previews and process_group.is_main_process():
-                        picture = self.task.preview(module.eval())
-                        save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
+                        with schedule.timed("preview"):
+                            picture = self.task.preview(module.eval())
+                            save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
             if stops or saves:
-                self._save()
+                with schedule.timed("checkpoint"):
+                    self._save()
             if stops:
                 return
 
@@ -181,19 +191,21 @@ class Trainer:
         config = self.config
         self.module.train()
         micros = self.stream.at(self.step)
-        lr = learning_rate(config, self.step)
+        lr = self.schedule.learning_rate(self.step)
         for group in self.state.optimizer.param_groups:
             group["lr"] = lr
         self.state.optimizer.zero_grad(set_to_none=True)
         loss, metrics, statistics = self._accumulate(micros)
         stop, failed = torch.full_like(loss, stop_requested), torch.full_like(loss, self.writer.has_failed)
-        process_group.all_reduce_sum([loss, stop, failed, *metrics.values()])
+        clock = (self.schedule.seconds, self.schedule.needed) if process_group.is_main_process() else (0.0, 0.0)
+        others = [stop, failed, *(torch.full_like(loss, value) for value in clock)]
+        process_group.all_reduce_sum([loss, *others, *metrics.values()])
         limit = config.grad_clip or float("inf")
         trained = [[p for p in part.parameters() if p.grad is not None] for part in self.task.parts]
         norms = [torch.nn.utils.clip_grad_norm_(part, limit) for part in trained if part]
         norm = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
         stops = self._settle()
-        self.outcomes.put(self.step, [name for micro in micros for name in micro.names], loss, norm, stop, failed)
+        self.outcomes.put(self.step, [name for micro in micros for name in micro.names], loss, norm, *others)
         if self.outcomes.delayed:
             # The fused optimizer skips its update where this is 1, as in mixed precision with scaled gradients.
             self.state.optimizer.found_inf = 1 - torch.stack([loss, norm]).isfinite().all().float()  # type: ignore[attr-defined]
@@ -217,6 +229,7 @@ class Trainer:
                 f"step {outcome.step + 1}: loss {outcome.loss}, gradient norm {outcome.norm}; stopped before the "
                 f"update, {self._last_checkpoint()}. Images of the batch: {', '.join(outcome.names)}"
             )
+        self.schedule.agree(outcome.seconds, outcome.needed)
         return outcome.stops > 0
 
     def _accumulate(self, micros: list[Batch]) -> tuple[Tensor, dict[str, Tensor], Any]:
@@ -242,7 +255,7 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def _evaluate(self, module: nn.Module, log: MetricsLog | None, progress: Progress) -> None:
+    def _evaluate(self, module: nn.Module, log: MetricsLog | None, progress: Progress, final: bool) -> None:
         with self._autocast():
             self.state.figures = self.task.evaluate(module, self.config.eval_images)
         if not math.isfinite(self.state.figures["val_loss"]):
@@ -259,7 +272,7 @@ class Trainer:
         metadata = {"step": str(self.step), **{name: repr(value) for name, value in self.state.figures.items()}}
         if improved:
             self.task.export(module, self.folder / "best", metadata)
-        if self.step == self.config.steps:
+        if final:
             self.task.export(module, self.folder / "last", metadata)
 
     def _held_out(self) -> str:
@@ -287,6 +300,7 @@ class Trainer:
         )
 
     def _save(self) -> None:
+        self.state.seconds = self.schedule.seconds
         spoiled = torch.tensor(float(not self.state.is_finite()))
         process_group.all_reduce_sum([spoiled])
         if spoiled:

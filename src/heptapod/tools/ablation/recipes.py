@@ -15,8 +15,8 @@ from heptapod.utils.messages import shown
 VARIED = (
     "seed", "out", "data.path", "model.head.kind", "model.head.window", "model.distribution.kind",
     "objective.token_order", "objective.prefixes_per_image", "objective.targets_per_prefix", "train.steps",
-    "train.eval_every", "train.save_every", "train.preview_every", "train.keep_last", "sampling.token_order",
-    "sampling.steps", "imports",
+    "train.minutes", "train.eval_every", "train.save_every", "train.preview_every", "train.keep_last",
+    "sampling.token_order", "sampling.steps", "imports",
 )  # fmt: skip
 """Settings of a recipe that a study sets itself."""
 

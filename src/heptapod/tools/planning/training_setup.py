@@ -124,6 +124,8 @@ def resolve_setup(recipe: Recipe, overrides: SetupOverrides | None = None) -> Tr
     assumed: list[str] = []
     if source is None:
         assumed.append(f"the data ({recipe.data.path}) are not on this machine")
+    if recipe.train.minutes is not None:
+        assumed.append(f"{recipe.train.steps:,} steps (train.steps), although train.minutes ends the training")
     grid, where = _grid(recipe, overrides, source, known)
     if source is None and where:
         assumed.append(f"{describe_grid(grid)}, from {where}")
