@@ -78,20 +78,21 @@ def parts(out: Path, data: str | None, dry: bool) -> list[Part]:
         files = {"result": folder / f"{kind}.json", "page": folder / f"{kind}.md"}
         return part(name, f"heptapod bench {kind} {text} --out {{}}", folder, seconds=seconds, **files)
 
+    compiled = "--train.compile true"
     variants = "--models own next_token --max-seconds 8"
     models = "--models cross next_token --precisions float32 bfloat16 --repeats 2"
     real, run, evaluation = out / "reference.safetensors", out / "run", out / "evaluation"
     return [
-        Part("tests", f"pytest -q --no-cov -p no:cacheprovider {TESTS}".split(), 70),
-        benchmark("sampling", "sampling", f"{speed} {models}", 100),
+        Part("tests", f"pytest -q --no-cov -p no:cacheprovider {TESTS}".split(), 75),
+        benchmark("sampling", "sampling", f"{speed} {models}", 90),
         *(
             benchmark(f"training {name}", "training", f"{name} {variants} {batch} --train.compile false", 20)
             for name in (["demo"] if dry else sizes)
         ),
-        *([] if dry else [benchmark("compiled training", "training", f"{sizes[0]} {variants} {batch}", 45)]),
+        *([] if dry else [benchmark("compiled training", "training", f"{sizes[0]} {variants} {batch} {compiled}", 60)]),
         part(
             f"train {recipe}", f"heptapod train {recipe} --data {{}} {steps} --out {{}}", source, run,
-            seconds=145, result=run / "training.json", may_stop=True,
+            seconds=135, result=run / "training.json", may_stop=True,
         ),
         part("reference", f"heptapod reference {{}} --count {count} --out {{}}", source, real, seconds=40),
         part(

@@ -172,13 +172,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     empty: dict[str, Any] = {phase: {"rows": []} for phase in ("training", "sampling")}
     results = read_json(RESULTS) if RESULTS.is_file() else empty
-    results["provenance"] = provenance("python benchmarks/growth.py")
     for side, batch in CASES:
         for phase, function in (("training", training), ("sampling", sampling)):
             rows = results[phase]["rows"]
             if any((row["cells"], row["batch"]) == (side**2, batch) for row in rows):
                 continue
             rows += function(side, batch)
+            results["provenance"] = provenance("python benchmarks/growth.py")
             gc.collect()  # the models of a training refer to themselves
             results[phase]["exponents"] = exponents(rows)
             write_json(RESULTS, results)

@@ -108,30 +108,6 @@ class Killed(Exception):
     pass
 
 
-def test_a_batch_that_does_not_fit_is_encoded_in_halves(
-    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    sizes: list[int] = []
-
-    class OnSmallDevice(VQTokenizer):
-        def encode(self, images: torch.Tensor) -> torch.Tensor:
-            sizes.append(len(images))
-            if len(images) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().encode(images)
-
-    small = vq()
-    small.__class__ = OnSmallDevice
-    write(tmp_path / "small", image_folder, small, batch_size=5)
-    write(tmp_path / "plain", image_folder, batch_size=5)
-    shards = [f"shards/{path.name}" for path in (tmp_path / "plain" / "shards").iterdir()]
-    assert shards
-    assert all(contents(tmp_path / "small")[name] == contents(tmp_path / "plain")[name] for name in shards)
-    assert sizes[:3] == [5, 2, 3]
-    assert sum(size > 2 for size in sizes) == 2, "the smaller size is kept"
-    assert "5 images at a time do not fit" in caplog.text
-
-
 @pytest.mark.parametrize("images_before", [0, 4, 7, 13, 22])
 def test_a_stopped_run_goes_on_without_gaps_or_doubles(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_before: int

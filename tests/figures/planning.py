@@ -54,7 +54,7 @@ def bench_training() -> Iterator[str]:
     yield "data, supervision, optimizer and moving average are below 4% together"
     speed = results("training_speed")
     codes, vectors = speed["imagenet256_b_vq_cross"], speed["imagenet256_b_vae_cross"]
-    yield f"is {codes['bfloat16']:.2f} times as fast as in float32 with codes"
-    yield f"{vectors['bfloat16']:.2f} times as fast with vectors"
+    yield f"is {codes['bfloat16']:.2f} times as fast as in float32 for codes"
+    yield f"{vectors['bfloat16']:.2f} times as fast for vectors"
     yield f"it takes {1 / vectors['of masked']:.2f} times as long as a step of a masked model"
     yield f"The measured peak of this processor was {found['peak']['flops_per_second'] / 1e9:.0f} GFLOP/s."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.figures import results
 
-SETTINGS = ["GPUs of 80 GB", r"--crop-scale 1\.15"]
+SETTINGS = ["GPUs of 80 GB", r"--crop-scale 1\.15", r"with dropout 0\.\d", r"each seen 24 times", r"\(1\.7 per token\)"]
 
 
 def figures() -> Iterator[str]:

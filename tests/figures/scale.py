@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tests.figures import results
 
 SETTINGS = [
+    r"at least 2,000 steps or 20 minutes",
     "not done after 30 s|at 40% of the peak in bfloat16",
     r"Their schedule is after MAR .*four noise levels per cell",
     r"\|(?:dropout|moving average|epochs|precision|latents)\|.*",  # of the recipes and of MAR

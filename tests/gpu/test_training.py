@@ -11,6 +11,7 @@ from PIL import Image
 
 from heptapod.configs.objective import ObjectiveConfig
 from heptapod.distributed.errors import NonFiniteLossError
+from heptapod.grid import GridSpec
 from heptapod.models import HeadConfig, ModelConfig
 from heptapod.models.heptapod import HeptapodModel, build_model
 from heptapod.tools.bench.training_cases import random_tokens
@@ -34,12 +35,12 @@ OBJECTIVES = {
 }
 
 
-def trainer(folder: Path, objective: str = "random", settings: TrainConfig = CONFIG) -> Trainer:
+def trainer(folder: Path, objective: str = "random", settings: TrainConfig = CONFIG, grid: GridSpec = CODES) -> Trainer:
     config = ModelConfig(
         width=64, depth=2, num_heads=2, head=HeadConfig("group" if objective == "groups" else "cross", 2)
     )
-    tokens = random_tokens(CODES, 3, images=64)
-    model = build_model(config, CODES, 3, 0)
+    tokens = random_tokens(grid, 3, images=64)
+    model = build_model(config, grid, 3, 0)
 
     def preview(model: HeptapodModel) -> Image.Image:
         return Image.new("RGB", (4, 4))
@@ -98,13 +99,16 @@ def test_a_loss_that_is_not_finite_is_found(tmp_path: Path) -> None:
     assert changed == ["condition_embedding.weight"]
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_flex_attention_trains_the_same_model(tmp_path: Path, objective: str) -> None:
+def test_flex_attention_trains_the_same_model(tmp_path: Path, objective: str, checkpointing: bool) -> None:
+    compiled = dataclasses.replace(CONFIG, compile=True, activation_checkpointing=checkpointing)
+    grid = dataclasses.replace(CODES, height=16, width=16)
     plain, flex = (
-        trainer(tmp_path / str(on), objective, dataclasses.replace(CONFIG, precision="float32", flex_attention=on))
+        trainer(tmp_path / str(on), objective, dataclasses.replace(compiled, flex_attention=on), grid)
         for on in (False, True)
     )
     assert flex.module.head.flex_attention
     for _ in range(3):
         losses = [float(running._train_step()[0]["loss"]) for running in (plain, flex)]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        assert losses[0] == pytest.approx(losses[1], rel=2e-2), "in bfloat16"

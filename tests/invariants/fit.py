@@ -27,7 +27,7 @@ def fit(
     ``noise`` draws what the loss of vectors adds to them.
     """
     optimizer, ema = build_optimizer(model, config), EMA(model, config.ema_decay)
-    if config.compile:
+    if config.compile is True:
         model.compile_blocks()
     for step in range(config.steps):
         labels, tokens = sample(config.batch_size)

@@ -48,6 +48,16 @@ def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert "30 minutes of demo" in text
 
 
+def test_a_training_that_fails_is_reported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(doctor, "training", fails)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["doctor", "--device", "cpu"]) == 0
+    assert "failed: CUDA out of memory" in capsys.readouterr().out
+
+
 def test_missing_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "pyarrow":

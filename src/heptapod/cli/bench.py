@@ -91,7 +91,8 @@ WITHOUT = {
     *("description", "tokenizer.losses", "tokenizer.train", "probe", "sampling", "data.memory_gib"),
     *("data.validation_path", "data.validation_split", "data.validation_fraction", "data.limit", "data.flip"),
     *train_settings_except(
-        *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile")
+        *("batch_size", "accumulation", "grad_clip", "precision", "ema_decay", "activation_checkpointing", "compile"),
+        *("flex_attention",),
     ),
 }
 """Settings of a recipe that change nothing in the benchmark."""

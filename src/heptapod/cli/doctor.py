@@ -21,10 +21,10 @@ def examine_machine(
     out: str = "runs",
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Shows what is installed, what this machine has, and how fast it is; takes about half a minute.
+    """Shows what is installed, what this machine has, and how fast it is.
 
     Versions, device, memory and free disk, the speed of matrix products by dtype, the extras that are not installed,
-    and what a training of 30 minutes does here, measured by a few training steps of three recipes.
+    and how many steps of three recipes' models a training of 30 minutes makes here, measured by a few of them.
 
     Args:
         device: auto, cpu, cuda, ...
@@ -50,14 +50,13 @@ def examine_machine(
 def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The table of :func:`heptapod.tools.doctor.examine`: names and texts."""
     versions, machine = found["versions"], found["machine"]
-    memory = "unknown" if machine["memory_gib"] is None else f"{machine['memory_gib']:.1f} GiB"
     lines = [
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)),
         ("processor", f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s)"),
         ("device", _device(machine)),
-        ("memory", memory),
-        ("free disk", f"{machine['free_disk_gib']:.1f} GiB"),
-        ("torch.compile", "blocks are compiled by default" if machine["compiles_blocks"] else "off by default"),
+        ("memory", _gib(machine["memory_gib"])),
+        ("free disk", _gib(machine["free_disk_gib"])),
+        ("torch.compile", "compiles long trainings by default" if machine["compiles_blocks"] else "off by default"),
     ]
     for dtype, speed in found["gflops"].items():
         text = "no instructions for it: many times slower than float32" if speed is None else f"{speed:,.0f} GFLOP/s"
@@ -67,13 +66,21 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         (f"extra {extra!r}", f"lacks {', '.join(names)}: pip install 'heptapod[{extra}]'")
         for extra, names in missing.items()
     ] or [("extras", "all installed")]
-    for name, one in found["training"].items():
-        lines.append((
-            f"{one['minutes']} minutes of {name}",
-            f"{one['steps']:,} steps, {one['share_of_recipe']:.0%} of the recipe ({one['parameters'] / 1e6:.1f}M "
-            f"parameters, {one['cells']} cells, {one['images_per_second']:,.1f} images/s in {one['precision']})",
-        ))  # fmt: skip
-    return lines
+    return lines + [(f"30 minutes of {name}", _training(one)) for name, one in found["training"].items()]
+
+
+def _training(one: dict[str, Any]) -> str:
+    if "error" in one:
+        return f"failed: {one['error']}"
+    model = f"{one['parameters'] / 1e6:.1f}M parameters, {one['cells']} cells"
+    return (
+        f"{one['steps']:,} steps of the model, {one['share_of_recipe']:.0%} of the recipe's ({model}, "
+        f"{one['images_per_second']:,.1f} images/s in {one['precision']})"
+    )
+
+
+def _gib(size: float | None) -> str:
+    return "unknown" if size is None else f"{size:.1f} GiB"
 
 
 def _device(machine: dict[str, Any]) -> str:

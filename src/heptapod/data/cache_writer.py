@@ -68,7 +68,6 @@ class CacheWriter:
             class_names=source.class_names,
             split=source.split,
         )
-        self._batch_size = config.batch_size  # smaller once that many images did not fit
         self._size: tuple[int, int] | None = None  # of the images, set by the first one
         self._check_folder()
 
@@ -181,7 +180,7 @@ class CacheWriter:
             check_size(self.source.names[row], pixels.shape[-2:], self._size)
             rows.append(row)
             batch.append(pixels)
-            if len(batch) == self._batch_size:
+            if len(batch) == self.config.batch_size:
                 parts.append(self._encode(batch))
                 batch = []
         if batch:
@@ -190,20 +189,9 @@ class CacheWriter:
             logger.warning(f"shard {number}: {len(unreadable)} image(s) cannot be read: {unreadable[0]}")
         self._save_shard(number, rows, torch.cat(parts) if parts else None, unreadable)
 
-    def _encode(self, batch: list[np.ndarray]) -> Tensor:
-        """Images (crops, 3, h, w) each -> tokens (m, views, N) or (m, views, N, C), in halves if they do not fit."""
-        try:
-            return self._encode_at_once(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            logger.warning(f"{len(batch)} images at a time do not fit in the device's memory; encoding them in halves")
-        middle = len(batch) // 2
-        self._batch_size = middle
-        return torch.cat([self._encode(batch[:middle]), self._encode(batch[middle:])])
-
     @torch.inference_mode()
-    def _encode_at_once(self, batch: list[np.ndarray]) -> Tensor:
+    def _encode(self, batch: list[np.ndarray]) -> Tensor:
+        """Images (crops, 3, h, w) each -> tokens (m, views, N) or (m, views, N, C)."""
         images = torch.from_numpy(np.stack(batch))  # (m, crops, 3, h, w)
         self.tokenizer.grid(*images.shape[-2:])  # raises if the size does not fit
         views, flips = [], (False, True) if self.config.flip else (False,)

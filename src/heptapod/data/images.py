@@ -282,7 +282,7 @@ def check_size(
 def decode_each(
     source: Source, rows: np.ndarray, transform: Callable[[Image.Image], np.ndarray]
 ) -> Generator[tuple[int, np.ndarray | str], None, None]:
-    """Decodes images of a source in order, on all cores, the next 256 while the caller works on one.
+    """Decodes images of a source in order, on all cores, and keeps up to 256 decoded ahead.
 
     Args:
         source: the images.
@@ -304,10 +304,13 @@ def decode_each(
     ):
         warnings.simplefilter("ignore")  # about unusual metadata, which does not affect the pixels
         pending = deque(pool.submit(decode_one, opener, transform) for opener in islice(openers, 256))
-        while pending:
-            result = pending.popleft().result()
-            pending.extend(pool.submit(decode_one, opener, transform) for opener in islice(openers, 1))
-            yield next(numbers), result
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(decode_one, opener, transform) for opener in islice(openers, 1))
+                yield next(numbers), result
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _split_setting(setting: str, name: str) -> str:

@@ -7,7 +7,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 
 def block_mask(mask: Tensor) -> BlockMask:
-    """A mask (B, 1, Tq, Tk), True where attention is allowed, with the list of its blocks that are not empty."""
+    """A mask (B, 1, Tq, Tk), True where attention is allowed, as a block mask that lists the non-empty blocks."""
     batch, _, queries, keys = mask.shape
 
     def allowed(image: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -46,6 +46,9 @@ def kernel_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
 
 def gated_silu(gate_up: Tensor) -> Tensor:
     """SiLU of the first half of the last dimension times the second half: (..., 2·W) -> (..., W)."""
+    if torch.compiler.is_compiling():  # which fuses it
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
     gated: Callable[[Tensor], Tensor] = _GatedSiLU.apply
     return gated(gate_up)
 

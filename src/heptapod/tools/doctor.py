@@ -16,6 +16,7 @@ import torch
 
 from heptapod import __version__
 from heptapod.distributed.device import has_bfloat16, has_float16_on_cpu
+from heptapod.distributed.errors import one_line
 from heptapod.tools.bench.results import hardware
 from heptapod.tools.bench.timing import median_seconds, synchronize
 from heptapod.tools.bench.training_cases import TrainingSteps, random_tokens
@@ -29,7 +30,7 @@ SIDE = {"cpu": 1024, "cuda": 8192}
 RECIPES = {"demo": (7, 8), "cifar10": (8, 10), "imagenet64": (16, 100)}
 """Recipes that are tried: cells per side, and classes."""
 MINUTES = 30
-IMAGES = {"cpu": 8, "cuda": 64}
+IMAGES = {"cpu": 32, "cuda": 128}
 """Largest number of images in a timed training step."""
 NOT_FOR_USERS = {"all", "dev", "docs"}
 
@@ -43,7 +44,7 @@ def examine(device: torch.device, folder: Path) -> dict[str, Any]:
 
     Returns:
         Values that JSON can hold: ``versions``, ``machine``, ``gflops`` by dtype, ``missing_extras`` (extra -> packages
-        that are not installed), and ``training`` (recipe -> what half an hour trains).
+        that are not installed), and ``training`` (recipe -> what half an hour trains, or an ``error``).
     """
     return {
         "versions": {
@@ -63,15 +64,14 @@ def examine(device: torch.device, folder: Path) -> dict[str, Any]:
 def machine(device: torch.device, folder: Path) -> dict[str, Any]:
     """Processor, device, memory, disk; sizes in GiB."""
     found = {key: value for key, value in hardware(device).items() if key != "torch"}
-    memory, at = memory_bytes(), folder.resolve()
-    while not at.exists():
-        at = at.parent
+    memory, places = memory_bytes(), [folder.resolve(), *folder.resolve().parents]
+    there = next((place for place in places if place.exists()), None)
     found["memory_gib"] = None if memory is None else memory / GIB
-    found["free_disk_gib"] = shutil.disk_usage(at).free / GIB
+    found["free_disk_gib"] = None if there is None else shutil.disk_usage(there).free / GIB
     if device.type == "cuda":
         free, whole = torch.cuda.mem_get_info(device)
         found |= {"gpus": torch.cuda.device_count(), "gpu_memory_gib": whole / GIB, "free_gpu_memory_gib": free / GIB}
-    found["compiles_blocks"] = compiles_by_default(device.type)
+    found["compiles_blocks"] = compiles_by_default(device)
     return found
 
 
@@ -94,9 +94,13 @@ def matmul_speeds(device: torch.device) -> Iterator[tuple[str, float | None]]:
 
 
 def missing_extras() -> dict[str, list[str]]:
-    """The extras of this package that are not installed whole, with the packages that they lack."""
+    """The extras of this package that are not fully installed, with the packages that they lack."""
     missing: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("heptapod") or []:
+    try:
+        requirements = importlib.metadata.requires("heptapod") or []
+    except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+        return missing
+    for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
         if name is None or extra is None or extra.group(1) in NOT_FOR_USERS:
@@ -112,23 +116,27 @@ def trainings(device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
     """What half an hour of training does for some recipes, by the time of a step on random tokens."""
     with Progress(f"training steps of {len(RECIPES)} recipes", len(RECIPES)) as progress:
         for name, (side, classes) in RECIPES.items():
-            yield name, training(name, side, classes, device)
+            try:
+                found = training(name, side, classes, device)
+            except (RuntimeError, MemoryError) as error:  # of the device or the compiler; the others may work
+                found = {"error": one_line(error)}
+            yield name, found
             progress.advance(1)
 
 
 def training(name: str, side: int, classes: int, device: torch.device) -> dict[str, Any]:
-    """Images per second of a recipe, and the share of its steps that half an hour takes."""
+    """Images per second of training a recipe's model, and the share of its steps that half an hour takes."""
     recipe = load_recipe(name)
     whole = recipe.train.batch_size
     images = min(whole, IMAGES.get(device.type, IMAGES["cpu"]))
-    train = dataclasses.replace(recipe.train, batch_size=images, accumulation=1)
+    train = dataclasses.replace(recipe.train, batch_size=images, accumulation=1, compile=False)
     codes = getattr(recipe.tokenizer.model, "codebook_size", 256)
     setup = resolve_setup(
         dataclasses.replace(recipe, train=train, device=str(device)),
         SetupOverrides(grid=f"{side}x{side}", codes=codes, classes=classes, images=1),
     )
     steps = TrainingSteps(setup.recipe, random_tokens(setup.grid, classes, images=max(images, 64)), device)
-    steps.step(by_phase=False)  # allocates, and compiles where that is the default
+    steps.step(by_phase=False)  # allocates
     seconds: list[float] = []
     started = time.perf_counter()
     while len(seconds) < 2 or (len(seconds) < 20 and time.perf_counter() - started < 2):

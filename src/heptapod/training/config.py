@@ -57,11 +57,11 @@ class TrainConfig:
     """Keep only the input of every block for the backward pass and compute the block again there: less memory for
     about a third more computing."""
     compile: bool | Literal["auto"] = "auto"
-    """torch.compile every block, which takes a minute at the first step (a CPU needs a C++ compiler). auto: the blocks
-    of a model on a GPU, where Triton and a C compiler are installed."""
+    """torch.compile every block, which takes a minute at the first step (a CPU needs a C++ compiler). auto: for the
+    blocks of a model on a GPU that Triton supports, in a training of at least 2,000 steps or 20 minutes."""
     flex_attention: bool = False
-    """Skip the empty blocks of the mask of a cross or group head (FlexAttention; needs a GPU and compile). Try it on
-    grids of 1,024 cells or more."""
+    """Skip the blocks of 128×128 in the mask of a cross or group head that are empty (FlexAttention; needs a GPU and
+    compile). For grids of 1,024 cells or more with prefixes_per_image: all."""
     timeout: Annotated[float, Field(gt=0, le=1e7)] = 600.0
     """Seconds a process waits for the others before it gives up."""
     log_every: Steps = 20

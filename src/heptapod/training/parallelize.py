@@ -30,6 +30,9 @@ from heptapod.utils.machine import check_compiler, compiles_by_default
 
 logger = logging.getLogger(__name__)
 
+LONG_STEPS, LONG_MINUTES = 2000, 20.0
+"""A training of this length is compiled by default on a GPU; compilation takes a minute."""
+
 
 def shards(config: TrainConfig) -> bool:
     """Whether weights are sharded over several ranks."""
@@ -72,7 +75,7 @@ class Parallel:
             _use_flex_attention(module, device, compiled=bool(parts))
         if parts:
             check_compiler("compile", device.type)
-            logger.info("compiling: the first steps and the first evaluation take a minute or more each")
+            logger.info("compiling: the first steps take a minute or more")
             for part in parts:
                 part.compile()
         self.losses: Callable[[Batch, int], LossOutput] = Losses(task)
@@ -95,10 +98,11 @@ class Parallel:
 
 def parts_to_compile(module: nn.Module, config: TrainConfig, device: torch.device) -> list[nn.Module]:
     """The parts that are compiled: the blocks of a model; a tokenizer whole, if the setting is true and not auto."""
-    if not (compiles_by_default(device.type) if config.compile == "auto" else config.compile):
-        return []
     blocks: list[nn.Module] = [part for part in module.modules() if isinstance(part, Block | CellMLP)]
-    return blocks or ([] if config.compile == "auto" else [module])
+    if config.compile != "auto":
+        return (blocks or [module]) if config.compile else []
+    is_long = config.steps >= LONG_STEPS if config.minutes is None else config.minutes >= LONG_MINUTES
+    return blocks if is_long and compiles_by_default(device) else []
 
 
 def _use_flex_attention(module: nn.Module, device: torch.device, compiled: bool) -> None:

@@ -6,7 +6,12 @@ import importlib.util
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -41,11 +46,16 @@ def check_fits(needed: int, given: str) -> None:
         )
 
 
-def compiles_by_default(device_type: str) -> bool:
-    """Whether torch.compile suits a device: a GPU, with Triton and a C compiler, which Triton calls."""
-    compilers = [os.environ.get("CC", "cc"), "gcc", "clang"]
-    has_triton = importlib.util.find_spec("triton") is not None
-    return device_type == "cuda" and has_triton and any(shutil.which(name) for name in compilers)
+def compiles_by_default(device: torch.device) -> bool:
+    """Whether torch.compile suits a device: a GPU that Triton supports, with what Triton compiles its launcher with."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    import torch
+
+    has_compiler = any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
+    has_headers = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
+    is_supported = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (7, 0)
+    return has_compiler and has_headers and is_supported
 
 
 def check_compiler(setting: str, device_type: str) -> None:

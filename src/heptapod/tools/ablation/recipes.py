@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from heptapod.configs.distributions import DISTRIBUTIONS
+from heptapod.configs.models import HEADS
 from heptapod.configs.objective import ObjectiveConfig
 from heptapod.tools.ablation.arms import Arm
 from heptapod.tools.ablation.study import Study
@@ -57,6 +58,8 @@ def arm_recipe(study: Study, arm: Arm, seed: int = 0, steps: int | None = None, 
     values = merge(merge(values, {"objective": study.changes.get("objective", {})}), arm.head.changes)
     _check_objective(arm, values["objective"])
     values["sampling"] |= {"token_order": None, "steps": None}
+    if HEADS.fact(arm.head.kind, "flex_attention") is None:
+        values["train"]["flex_attention"] = False
     values["data"]["path"] = study.codes if DISTRIBUTIONS.fact(arm.distribution, "is_discrete") else study.vectors
     values["imports"] = list(dict.fromkeys([*base.imports, *study.imports]))
     values |= {"seed": seed, "out": out, "description": f"{arm.label}, {arm.token_order} order"}

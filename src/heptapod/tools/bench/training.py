@@ -229,7 +229,7 @@ def settings_of(bench: TrainingBench, setup: TrainingSetup) -> dict[str, object]
     """The settings for the report, with those of the recipe that determine the cost."""
     recipe = setup.recipe
     config = with_arithmetic(recipe.train, resolve_device(recipe.device))
-    train = ("batch_size", "accumulation", "precision", "activation_checkpointing", "compile")
+    train = ("batch_size", "accumulation", "precision", "activation_checkpointing", "compile", "flex_attention")
     return {
         **dataclasses.asdict(bench),
         "recipe": recipe.out.rpartition("/")[2],

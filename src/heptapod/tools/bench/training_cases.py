@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from heptapod.configs.models import HEADS
 from heptapod.data.loader import BatchStream
 from heptapod.data.tokens import TokenSet
 from heptapod.grid import GridSpec
@@ -38,7 +39,9 @@ def variant_recipe(recipe: Recipe, variant: TrainingVariant) -> Recipe:
     objective = recipe.objective.with_density(variant.prefixes, variant.targets, variant.head, recipe.model.head.kind)
     model = dataclasses.replace(recipe.model, head=head)
     sampling = dataclasses.replace(recipe.sampling, approximate_head=False)  # nothing is sampled here
-    return dataclasses.replace(recipe, model=model, objective=objective, sampling=sampling)
+    has_flex = HEADS.fact(variant.head, "flex_attention") is not None
+    train = dataclasses.replace(recipe.train, flex_attention=recipe.train.flex_attention and has_flex)
+    return dataclasses.replace(recipe, model=model, objective=objective, sampling=sampling, train=train)
 
 
 def random_tokens(grid: GridSpec, num_classes: int, images: int = IMAGES) -> TokenSet:
