@@ -124,3 +124,16 @@ def test_a_tokenizer_trains_on_until_a_model_is_trained_on_its_tokens(photos: Pa
     train_model(recipe(2))
     with pytest.raises(ValueError, match=r"holds a run with tokenizer\.train\.steps = 2, now 3 is given"):
         train_tokenizer(recipe(3))
+
+
+def test_more_minutes_train_a_finished_run_on(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "heptapod")
+    steps = run(tmp_path / "run", photos, "--train.minutes", "0.01")["step"]
+    with pytest.raises(ValueError, match=r"train\.minutes = 0\.01, now 0\.005 is given"):
+        run(tmp_path / "run", photos, "--train.minutes", "0.005")
+    with pytest.raises(ValueError, match=r"train\.minutes = 0\.01, now None is given"):
+        run(tmp_path / "run", photos)
+    assert run(tmp_path / "run", photos, "--train.minutes", "0.01", "--train.steps", "77")["step"] == steps
+    assert "model: already trained" in caplog.text, "steps have no effect"
+    assert run(tmp_path / "run", photos, "--train.minutes", "0.02")["step"] > steps
+    assert "train.minutes: 0.02 in place of 0.01" in caplog.text

@@ -73,6 +73,10 @@ class CheckpointState:
     """The last held-out figures."""
     seconds: Annotated[Finite, Field(ge=0)] = 0.0
     """Seconds of training."""
+    durations: dict[str, list[Annotated[Finite, Field(ge=0)]]] = field(default_factory=dict)
+    """Seconds of the parts of a training that follows the clock."""
+    finished: Finite | None = None
+    """Minutes of a training that followed the clock to its end."""
     format: Literal["heptapod-checkpoint-2"] = FORMAT
     """Version of this file."""
 

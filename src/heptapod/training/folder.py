@@ -77,6 +77,9 @@ def is_finished(folder: Path, recipe: Recipe, tokenizer: bool = False) -> bool:
     if not tokenizer and isinstance(values.get("model"), dict):
         values["model"].setdefault("dropout", 0.0)  # which earlier versions did not have
     before, now = _relevant(values, tokenizer), _relevant(to_dict(recipe), tokenizer)
+    if train.minutes is not None and before.get(f"{group}.minutes") is not None:
+        for values in (before, now):
+            values.pop(f"{group}.steps", None)  # without effect
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     # More steps of a tokenizer would change the tokens of a model that is trained on them already.
     may_grow = not (tokenizer and (folder.parent / "checkpoints").is_dir())
@@ -136,11 +139,9 @@ def _longer(train: TrainConfig, before: int) -> str:
 
 def _longer_by_clock(train: TrainConfig, before: float) -> str:
     """What more minutes than before mean."""
-    assert train.minutes is not None
-    old, new = (learning_rate(train, train.warmup_steps, progress) for progress in (1.0, before / train.minutes))
     return (
-        f"train.minutes: {train.minutes:g} in place of {before:g}; the learning rate, which ended at {old:.3g}, "
-        f"resumes at {new:.3g}"
+        f"train.minutes: {train.minutes:g} in place of {before:g}; the learning rate rises to where it is at this time "
+        "of the longer training"
     )
 
 

@@ -38,12 +38,16 @@ def learning_rate(config: TrainConfig, step: int, progress: float | None = None)
     Args:
         config: the loop's settings.
         step: the step.
-        progress: the place on the cosine, 0 to 1; by default by the steps after the warm-up.
+        progress: the place on the cosine, 0 to 1, also during the warm-up; by default by the steps after it.
     """
+    if progress is not None:
+        return min(1.0, (step + 1) / max(1, config.warmup_steps)) * _cosine(config, progress)
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    if progress is None:
-        progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return _cosine(config, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+
+
+def _cosine(config: TrainConfig, progress: float) -> float:
     cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
     return config.learning_rate * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
 

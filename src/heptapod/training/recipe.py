@@ -81,6 +81,12 @@ class Recipe:
                 f"train.minutes: {self.train.minutes:g} given, but objective.far_warmup and objective.far_decay follow "
                 "the steps; set train.steps, or both to 0"
             )
+        losses, minutes = self.tokenizer.losses, self.tokenizer.train.minutes
+        if minutes is not None and losses.adversarial_weight and losses.adversarial_start:
+            raise ValueError(
+                f"tokenizer.train.minutes: {minutes:g} given, but tokenizer.losses.adversarial_start "
+                f"({losses.adversarial_start:,}) is a step; set tokenizer.train.steps"
+            )
         if self.sampling.token_order not in (None, *TRAINED_FOR[self.objective.token_order]):
             raise ValueError(
                 f"sampling.token_order: {self.sampling.token_order} given, but the model is trained on "

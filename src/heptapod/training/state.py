@@ -38,6 +38,10 @@ class TrainState:
     """The last held-out figures."""
     seconds: float = 0.0
     """Seconds of training."""
+    durations: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of the parts of a training that follows the clock, see :class:`heptapod.training.schedule.Schedule`."""
+    finished: float | None = None
+    """Minutes of a training that followed the clock to its end."""
     resumed_from: int | None = None
     """The step that train.resume named, if it named one."""
 
@@ -52,6 +56,8 @@ class TrainState:
             "best_val_loss": self.best if self.best < float("inf") else None,
             "figures": self.figures,
             "seconds": self.seconds,
+            "durations": self.durations,
+            "finished": self.finished,
         }
 
     def restore(self, path: Path, resume: int | Literal["latest"]) -> bool:
@@ -71,6 +77,7 @@ class TrainState:
         optimizer = empty_optimizer_tensors(self.module, self.optimizer, shapes)
         saved = load_checkpoint(path, {**self._weights(), OPTIMIZER: optimizer})
         self.step, self.figures, self.seconds = saved.step, saved.figures, saved.seconds
+        self.durations, self.finished = saved.durations, saved.finished
         self.best = float("inf") if saved.best_val_loss is None else saved.best_val_loss
         goes_back = self.step == resume
         self.resumed_from = self.step if goes_back else saved.resumed_from

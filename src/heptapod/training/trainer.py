@@ -101,7 +101,7 @@ class Trainer:
             (folder / "training.json").unlink(missing_ok=True)
             set_newer_aside(checkpoint)
         self.outcomes = StepOutcomes(delayed=device.type == "cuda" and not shards(config))
-        self.schedule = Schedule(config, self.state.seconds)
+        self.schedule = Schedule(config, self.state.seconds, self.state.durations, self.state.finished)
         self.writer = CheckpointWriter(folder / "checkpoints", config.keep_last, config.timeout)
 
     @property
@@ -125,8 +125,7 @@ class Trainer:
         log = MetricsLog(self.folder, self.step, self.config.tensorboard) if process_group.is_main_process() else None
         title = f"training {self.task.name}"
         try:
-            expected = self.schedule.expected_steps(self.step)
-            with Progress(title, expected, "images", self.step) as progress, Termination() as termination:
+            with self._progress(title) as progress, Termination() as termination:
                 if self.step:
                     logger.info(f"{title}: resuming from step {self.step:,}")
                 self._loop(log, progress, termination)
@@ -152,17 +151,18 @@ class Trainer:
                 values, stops = self._train_step(termination.requested is not None)
             self.state.step += 1
             self.state.seconds = schedule.seconds
-            final = schedule.is_over(self.step)
+            final = schedule.is_last(self.step)
             logs, evaluates, previews, saves = (
                 final or self.step % every == 0
                 for every in (config.log_every, config.eval_every, config.preview_every, config.save_every)
             )
             if logs or evaluates or previews or saves or stops:
                 stops |= self._settle()
-            if not (final or schedule.has_time):
+            if schedule.must_evaluate:
+                evaluates = previews = True
+            elif not (final or schedule.has_time):
                 evaluates = previews = False
-            progress.expect(schedule.expected_steps(self.step))
-            progress.advance(1, f"{self.outcomes} {self._held_out()}", config.batch_size)
+            self._advance(progress)
             if log is not None and logs:
                 numbers = {name: float(value) for name, value in values.items()}
                 log.write(self.step, {**numbers, "seconds": self.state.seconds})
@@ -177,9 +177,24 @@ class Trainer:
                             save_png(picture, self.folder / "samples" / f"step-{self.step:08d}.png")
             if stops or saves:
                 with schedule.timed("checkpoint"):
-                    self._save()
+                    self._save(final)
             if stops:
                 return
+
+    def _progress(self, title: str) -> Progress:
+        """The bar counts steps, or the seconds of a training that follows the clock."""
+        budget = self.schedule.budget
+        if budget is None:
+            return Progress(title, self.config.steps, "images", self.step)
+        return Progress(f"{title}, seconds", round(budget), "images", min(round(self.state.seconds), round(budget)))
+
+    def _advance(self, progress: Progress) -> None:
+        note, images = f"{self.outcomes} {self._held_out()}", self.config.batch_size
+        if self.schedule.budget is None:
+            progress.advance(1, note, images)
+        else:
+            done = min(round(self.state.seconds), progress.total) - progress.done
+            progress.advance(done, f"step {self.step:,} {note}", self.step * images / max(self.state.seconds, 1e-3))
 
     def _train_step(self, stop_requested: bool = False) -> tuple[dict[str, Any], bool]:
         """One optimizer step on the next batch of the stream; figures, and whether a stop is requested on any rank.
@@ -299,8 +314,10 @@ class Trainer:
             "resume"
         )
 
-    def _save(self) -> None:
+    def _save(self, final: bool) -> None:
         self.state.seconds = self.schedule.seconds
+        self.state.durations = {} if self.schedule.budget is None else self.schedule.durations
+        self.state.finished = self.config.minutes if final else None
         spoiled = torch.tensor(float(not self.state.is_finite()))
         process_group.all_reduce_sum([spoiled])
         if spoiled:

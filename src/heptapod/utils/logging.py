@@ -88,13 +88,12 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def expect(self, total: int) -> None:
-        """Changes the units of work, of work whose amount is an estimate."""
-        if total != self.total:
-            self.total = total
-            self._bar.update(self._task, total=total)
+    @property
+    def done(self) -> int:
+        """Units of work done."""
+        return self._done
 
-    def advance(self, count: int, note: str | None = None, rate_factor: int = 1) -> None:
+    def advance(self, count: int, note: str | None = None, rate_factor: float = 1) -> None:
         """Counts work done; ``note`` stays next to the bar, ``rate_factor`` is the number of units per step."""
         self._done += count
         self._note = self._note if note is None else note

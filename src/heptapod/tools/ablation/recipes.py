@@ -128,6 +128,7 @@ def _intervals(steps: int, train: dict[str, Any], evaluations: int) -> dict[str,
     tenth = -(-steps // 10)
     return {
         "steps": steps,
+        "minutes": None,
         "warmup_steps": min(train["warmup_steps"], tenth),
         "eval_every": -(-steps // evaluations),
         "save_every": 2 * tenth,

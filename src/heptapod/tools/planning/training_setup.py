@@ -124,8 +124,7 @@ def resolve_setup(recipe: Recipe, overrides: SetupOverrides | None = None) -> Tr
     assumed: list[str] = []
     if source is None:
         assumed.append(f"the data ({recipe.data.path}) are not on this machine")
-    if recipe.train.minutes is not None:
-        assumed.append(f"{recipe.train.steps:,} steps (train.steps), although train.minutes ends the training")
+    assumed += _assumed_length(recipe)
     grid, where = _grid(recipe, overrides, source, known)
     if source is None and where:
         assumed.append(f"{describe_grid(grid)}, from {where}")
@@ -158,7 +157,14 @@ def _from_cache(recipe: Recipe, overrides: SetupOverrides) -> TrainingSetup:
         grid = GridSpec(*(overrides.size or (grid.height, grid.width)), *kind)
     classes = len(description.class_names) if overrides.classes is None else overrides.classes
     float_bytes = 2 if description.settings.dtype == "float16" else 4
-    return TrainingSetup(recipe, grid, classes, overrides.images or index.images, index.views, float_bytes)
+    images = overrides.images or index.images
+    return TrainingSetup(recipe, grid, classes, images, index.views, float_bytes, _assumed_length(recipe))
+
+
+def _assumed_length(recipe: Recipe) -> list[str]:
+    if recipe.train.minutes is None:
+        return []
+    return [f"{recipe.train.steps:,} steps (train.steps), although train.minutes ends the training"]
 
 
 def _source(config: DataConfig) -> Source | None:
