@@ -69,7 +69,6 @@ def init_process_group(timeout: float = TIMEOUT) -> Iterator[None]:
     try:
         yield
     finally:
-        _keep_until_exit(dist.group.WORLD)
         dist.destroy_process_group()
 
 
@@ -92,19 +91,6 @@ def shared_store() -> Store:
 
 
 _store: Store | None = None
-
-
-_kept: dist.ProcessGroup | None = None
-
-
-def _keep_until_exit(group: dist.ProcessGroup | None) -> None:
-    """Keeps a process group alive beyond every DistributedDataParallel that uses it.
-
-    The destructor of a gloo group joins threads that may wait for the GIL. A Python reference releases the GIL before
-    it calls the destructor. The reducer of DistributedDataParallel does not: as the last owner it would deadlock.
-    """
-    global _kept
-    _kept = group
 
 
 def _join(timeout: timedelta) -> None:

@@ -86,6 +86,15 @@ class Parallel:
             unused = len(task.parts) > 1
             self.losses = DistributedDataParallel(self.losses, find_unused_parameters=unused)
 
+    def close(self) -> None:
+        """Releases DistributedDataParallel, while others still hold the process group.
+
+        Its reducer destroys the group with the GIL held if it is the last owner. The destructor of a gloo group joins
+        threads that may wait for the GIL: a deadlock. The references of Python release the GIL before.
+        """
+        if isinstance(self.losses, DistributedDataParallel):
+            self.losses = self.losses.module
+
     def gradients(self, last: bool) -> AbstractContextManager[Any]:
         """The context of a micro-batch: ddp averages gradients at the last micro-batch of a step only.
 

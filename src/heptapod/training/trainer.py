@@ -132,6 +132,7 @@ class Trainer:
                 self.writer.wait()
                 self._obey(termination)
         finally:
+            self.parallel.close()
             self.writer.close()
             if log is not None:
                 log.close()
