@@ -14,18 +14,15 @@ import argparse
 import dataclasses
 import gc
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from masked_training import MaskedTraining, masking_ratio
+from masked_training import masked_step
 from plans import plan
 from record import ROOT, provenance
 
-from heptapod.configs.models import ModelConfig
-from heptapod.grid import GridSpec
 from heptapod.tools.bench.config import SamplingBench, parse_variant
 from heptapod.tools.bench.report import growth_exponent
 from heptapod.tools.bench.sampling import measure
@@ -35,7 +32,6 @@ from heptapod.tools.bench.training_memory import cpu_training_peaks
 from heptapod.tools.planning.training_setup import SetupOverrides, TrainingSetup, resolve_setup
 from heptapod.training.recipe import load_recipe
 from heptapod.utils.files import read_json, write_json
-from heptapod.utils.random import KeyedGenerator, Stream
 
 CPU = torch.device("cpu")
 CODES, CLASSES = 16384, 1000
@@ -54,31 +50,6 @@ def setup_of(side: int, batch: int) -> TrainingSetup:
     return resolve_setup(recipe, overrides)
 
 
-def masked_step(config: ModelConfig, grid: GridSpec, batch: int) -> Callable[[], float]:
-    """Seconds of a training step of the masked model."""
-    model = MaskedTraining(config, grid, CLASSES)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    generator = torch.Generator().manual_seed(0)
-    ratios = [masking_ratio(generator) for _ in range(1000)]
-    masked = round(sum(ratios) / len(ratios) * grid.num_cells)  # its mean, so that a few steps measure the average
-    labels, keys = torch.zeros(batch, dtype=torch.long), [(image,) for image in range(batch)]
-
-    def step() -> float:
-        started = time.perf_counter()
-        shape = (batch, *grid.token_shape)
-        codes = torch.randint(max(grid.vocabulary_size, 1), shape, generator=generator)
-        tokens = codes if grid.is_discrete else torch.randn(shape, generator=generator)
-        order = torch.stack([torch.randperm(grid.num_cells, generator=generator) for _ in range(batch)])
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(tokens, labels, order, masked, KeyedGenerator(Stream.LOSS, keys))
-        loss.mean().backward()
-        optimizer.step()
-        return time.perf_counter() - started
-
-    return step
-
-
 def seconds_of(steps: TrainingSteps) -> float:
     """Seconds of one step."""
     return steps.step(by_phase=False)[0]
@@ -93,8 +64,8 @@ def training(side: int, batch: int) -> list[dict[str, Any]]:
         name: TrainingSteps(one.recipe, random_tokens(setup.grid, CLASSES, images=16), CPU)
         for name, one in setups.items()
     }
-    steps = {name: partial(seconds_of, stepper) for name, stepper in steppers.items()}
-    steps["masked"] = partial(masked_step(setup.recipe.model, setup.grid, batch))
+    steps: dict[str, Callable[[], float]] = {name: partial(seconds_of, one) for name, one in steppers.items()}
+    steps["masked"] = masked_step(setup.recipe.model, setup.grid, CLASSES, batch)
     seconds = in_turns(steps, 3 if side * batch < 64 else 2)  # the first step warms up
     return [
         {

@@ -7,6 +7,9 @@ Shape legend: B batch, N cells, K kept cells, D width.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +19,7 @@ from heptapod.grid import GridSpec, tokens_at
 from heptapod.models.heads.base import CellEmbedding
 from heptapod.nn.layers import LayerNorm, Linear, SelfBlock, init_weights
 from heptapod.nn.rotary import CONDITION_CELL, rotary_2d
-from heptapod.utils.random import KeyedGenerator
+from heptapod.utils.random import KeyedGenerator, Stream
 
 BUFFER = 64
 """Tokens that carry the class, in encoder and decoder."""
@@ -76,3 +79,28 @@ class MaskedTraining(nn.Module):
         for block in blocks:
             x = block(x, rotary)
         return x
+
+
+def masked_step(config: ModelConfig, grid: GridSpec, num_classes: int, batch: int) -> Callable[[], float]:
+    """A function that makes a training step on random tokens, in bfloat16 on a CPU, and returns its seconds."""
+    model = MaskedTraining(config, grid, num_classes)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    generator = torch.Generator().manual_seed(0)
+    ratios = [masking_ratio(generator) for _ in range(1000)]
+    masked = round(sum(ratios) / len(ratios) * grid.num_cells)  # its mean, so that a few steps measure the average
+    labels, keys = torch.zeros(batch, dtype=torch.long), [(image,) for image in range(batch)]
+
+    def step() -> float:
+        started = time.perf_counter()
+        shape = (batch, *grid.token_shape)
+        codes = torch.randint(max(grid.vocabulary_size, 1), shape, generator=generator)
+        tokens = codes if grid.is_discrete else torch.randn(shape, generator=generator)
+        order = torch.stack([torch.randperm(grid.num_cells, generator=generator) for _ in range(batch)])
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(tokens, labels, order, masked, KeyedGenerator(Stream.LOSS, keys))
+        loss.mean().backward()
+        optimizer.step()
+        return time.perf_counter() - started
+
+    return step

@@ -26,7 +26,7 @@ class Outcome:
     seconds: float
     """Of the training so far, on rank 0."""
     needed: float
-    """The same with those of the last evaluation and checkpoint."""
+    """The same with those of another step, evaluation, preview and checkpoint."""
 
 
 class StepOutcomes:

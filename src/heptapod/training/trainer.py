@@ -157,12 +157,12 @@ class Trainer:
                 final or self.step % every == 0
                 for every in (config.log_every, config.eval_every, config.preview_every, config.save_every)
             )
-            if logs or evaluates or previews or saves or stops:
-                stops |= self._settle()
             if schedule.must_evaluate:
                 evaluates = previews = True
             elif not (final or schedule.has_time):
                 evaluates = previews = False
+            if logs or evaluates or previews or saves or stops:
+                stops |= self._settle()
             self._advance(progress)
             if log is not None and logs:
                 numbers = {name: float(value) for name, value in values.items()}
